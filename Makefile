@@ -1,0 +1,52 @@
+# The first target that needs .venv makes it, and makes it again when pyproject.toml changes.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= 2
+ARGS   ?=
+
+# One thread a process: small matrices gain nothing from more, and processes that share cores lose much.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint fmt clean
+
+help:
+	@echo "make setup   .venv with the package and all it needs (the other targets do this themselves)"
+	@echo "make demo    breast-cancer table, drifting instruments: train, adapt without labels, compare"
+	@echo "make test    the whole test suite; ARGS='-k graph' for a part of it, JOBS=4 for more processes"
+	@echo "make lint    ruff and mypy"
+	@echo "make fmt     format and fix what can be fixed"
+	@echo "make clean   remove .venv and all caches"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "pyro_cama needs Python 3.11 or newer, '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
+	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || { echo "Setting up $(VENV): once, a few minutes, about 6 GB."; \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "$(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python examples/breast_cancer_drift.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

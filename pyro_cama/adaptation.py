@@ -1,0 +1,454 @@
+"""adapt: NN_pM and NN_qM follow a changed world without labels (eq. 8), and the change is kept only if it can be trusted.
+
+The unlabelled objective has wrong optima: classes permuted, or children redrawn so that the class no longer matters.
+So several starts are optimised on part of the new rows, compared by their evidence on the rest, and the best one has to
+pass every check of :func:`judge`; else the copy that comes back predicts as the original did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_cama.data import Batch, Table
+from pyro_cama.elbo import importance_bound, log_weights, marginal, shared_draw, shared_mean, shared_term
+from pyro_cama.engine import optimise
+from pyro_cama.guide import RowPosterior, SharedPosterior
+from pyro_cama.mechanisms import Mechanism
+from pyro_cama.noise import common_noise
+from pyro_cama.training import labelled_bound, manipulation_of
+
+if TYPE_CHECKING:
+    from pyro_cama.cama import CAMA
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One start of the adaptation, optimised.
+
+    Attributes:
+        start: where it began: "here", "moments" or "random k".
+        evidence: log p(x | a, c) of every held-out row, ``(held,)``, in nats.
+        labels: the most probable class of every new row, ``(rows,)``.
+        proportions: of the classes among the new rows, ``(classes,)``.
+        recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
+            believes the world does; None where the model cannot be asked.
+    """
+
+    start: str
+    evidence: Tensor
+    labels: Tensor
+    proportions: Tensor
+    recovery: float
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What :meth:`CAMA.adapt` decided, and why.
+
+    Attributes:
+        accepted: False means that the copy predicts exactly as the original.
+        reason: the decision in a sentence.
+        evidence_before, evidence_after: mean log p(x | a, c) of a held-out new row, in nats.
+        gain_se: standard error of their difference.
+        proportions_before, proportions_after: predicted class proportions of the new rows.
+        agreement: share of new rows on which the starts of about equal evidence agree.
+        recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
+        start: the start that won.
+        rows, held_out: new rows used by the optimiser, and kept from it.
+        class_prior: class proportions the adaptation settled on, for ``predict(class_prior=...)``.
+    """
+
+    accepted: bool
+    reason: str
+    evidence_before: float
+    evidence_after: float
+    gain_se: float
+    proportions_before: tuple[float, ...]
+    proportions_after: tuple[float, ...]
+    agreement: float
+    recovery: float
+    recovery_before: float
+    start: str
+    rows: int
+    held_out: int
+    class_prior: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{'kept' if self.accepted else 'not kept'}: {self.reason} (evidence {self.evidence_before:.2f} -> "
+            f"{self.evidence_after:.2f} nats a row, start {self.start!r}, agreement {self.agreement:.0%})"
+        )
+
+
+def adapt(
+    cama: CAMA,
+    new_data: Table,
+    clean: Table | None = None,
+    *,
+    alpha: float = 0.5,
+    steps: int = 100,
+    batch_size: int = 256,
+    lr: float = 3e-2,
+    samples: int = 4,
+    sparsity: float = 1.0,
+    restarts: int = 3,
+    holdout: float = 0.25,
+    class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "estimate",
+    keep: Literal["trusted", "always"] = "trusted",
+    progress: bool = True,
+) -> CAMA:
+    """Adapts a copy of the model to new unlabelled rows.
+
+    Maximises ``alpha * E_clean[ELBO] + (1 - alpha) * E_new[eq. 7]`` over NN_pM and NN_qM alone, with the tighter bound
+    logsumexp_c (logsumexp_k w_k - log K) in the place of eq. 7, which is its case K = 1.
+
+    Args:
+        new_data: rows from the changed world; a target column in it is not looked at.
+        clean: the training rows, where they are at hand; None means alpha = 0.
+        alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant in
+            NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of another
+            dataset than the new ones, so there they have no part.
+        steps: gradient steps of every start.
+        samples: draws of the latents per row and step; the bound is the importance-weighted one.
+        restarts: starts tried: at the training moments of the new rows, where the model is, and random ones.
+        holdout: fraction of the new rows kept for the comparison.
+        class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
+        keep: "trusted" keeps the change only where :func:`judge` accepts it.
+
+    Returns:
+        An adapted copy; its ``adaptation`` tells what was decided.
+
+    Raises:
+        DataError: the rows do not fit the graph.
+        ValueError: the graph has no manipulation latent, or an argument is out of range.
+    """
+    m = cama.graph.m
+    if m is None:
+        raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
+    if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or not 0 <= holdout < 1:
+        raise ValueError(
+            f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, 0 <= holdout < 1; "
+            f"found {alpha=}, {restarts=}, {steps=}, {holdout=}"
+        )
+    base = _with_sites(cama, new_data)
+    new = base.encode(new_data, target="ignore")
+    kept = None if clean is None else base.encode(clean, target="require")
+    train, held = _split(new.rows, holdout, cama.settings.seed)
+    fixed = _fixed_ratio(base, class_prior)
+
+    expected = torch.softmax(_log_train(base) + fixed, 0)
+    candidates = []
+    for k in range(restarts):
+        twin = base.copy()
+        with twin._seeded(cama.settings.seed + k):
+            start = _initialise(twin, new.select(train), k)
+            free = nn.Parameter(torch.zeros_like(fixed))
+            loss = _loss(twin, new.select(train), kept, alpha, samples, sparsity, fixed, free)
+            learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
+            optimise(
+                loss, twin.modules, [*twin.manipulation_parameters().values(), *([free] if learns_prior else [])],
+                len(train), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr,
+                anneal=True, seed=cama.settings.seed + k, progress=progress, title=f"adapt {k + 1}/{restarts}, start {start}",
+            )  # fmt: skip
+        candidates.append(_examine(twin, start, new, held, _ratio(twin, fixed, free.detach()), do=None))
+    before = _examine(base, "before", new, held, fixed, do=base._do("auto"))
+    accepted, reason, best, agreement = judge(before, candidates, expected)
+    twin = base.copy()
+    if accepted or keep == "always":
+        twin.modules.load_state_dict(best.state)
+        twin.m_trained = True
+    else:
+        twin.m_trained = base.m_trained
+    twin.adaptation = Adaptation(
+        accepted=accepted,
+        reason=reason,
+        evidence_before=float(before.evidence.mean()),
+        evidence_after=float(best.evidence.mean()),
+        gain_se=compare(best.evidence, before.evidence)[1],
+        proportions_before=tuple(before.proportions.tolist()),
+        proportions_after=tuple(best.proportions.tolist()),
+        agreement=agreement,
+        recovery=best.recovery,
+        recovery_before=before.recovery,
+        start=best.start,
+        rows=len(train),
+        held_out=len(held),
+        class_prior=tuple(best.proportions.tolist()),
+    )
+    return twin
+
+
+def judge(
+    before: Candidate,
+    candidates: list[Candidate],
+    expected: Tensor,
+    *,
+    agree: float = 0.75,
+    shift: float = 0.15,
+    recover: float = 0.1,
+) -> tuple[bool, str, Candidate, float]:
+    """Whether the best candidate can be trusted: ``(accepted, reason, best, agreement)``.
+
+    It must explain held-out new rows better than no adaptation, by more than a standard error of the (winsorised)
+    difference; starts that explain
+    them about as well must give the same labels; class proportions must not have moved beyond what is plausible; and
+    the adapted model must still recognise the class of what it generates, else m has learned to redraw the children.
+
+    Args:
+        expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
+        agree: least share of rows with equal labels among the starts of about equal evidence.
+        shift: largest plausible total-variation distance from the expected proportions, beside sampling noise.
+        recover: largest loss of recovery.
+    """
+    best = max(candidates, key=lambda c: float(c.evidence.mean()))
+    mean, se = compare(best.evidence, before.evidence)
+    rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
+    agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
+    moved = float((best.proportions - expected).abs().sum()) / 2
+    plausible = shift + len(best.labels) ** -0.5
+    if not math.isfinite(mean):
+        return False, "the evidence of the held-out rows is not finite", best, agreement
+    if mean <= se:
+        return False, f"held-out evidence did not improve ({mean:+.2f} nats a row, standard error {se:.2f})", best, agreement
+    if agreement < agree:
+        return False, f"starts of about equal evidence agree on {agreement:.0%} of the labels only", best, agreement
+    if moved > plausible:
+        reason = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
+        return False, f"{reason} (pass class_prior= if they did change)", best, agreement
+    if best.recovery < before.recovery - recover:
+        return (
+            False,
+            f"m would redraw the children: the class of generated rows is recovered in {best.recovery:.0%} "
+            f"({before.recovery:.0%} before)",
+            best,
+            agreement,
+        )
+    return True, f"held-out evidence improved by {mean:.2f} nats a row, and the labels are consistent", best, agreement
+
+
+def _percent(proportions: Tensor) -> str:
+    return "/".join(f"{p:.0%}" for p in proportions.tolist())
+
+
+def _log_train(cama: CAMA) -> Tensor:
+    return cama.encoder.statistics[cama.graph.target]["frequencies"].to(cama.model.like).clamp_min(1e-12).log()
+
+
+def _fixed_ratio(cama: CAMA, class_prior: Any) -> Tensor:
+    """log of the given class proportions over the training ones, ``(classes,)``; zeros for "train" and "estimate"."""
+    train = _log_train(cama)
+    if isinstance(class_prior, str) and class_prior in ("train", "estimate"):
+        return torch.zeros_like(train)
+    found = cama._log_prior_ratio(class_prior, train[:, None])
+    assert found is not None
+    return found
+
+
+def _ratio(cama: CAMA, fixed: Tensor, free: Tensor) -> Tensor:
+    train = _log_train(cama)
+    return torch.log_softmax(train + fixed + free, 0) - train
+
+
+def _with_sites(cama: CAMA, new_data: Table) -> CAMA:
+    """The model with a place for sites it has not met; a plain copy in the other scopes."""
+    m = cama.graph.m
+    assert m is not None
+    if m.scope in ("row", "dataset"):
+        return cama.copy()
+    encoder = cama.encoder.with_sites(new_data)
+    if encoder.sites == cama.encoder.sites:
+        return cama.copy()
+    return cama.copy(encoder)
+
+
+def _split(rows: int, holdout: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows to optimise on and of those held out; under 8 rows the comparison is made on all."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    held = round(rows * holdout)
+    if rows < 8 or held == 0:
+        return order, order
+    return order[held:], order[:held]
+
+
+def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
+    """Sets NN_pM and NN_qM to the k-th start and names it."""
+    manipulation = manipulation_of(cama.model)
+    q: Any = cama.guide._networks["m"]
+    if cama.m_trained and k == 1 or manipulation.size == 0:
+        return "here"
+    sites = q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
+    if k == 0:
+        theta = torch.stack([_moments(cama, batch, s if batch.site is not None else None) for s in range(sites)])
+    elif k == 1:
+        theta = torch.zeros(sites, manipulation.size)
+    else:
+        theta = torch.stack([_random(cama) for _ in range(sites)])
+    direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(cama.model.like)
+    if manipulation.size:
+        manipulation.aim(direction, theta.to(direction))
+    with torch.no_grad():
+        if isinstance(q, SharedPosterior):
+            q.loc.copy_(direction)
+            q.raw_scale.fill_(-4.0)
+        elif isinstance(q, RowPosterior):
+            last = q.network[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.1)
+            last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
+    return "moments" if k == 0 else "here" if k == 1 else f"random {k - 1}"
+
+
+def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
+    """theta at which the training rows, manipulated, have the moments of the new ones, ``(size,)``."""
+    manipulation = manipulation_of(cama.model)
+    rows = torch.ones(batch.rows, dtype=torch.bool, device=cama.device) if site is None else batch.site == site
+    parts = []
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        if group.theta_size == 0:
+            continue
+        statistics = _encoded_statistics(cama, group.nodes)
+        for name, width in zip(group.nodes, group.widths, strict=True):
+            known = rows & batch.observed.get(name, rows)
+            values = batch.values[name].reshape(batch.rows, width)[known]
+            for i in range(width):
+                start = None
+                if len(values) >= 2 and type(group.mechanism).start is not Mechanism.start:
+                    start = group.mechanism.start(values[:, i], {k: v[i] for k, v in statistics[name].items()})
+                parts.append(torch.zeros(group.theta_size).to(cama.model.like) if start is None else start)
+    return torch.cat([p.to(cama.model.like) for p in parts])
+
+
+def _encoded_statistics(cama: CAMA, names: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
+    """Mean and sd of every component of the training rows in encoded units."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        node = cama.graph.nodes[name]
+        width = node.dim or 1
+        if node.type == "count":
+            given = cama.encoder.statistics[name]
+            found[name] = {k: given[k].reshape(-1).to(cama.model.like) for k in ("mean",)}
+        else:
+            like = cama.model.like
+            found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}
+    return found
+
+
+def _random(cama: CAMA) -> Tensor:
+    """theta of a random manipulation, ``(size,)``; zeros for mechanisms that cannot simulate."""
+    parts = []
+    for group in manipulation_of(cama.model).groups:
+        assert group.mechanism is not None
+        node = cama.graph.nodes[group.nodes[0]]
+        shape = (group.width, group.theta_size)
+        knows = type(group.mechanism).simulate is not Mechanism.simulate
+        parts.append((group.mechanism.simulate((group.width,), node, 1.0) if knows else torch.zeros(shape)).flatten())
+    return torch.cat(parts).to(cama.model.like)
+
+
+def _loss(
+    cama: CAMA, new: Batch, clean: Batch | None, alpha: float, samples: int, sparsity: float, fixed: Tensor, free: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The negative of eq. 8 per row, as a function of numbers of new rows."""
+    graph = cama.graph
+    assert graph.m is not None
+    row_scope = graph.m.scope == "row"
+    counts = None
+    if not row_scope:
+        q: Any = cama.guide._networks["m"]
+        index = torch.zeros(new.rows, dtype=torch.long, device=cama.device) if new.site is None else new.site
+        counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = new.select(rows.to(cama.device))
+        ratio = _ratio(cama, fixed, free)
+        if row_scope:
+            weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
+            total = marginal(importance_bound(weights), ratio).mean()
+        else:
+            m, given = shared_draw(cama.model, cama.guide)
+            weights = log_weights(cama.model, cama.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]
+            weights = replace(weights, shared=given)
+            total = (marginal(importance_bound(weights), ratio) + shared_term(weights, batch.site, counts)).mean()
+            manipulation = manipulation_of(cama.model)
+            total = total - sparsity / new.rows * manipulation(m)[..., : manipulation.size].abs().sum()
+        # ten imagined rows of the expected classes: proportions wander only where the new rows insist
+        expected = torch.softmax(_log_train(cama) + fixed, 0)
+        total = total + 10.0 / new.rows * (expected * (_log_train(cama) + ratio)).sum()
+        if clean is not None and alpha > 0 and row_scope:
+            pick = torch.randint(clean.rows, (len(rows),), device=cama.device)
+            part = clean.select(pick)
+            weights = log_weights(cama.model, cama.guide, part, samples=samples, classes=True)
+            y, known = part.values[graph.target], part.observed.get(graph.target)
+            total = alpha * labelled_bound(weights, y, known, 0.0).mean() + (1 - alpha) * total
+        return -total
+
+    return loss
+
+
+def _examine(cama: CAMA, start: str, new: Batch, held: Tensor, ratio: Tensor, *, do: Any) -> Candidate:
+    """Evidence on the held-out rows, labels and class proportions of all new ones, and the recovery of own rows."""
+    m = cama.graph.m
+    assert m is not None
+    given = do
+    if do is None and m.scope != "row":
+        given = {m.name: shared_mean(cama.guide)}
+    with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed):
+        weights = cama.log_weights(new.select(held.to(cama.device)), do=given, samples=32, classes=True)
+        evidence = marginal(importance_bound(weights), ratio)
+    log_p = torch.log_softmax(cama._class_log_probs(new, do, 16, 4) + ratio[:, None], 0)
+    return Candidate(
+        start=start,
+        evidence=evidence.double().cpu(),
+        labels=log_p.argmax(0).cpu(),
+        proportions=log_p.exp().mean(1).cpu(),
+        recovery=_recovery(cama, new, do),
+        state={k: v.clone() for k, v in cama.modules.state_dict().items()},
+    )
+
+
+def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
+    """How often the class of rows the model draws itself, under the manipulations it infers, is recognised."""
+    m = cama.graph.m
+    assert m is not None
+    with torch.no_grad(), cama._fast(), cama._seeded():
+        like = new.select(torch.randint(new.rows, (rows,), device=cama.device))
+        if do is not None:
+            value = do[m.name]
+        else:
+            value = cama.guide.m_dist(like).sample()
+        nothing = Batch(values={}, observed={}, site=like.site, rows=rows)
+        drawn = poutine.do(cama.model, data={m.name: value})(nothing)
+        event = {n: cama.graph.nodes[n].dim for n in drawn}
+        values = {n: v.expand(rows, *(() if event[n] is None else (event[n],))) for n, v in drawn.items()}
+        y = values.pop(cama.graph.target)
+        batch = Batch(values=values, observed={}, site=like.site, rows=rows)
+    found = cama._class_log_probs(batch, do, 8, 2).argmax(0)
+    return float((found == y.long()).float().mean())
+
+
+def _about_equal(best: Tensor, other: Tensor) -> bool:
+    gap, se = compare(best, other)
+    return gap <= se
+
+
+def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Mean of ``a - b`` over rows and its standard error, the outer twentieths winsorised: evidence has heavy tails."""
+    gain = a - b
+    if not bool(torch.isfinite(gain).all()):
+        return math.nan, math.inf
+    if len(gain) < 2:
+        return float(gain.mean()), math.inf
+    low, high = torch.quantile(gain, torch.tensor([0.05, 0.95], dtype=gain.dtype))
+    gain = gain.clamp(low, high)
+    return float(gain.mean()), float(gain.std() / len(gain) ** 0.5)

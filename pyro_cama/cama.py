@@ -1,0 +1,604 @@
+"""The public class: build a model from a graph, fit it, predict by Bayes' rule, adapt it without labels."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_cama.data import Batch, Table, TableEncoder
+from pyro_cama.distributions import Likelihood
+from pyro_cama.elbo import (
+    LogWeights,
+    class_log_probs,
+    intervene,
+    log_weights,
+    marginal,
+    mean_bound,
+    shared_term,
+)
+from pyro_cama.engine import History, optimise
+from pyro_cama.errors import DataError
+from pyro_cama.graph import CausalGraph
+from pyro_cama.groups import make_groups
+from pyro_cama.guide import CAMAGuide
+from pyro_cama.manipulation import Manipulation
+from pyro_cama.mechanisms import Mechanism
+from pyro_cama.model import CAMAModel, Causes
+from pyro_cama.networks import NetworkFactory, NodeInputs
+from pyro_cama.noise import NoCommonNoise, common_noise
+from pyro_cama.training import fit_loss, manipulation_of, train_validation_split
+
+Do = Mapping[str, Any] | None
+_names = itertools.count()  # parameters of two models in one process never share a name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How :func:`build` sized the networks; stored with the model."""
+
+    seed: int = 0
+    hidden: int = 64
+    layers: int = 2
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What the caller put in the place of generated parts."""
+
+    model: type[CAMAModel] = CAMAModel
+    guide: type[CAMAGuide] = CAMAGuide
+    mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
+    likelihoods: Mapping[str, Likelihood] = field(default_factory=dict)
+    networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
+
+    def named(self) -> list[str]:
+        """What a load must be given again, as ``build`` spells it."""
+        found = [f"{key}=..." for key in ("mechanisms", "likelihoods", "networks") if getattr(self, key)]
+        found += [f"model={self.model.__name__}"] if self.model is not CAMAModel else []
+        return found + ([f"guide={self.guide.__name__}"] if self.guide is not CAMAGuide else [])
+
+
+def build(
+    graph: str | Path | Mapping[str, Any] | nx.DiGraph | CausalGraph,
+    *,
+    seed: int = 0,
+    hidden: int = 64,
+    layers: int = 2,
+    model: type[CAMAModel] = CAMAModel,
+    guide: type[CAMAGuide] = CAMAGuide,
+    mechanisms: Mapping[str, Mechanism] | None = None,
+    likelihoods: Mapping[str, Likelihood] | None = None,
+    networks: Mapping[str, NetworkFactory] | None = None,
+    device: str | torch.device = "auto",
+) -> CAMA:
+    """A deep CAMA model, its factorisation and guide generated from the Markov blanket of the graph's target.
+
+    Args:
+        graph: a path (YAML, GML, GraphML, DOT), a dict, a networkx graph with node attributes, or a CausalGraph.
+        seed: of the initial weights, and of all that ``fit``, ``adapt`` and ``predict`` draw.
+        hidden: units of every hidden layer.
+        layers: hidden layers of the deep networks; 0 makes every map linear.
+        model, guide: subclasses to use.
+        mechanisms, likelihoods: objects by node name.
+        networks: by the name of a cause, a function from (inputs, outputs) to the module that makes its features.
+        device: "auto" takes a GPU where there is one.
+
+    Raises:
+        GraphError: the graph is not one that CAMA can serve; says where and what to do.
+
+    >>> cama = build({"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]})
+    >>> cama.graph.blanket.children
+    ('x',)
+    """
+    causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
+    extensions = Extensions(model, guide, dict(mechanisms or {}), dict(likelihoods or {}), dict(networks or {}))
+    for option in ("mechanisms", "likelihoods", "networks"):
+        unknown = set(getattr(extensions, option)) - set(causal.order)
+        if unknown:
+            raise ValueError(f"build({option}=...): {sorted(unknown)} not among the target and its blanket {causal.order}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return CAMA(causal, Settings(seed, hidden, layers), extensions, torch.device(device))
+
+
+class CAMA:
+    """A deep causal manipulation augmented model over one graph.
+
+    Attributes:
+        graph: the :class:`CausalGraph`.
+        model, guide: PyroModules, ordinary Pyro callables; see :mod:`pyro_cama.model` for their contract.
+        encoder: the :class:`TableEncoder` between raw units and tensors, fitted by :meth:`fit`.
+        history: what the last :meth:`fit` did.
+        adaptation: the :class:`~pyro_cama.adaptation.Adaptation` that made this copy, None on an unadapted model.
+    """
+
+    def __init__(
+        self,
+        graph: CausalGraph,
+        settings: Settings,
+        extensions: Extensions,
+        device: torch.device,
+        encoder: TableEncoder | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.graph = graph
+        self.settings = settings
+        self.extensions = extensions
+        self.device = device
+        self.encoder = encoder or TableEncoder(graph)
+        self.history: History | None = None
+        self.adaptation: Any = None
+        self.m_trained = False  # until then q(m | x) means nothing
+        name = f"cama{next(_names)}"
+        cuda = [device] if device.type == "cuda" else []
+        # built with local parameters, so that both ways work: our loops' and SVI's through the parameter store
+        with torch.random.fork_rng(devices=cuda), pyro.settings.context(module_local_params=True):
+            torch.manual_seed(settings.seed)
+            groups = make_groups(graph, extensions.likelihoods, extensions.mechanisms)
+            inputs = NodeInputs(graph)
+            sizes = {"hidden": settings.hidden, "layers": settings.layers}
+            m = graph.m
+            manipulation = Manipulation(m, groups, inputs, **sizes) if m is not None else None
+            shared: dict[str, Any] = {**sizes, "sites": len(self.encoder.sites)}
+            self.model: CAMAModel = extensions.model(
+                graph, groups, inputs, manipulation, **shared, networks=extensions.networks, name=f"{name}.model"
+            )
+            self.guide: CAMAGuide = extensions.guide(graph, groups, inputs, manipulation, **shared, name=f"{name}.guide")
+        self.modules = nn.ModuleList([self.model, self.guide]).to(device=device, dtype=dtype)
+
+    # what it is ------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "adapted" if self.adaptation is not None else "fitted" if self.encoder.fitted else "not fitted"
+        return f"CAMA({self.graph!r}, {state})"
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The target's labels, in the order of the columns of :meth:`predict_proba`."""
+        return self.graph.nodes[self.graph.target].levels or (0, 1)
+
+    def manipulation_parameters(self) -> dict[str, nn.Parameter]:
+        """Exactly what :meth:`adapt` trains: NN_pM and NN_qM (eq. 8), by name."""
+        if self.graph.m is None:
+            return {}
+        found = {f"NN_pM.{n}": p for n, p in manipulation_of(self.model).network.named_parameters()}
+        q: Any = self.guide._modules["networks"]["m"]  # type: ignore[index]
+        return found | {f"NN_qM.{n}": p for n, p in q.named_parameters()}
+
+    def summary(self) -> str:
+        """Roles, factorisation and the number of parameters in each part, as text."""
+        blanket = self.graph.blanket
+        lines = [
+            f"target      {self.graph.target}: {', '.join(map(str, self.classes))}",
+            f"parents     {', '.join(blanket.parents) or '-'}",
+            f"children    {', '.join(blanket.children)}",
+            f"co-parents  {', '.join(blanket.coparents) or '-'}",
+        ]
+        m = self.graph.m
+        if m is not None:
+            acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
+            lines.append(f"manipulable {acts}; scope {m.scope}")
+        lines += ["", self.graph.factorisation(), ""]
+        adapts = {id(p) for p in self.manipulation_parameters().values()}
+        parts: dict[str, list[int]] = {}
+        seen: set[int] = set()
+        for owner, module in (("model", self.model), ("guide", self.guide)):
+            for name, parameter in module.named_parameters():
+                if id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                part = f"{owner} {name.split('.')[1]}" + (" *" if id(parameter) in adapts else "")
+                parts.setdefault(part, []).append(parameter.numel())
+        lines += [f"{part:<24}{sum(sizes):>9,} parameters" for part, sizes in parts.items()]
+        return "\n".join([*lines, "* trained by adapt()"])
+
+    # training --------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        clean: Table,
+        manipulated: Table | None = None,
+        interventions: float | Mapping[str, float] | None = None,
+        *,
+        max_epochs: int = 300,
+        batch_size: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        conditional_weight: float = 30.0,
+        mixing: float = 0.5,
+        samples: int = 1,
+        validation: float = 0.15,
+        patience: int = 40,
+        progress: bool = True,
+        trainer_kwargs: dict[str, Any] | None = None,
+    ) -> CAMA:
+        """Trains on clean labelled rows with do(m=0) (eq. 3), and on manipulated ones with m inferred (eqs. 4, 5).
+
+        Args:
+            clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).
+            manipulated: labelled rows under unknown manipulations.
+            interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
+                or one a child (1.0 is offsets of one training standard deviation, say).  Scope row only.
+            conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.
+            mixing: lambda of eq. 5.
+            samples: draws of the latents per row and step.
+            validation: fraction of the clean rows held out, stratified, for early stopping.
+            patience: epochs without improvement before stopping.
+            trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
+
+        Raises:
+            DataError: the table does not fit the graph; names column, rows and remedy.
+        """
+        simulated = self._scales(interventions)
+        if not self.encoder.fitted:
+            encoder = TableEncoder(self.graph).fit(clean)
+            self._take_encoder(encoder)
+        batch = self.encode(clean, target="require" if manipulated is None else "use")
+        other = None if manipulated is None else self.encode(manipulated)
+        if other is not None and self.graph.m is None:
+            raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
+        if other is not None:
+            _require_target(self.graph, other)
+        _require_target(self.graph, batch)
+        train, held = train_validation_split(batch.values[self.graph.target].cpu(), validation, self.settings.seed)
+        train, held = train.to(self.device), held.to(self.device)
+        kept = batch.select(held)
+        common: dict[str, Any] = {
+            "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
+        }  # fmt: skip
+        loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
+        held_loss = fit_loss(self.model, self.guide, kept, other, samples=8, **common)
+
+        def validate() -> dict[str, float]:
+            with self._seeded():
+                return {"loss": float(held_loss(torch.arange(kept.rows, device=self.device)))}
+
+        with self._seeded():
+            self.history = optimise(
+                loss, self.modules, list(self.modules.parameters()), len(train),
+                validate=validate if len(held) else None, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
+                weight_decay=weight_decay, patience=patience, seed=self.settings.seed, progress=progress,
+                trainer_kwargs=trainer_kwargs,
+            )  # fmt: skip
+        self.m_trained = self.m_trained or other is not None or bool(simulated)
+        return self
+
+    def adapt(self, new_data: Table, clean: Table | None = None, **options: Any) -> CAMA:
+        """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8); see :func:`pyro_cama.adaptation.adapt`.
+
+        Returns:
+            An adapted copy, ``self`` untouched; ``copy.adaptation`` says whether the change was kept, and why.
+        """
+        from pyro_cama.adaptation import adapt
+
+        return adapt(self, new_data, clean, **options)
+
+    # answers ---------------------------------------------------------------------------------------------------------
+
+    def predict_proba(
+        self,
+        data: Table,
+        do: Literal["auto"] | Do = "auto",
+        class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "train",
+        *,
+        samples: int = 16,
+        m_samples: int = 4,
+    ) -> NDArray[np.float64]:
+        """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
+
+        Args:
+            do: "auto" is do(m=0) until q(m | x) has been trained, the inferred m after; None infers m; or a value of m.
+            class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
+                (Saerens et al. 2002), which then do depend on the rows together.
+            samples: draws of z.
+            m_samples: draws of a shared m; in scope row each draw of z has its own m.
+        """
+        batch = self.encode(data, target="ignore")
+        log_p = self._class_log_probs(batch, self._do(do), samples, m_samples)
+        ratio = self._log_prior_ratio(class_prior, log_p)
+        if ratio is not None:
+            log_p = torch.log_softmax(log_p + ratio[:, None], 0)
+        probabilities: NDArray[np.float64] = log_p.T.double().exp().cpu().numpy()
+        return probabilities / probabilities.sum(1, keepdims=True)
+
+    def predict(self, data: Table, do: Literal["auto"] | Do = "auto", **options: Any) -> NDArray[Any]:
+        """The most probable label of every row, as the YAML names it, ``(rows,)``; options as :meth:`predict_proba`."""
+        return self.encoder.labels(self.predict_proba(data, do, **options).argmax(1))
+
+    def score(self, data: Table, do: Literal["auto"] | Do = "auto", **options: Any) -> float:
+        """Accuracy on rows that hold the target."""
+        y = self.encode(data, target="require").values[self.graph.target].long().cpu().numpy()
+        return float((self.predict_proba(data, do, **options).argmax(1) == y).mean())
+
+    def elbo(self, data: Table, do: Do = "clean", *, samples: int = 16) -> Tensor:  # type: ignore[assignment]
+        """A lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats and training standard deviations.
+
+        Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
+        """
+        batch = self.encode(data)
+        given = self._do({self.graph.m.name: 0.0} if do == "clean" and self.graph.m else None if do == "clean" else do)
+        with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
+            weights = self.log_weights(batch, do=given, samples=samples, classes=True)
+        bound = mean_bound(weights)
+        total = marginal(bound)
+        y = batch.values.get(self.graph.target)
+        if y is not None:
+            known = batch.observed.get(self.graph.target, torch.ones_like(y, dtype=torch.bool))
+            total = torch.where(known, bound.gather(0, y.long()[None])[0], total)
+        return (total + shared_term(weights, batch.site, None)).cpu()
+
+    def log_weights(self, batch: Batch, **options: Any) -> LogWeights:
+        """The log-weights of encoded rows; options as :func:`pyro_cama.elbo.log_weights`."""
+        return log_weights(self.model, self.guide, batch, **options)
+
+    def sample(self, n: int, do: Do = None, *, seed: int = 0) -> pd.DataFrame:
+        """Rows from the model, in raw units.
+
+        Args:
+            do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
+        """
+        m = self.graph.m
+        given: dict[str, Any] = {}
+        for name, value in (do or {}).items():
+            given[name] = self._do({name: value})[name] if m and name == m.name else self._encode_value(name, value)  # type: ignore[index]
+        program = intervene(self.model, {k: v for k, v in given.items() if m and k == m.name})
+        nodes = {k: v for k, v in given.items() if not (m and k == m.name)}
+        if nodes:
+            program = poutine.do(program, data=nodes)
+        with torch.no_grad(), self._seeded(seed), pyro.validation_enabled(False):
+            values = program(rows=n)
+        frame = {}
+        for name in self.graph.order:
+            node = self.graph.nodes[name]
+            event = () if node.dim is None else (node.dim,)
+            decoded = self.encoder.decode(name, values[name].expand(n, *event))
+            frame[name] = decoded if not event else list(decoded)
+        return pd.DataFrame(frame)
+
+    def reconstruct(self, data: Table, do: Do = "clean", *, samples: int = 16) -> pd.DataFrame:  # type: ignore[assignment]
+        """The children as they would have been under ``do`` (default: not manipulated), in raw units.
+
+        m, y and z are inferred from the rows as measured; then m takes the value of ``do``.  Means for numbers, the
+        most probable level for discrete children.
+        """
+        batch = self.encode(data, target="ignore")
+        m = self.graph.m
+        seen = self._do("auto")
+        given = self._do({m.name: 0.0} if do == "clean" and m else None if do == "clean" else do)
+        with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
+            weights = self.log_weights(batch, do=seen, samples=samples, classes=True)
+            # mixed over samples as well as classes: the weights are each draw's share of the posterior
+            share = torch.softmax(weights.w.flatten(0, 1), 0)
+            guide = poutine.trace(intervene(self.guide, seen)).get_trace(batch, samples=samples, classes=True)
+            replayed = poutine.replay(self.model, guide)
+            z = guide.nodes[self.graph.z.name]["value"] if self.graph.z else None
+            del replayed
+            causes = Causes(self.model, batch, z, samples)
+            if m is not None:
+                inferred = guide.nodes[m.name]["value"] if m.name in guide.nodes else (seen or {})[m.name]
+                causes.set_m((given or {}).get(m.name, inferred))
+            causes.values.update(batch.values)
+            causes.values[self.graph.target] = self.guide.target_value(batch, True)  # type: ignore[assignment]
+            frame: dict[str, Any] = {}
+            for name in self.graph.blanket.children:
+                node = self.graph.nodes[name]
+                d = self.model.node_dist(name, causes)
+                mean = d.probs if node.type == "categorical" else d.mean
+                mean = mean.expand(samples, len(self.classes), batch.rows, *mean.shape[d.batch_shape.__len__() :])
+                flat = mean.flatten(0, 1)
+                mixed = (share.reshape(*share.shape, *[1] * (flat.dim() - 2)) * flat).sum(0)
+                if node.type == "categorical":
+                    mixed = mixed.argmax(-1)
+                elif node.type == "binary":
+                    mixed = (mixed > 0.5).to(mixed)
+                decoded = self.encoder.decode(name, mixed)
+                frame[name] = decoded if decoded.ndim == 1 else list(decoded)
+                if name not in batch.values:
+                    causes.values[name] = mixed
+        return pd.DataFrame(frame)
+
+    # storage ---------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes graph.yaml, settings.json and tensors.safetensors to a new folder, all or nothing."""
+        from pyro_cama.storage import save
+
+        return save(self, folder, overwrite=overwrite)
+
+    def copy(self, encoder: TableEncoder | None = None) -> CAMA:
+        """An independent copy, its parameters under names of their own.
+
+        Args:
+            encoder: one that knows more sites than this model's; their q(m) starts at the prior's mean.
+        """
+        encoder = encoder or self.encoder
+        twin = CAMA(self.graph, self.settings, self.extensions, self.device, encoder, self.model.like.dtype)
+        state = self.modules.state_dict()
+        for name, fresh in twin.modules.state_dict().items():
+            if fresh.shape != state[name].shape:  # q(m) of sites: the known ones first
+                fresh[: len(state[name])] = state[name]
+                state[name] = fresh
+        twin.modules.load_state_dict(state)
+        twin.history, twin.adaptation, twin.m_trained = self.history, self.adaptation, self.m_trained
+        return twin
+
+    # inside ----------------------------------------------------------------------------------------------------------
+
+    def encode(self, data: Table, target: Literal["require", "use", "ignore"] = "use") -> Batch:
+        """Raw rows as tensors on the model's device: what model, guide and the ELBO classes take."""
+        if not self.encoder.fitted:
+            raise DataError("this model has not seen data yet: call fit(clean) first, or load a fitted one")
+        batch = self.encoder.encode(data, target=target)
+        return batch.to(self.device, self.model.like.dtype)
+
+    def _take_encoder(self, encoder: TableEncoder) -> None:
+        if len(encoder.sites) != len(self.encoder.sites):
+            twin = CAMA(self.graph, self.settings, self.extensions, self.device, encoder, self.model.like.dtype)
+            self.model, self.guide, self.modules = twin.model, twin.guide, twin.modules
+        self.encoder = encoder
+        inputs: Any = self.model._modules["networks"]["inputs"]  # type: ignore[index]
+        inputs.set_statistics(encoder.statistics)
+
+    def _class_log_probs(self, batch: Batch, do: dict[str, Tensor] | None, samples: int, m_samples: int) -> Tensor:
+        """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
+        m = self.graph.m
+        shared = m is not None and m.scope != "row" and m.name not in (do or {})
+        draws = samples * m_samples if shared else samples
+        widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups))
+        chunk = max(1, 2**25 // (draws * len(self.classes) * widest))
+        if batch.site is not None and do is None and bool((batch.site < 0).any()):
+            warnings.warn("rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4)
+
+        def one(rows: Tensor) -> Tensor:
+            by_row = m is not None and m.scope == "row"
+            part = {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
+            weights = self.log_weights(batch.select(rows), do=part, samples=draws, classes=True)
+            return class_log_probs(weights, m_samples=m_samples)
+
+        everything = torch.arange(batch.rows, device=self.device)
+        with torch.no_grad(), self._fast():
+            try:
+                with common_noise(self.settings.seed):
+                    return torch.cat([one(rows) for rows in everything.split(chunk)], 1)
+            except NoCommonNoise:
+                parts = []
+                for rows in everything.split(1):  # one row at a time, from one seed: still each row's own
+                    with self._seeded():
+                        parts.append(one(rows))
+                return torch.cat(parts, 1)
+
+    def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:
+        train = self.encoder.statistics[self.graph.target]["frequencies"].to(log_p)
+        if isinstance(class_prior, str):
+            if class_prior == "train":
+                return None
+            if class_prior != "estimate":
+                raise ValueError(f"class_prior: expected 'train', 'estimate' or proportions, found {class_prior!r}")
+            return (estimate_proportions(log_p, train) / train).log()
+        new = torch.as_tensor(np.asarray(class_prior, dtype=float)).to(log_p)
+        if new.shape != train.shape or bool((new < 0).any()) or not torch.isclose(new.sum(), new.new_ones(()), atol=1e-4):
+            raise ValueError(
+                f"class_prior: expected {len(train)} proportions that sum to 1, for {list(self.classes)}; "
+                f"found {np.asarray(class_prior).tolist()}"
+            )
+        return (new.clamp_min(1e-12) / train).log()
+
+    def _do(self, do: Literal["auto"] | Do) -> dict[str, Tensor] | None:
+        m = self.graph.m
+        if isinstance(do, str):
+            if do != "auto":
+                raise ValueError(f"do: expected 'auto', None or a mapping such as {{'m': 0.0}}, found {do!r}")
+            do = None if self.m_trained or m is None else {m.name: 0.0}
+        if not do:
+            return None
+        unknown = [name for name in do if m is None or name != m.name]
+        if unknown:
+            expected = f"{m.name!r}" if m else "no latent: this graph has no manipulation"
+            raise ValueError(f"do: {unknown} is not the manipulation latent; expected {expected} (nodes: use sample(do=...))")
+        assert m is not None
+        value = torch.as_tensor(do[m.name], dtype=self.model.like.dtype, device=self.device)
+        if value.dim() == 0:
+            value = value.expand(m.dim)
+        if value.shape[-1] != m.dim or value.dim() > 2:
+            raise ValueError(f"do: {m.name!r} has {m.dim} dimensions, found a value of shape {tuple(value.shape)}")
+        return {m.name: value}
+
+    def _encode_value(self, name: str, value: Any) -> Tensor:
+        if name not in self.graph.order:
+            raise ValueError(f"do: {name!r} is neither the manipulation latent nor a node of {list(self.graph.order)}")
+        return self.encoder.encode_value(name, value).to(self.device)
+
+    def _scales(self, interventions: float | Mapping[str, float] | None) -> dict[str, float]:
+        """Simulated interventions by child.
+
+        Raises:
+            ValueError: the graph or the manipulation's scope does not allow them.
+        """
+        if not interventions:
+            return {}
+        m = self.graph.m
+        if m is None:
+            raise ValueError("fit(interventions=...): this graph has no manipulation latent (m is null)")
+        if m.scope != "row":
+            raise ValueError(
+                f"fit(interventions=...) trains q(m | x) of single rows; {m.name!r} has scope {m.scope!r}, whose posterior "
+                "is found by adapt(); declare scope: row, or leave interventions out"
+            )
+        acting = [n for g in manipulation_of(self.model).groups if g.theta_size for n in g.nodes]
+        if isinstance(interventions, Mapping):
+            unknown = sorted(set(interventions) - set(acting))
+            if unknown:
+                raise ValueError(f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}")
+            return {name: float(scale) for name, scale in interventions.items()}
+        if not acting:
+            raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
+        return dict.fromkeys(acting, float(interventions))
+
+    def _seeded(self, seed: int | None = None) -> Any:
+        return _Seeded(self.settings.seed if seed is None else seed, self.device)
+
+    def _fast(self) -> Any:
+        return _Fast()
+
+
+def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
+    """Class proportions of unlabelled rows by EM, from p(y | x) under the training ones (Saerens et al. 2002).
+
+    Args:
+        log_p: ``(classes, rows)``.
+        train: ``(classes,)``.
+    """
+    new = train
+    for _ in range(steps):
+        posterior = torch.softmax(log_p + (new / train).clamp_min(1e-12).log()[:, None], 0)
+        new = posterior.mean(1)
+    return new.clamp_min(1e-6)
+
+
+class _Seeded:
+    """Draws inside are a function of the seed, and leave the caller's random state as it was."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *raised: Any) -> None:
+        self._fork.__exit__(*raised)
+
+
+class _Fast:
+    """Pyro without its parameter store and validation: what no caller of ours reads."""
+
+    def __enter__(self) -> None:
+        self._contexts = [pyro.settings.context(module_local_params=True), pyro.validation_enabled(False)]
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(*raised)
+
+
+def _require_target(graph: CausalGraph, batch: Batch) -> None:
+    if graph.target not in batch.values:
+        raise DataError(f"column {graph.target!r} (the target) is missing: fit needs labels")
+
+
+__all__ = ["CAMA", "Settings", "asdict", "build"]

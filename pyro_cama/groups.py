@@ -1,0 +1,93 @@
+"""Nodes of one kind with the same causes form a group: one merge, one distribution, one mechanism for all of them.
+
+The sites stay one per node; a group is how they are computed, so that 200 children do not cost 200 small networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_cama.distributions import Likelihood, likelihood_of
+from pyro_cama.graph import CausalGraph
+from pyro_cama.mechanisms import Mechanism, mechanism_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes with the same causes, likelihood and mechanism, laid out as ``width`` scalar components side by side."""
+
+    nodes: tuple[str, ...]
+    parents: tuple[str, ...]  # observed causes, in topological order
+    has_z: bool
+    likelihood: Likelihood
+    mechanism: Mechanism | None
+    dims: tuple[int | None, ...]  # of each node; None is a scalar
+    size: int  # numbers the likelihood takes per component
+    theta_size: int  # numbers the mechanism takes per component
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(dim or 1 for dim in self.dims)
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
+
+    def component(self, name: str) -> slice | int:
+        """Where a node stands among the components: an index for a scalar, a slice for a vector."""
+        i = self.nodes.index(name)
+        start = sum(self.widths[:i])
+        return start if self.dims[i] is None else slice(start, start + self.widths[i])
+
+    def stack(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The nodes' values side by side, ``(..., width)``."""
+        if all(dim is None for dim in self.dims):
+            return torch.stack([values[name] for name in self.nodes], -1)
+        parts = [
+            values[name].unsqueeze(-1) if dim is None else values[name]
+            for name, dim in zip(self.nodes, self.dims, strict=True)
+        ]
+        return torch.cat(parts, -1)
+
+    def stack_masks(self, observed: Mapping[str, Tensor], rows: int) -> Tensor | None:
+        """Which components are observed, ``(rows, width)``; None where all are."""
+        known = [observed.get(name) for name in self.nodes]
+        if all(mask is None for mask in known):
+            return None
+        some = next(mask for mask in known if mask is not None)
+        columns = [
+            (torch.ones(rows, dtype=torch.bool, device=some.device) if mask is None else mask)[:, None].expand(rows, w)
+            for mask, w in zip(known, self.widths, strict=True)
+        ]
+        return torch.cat(columns, -1)
+
+
+def make_groups(
+    graph: CausalGraph,
+    likelihoods: Mapping[str, Likelihood] | None = None,
+    mechanisms: Mapping[str, Mechanism] | None = None,
+) -> tuple[Group, ...]:
+    """The groups of the target and its blanket; the target always stands alone.
+
+    Raises:
+        GraphError: a likelihood or mechanism is unknown or does not serve its node's type.
+    """
+    members: dict[tuple[object, ...], list[str]] = {}
+    for name in graph.order:
+        node = graph.nodes[name]
+        likelihood = likelihood_of(node, likelihoods)
+        mechanism = mechanism_of(graph, name, mechanisms)
+        has_z = graph.z is not None and name in graph.z.children
+        size = likelihood.size(node)
+        theta = mechanism.size(node) if mechanism else 0
+        alone = name if name == graph.target else None
+        key = (graph.parents_of(name), has_z, likelihood, mechanism, size, theta, alone)
+        members.setdefault(key, []).append(name)
+    return tuple(
+        Group(tuple(names), *key[:4], tuple(graph.nodes[n].dim for n in names), *key[4:6])  # type: ignore[arg-type]
+        for key, names in members.items()
+    )

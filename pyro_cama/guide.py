@@ -1,0 +1,226 @@
+"""The guide, eq. 10 of the paper: q(z, m | x, y, a, c) = q(m | x) q(z | T_m^{-1} x, y, a, c).
+
+q(m | x) is amortised in scope ``row`` and a small free posterior, one per dataset or site, in the other scopes.  The
+encoder of z sees children from which the manipulation has been undone; with ``concat`` children, which cannot be
+undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+import torch.nn.functional as F
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_cama.data import Batch
+from pyro_cama.graph import CausalGraph
+from pyro_cama.groups import Group
+from pyro_cama.manipulation import Manipulation
+from pyro_cama.model import Data, Plates, as_batch, class_values, m_of_rows
+from pyro_cama.networks import Merge, NodeInputs, mlp
+
+MISSING = "missing flags"
+
+
+class SharedPosterior(nn.Module):
+    """q(m) of a dataset (one row) or of every site (one row each): a free normal instead of a network."""
+
+    def __init__(self, sites: int, dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(sites, dim))
+        self.raw_scale = nn.Parameter(torch.full((sites, dim), -1.0))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.loc, F.softplus(self.raw_scale) + 1e-3
+
+
+class RowPosterior(nn.Module):
+    """NN_qM: from the children as measured to loc and scale of q(m | x)."""
+
+    def __init__(self, inputs: int, hidden: int, dim: int, layers: int) -> None:
+        super().__init__()
+        self.network = mlp(inputs, hidden, 2 * dim, max(layers, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw_scale = self.network(x).chunk(2, -1)
+        return loc, F.softplus(raw_scale) + 1e-3
+
+
+class CAMAGuide(PyroModule):  # type: ignore[misc]
+    """q(z, m | x, y, a, c), generated from the same graph as the model.
+
+    Override :meth:`z_dist` or :meth:`m_dist` and pass the class to ``build(graph, guide=MyGuide)``.
+    """
+
+    def __init__(
+        self,
+        graph: CausalGraph,
+        groups: tuple[Group, ...],
+        inputs: NodeInputs,
+        manipulation: Manipulation | None,
+        *,
+        hidden: int,
+        layers: int,
+        sites: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__(name)
+        self.graph = graph
+        self.groups = groups
+        self.sites = max(sites, 1)
+        self._read = tuple(n for n in graph.order if n != graph.target)
+        self._undone = manipulation.groups if manipulation is not None else ()
+        networks: dict[str, nn.Module] = {"inputs": inputs}
+        if manipulation is not None:
+            networks["manipulation"] = manipulation
+        width = sum(inputs.width(n) for n in self._read)
+        if graph.z is not None:
+            widths = {"values": width, MISSING: len(self._read), "target": inputs.width(graph.target)}
+            if manipulation is not None and manipulation.features_in_merge:
+                widths["m"] = manipulation.dim
+            out = 2 * graph.z.dim
+            encoder = Merge(widths, hidden, hidden if layers else out, min(layers, 1))
+            nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
+            networks["encoder"] = encoder
+            if layers:
+                networks["z"] = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, out, max(layers - 1, 0)))
+        # NN_qM stands by itself: adaptation trains it and NN_pM, nothing else
+        if graph.m is not None:
+            x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
+            networks["m"] = (
+                RowPosterior(x_width, hidden, graph.m.dim, layers)
+                if graph.m.scope == "row"
+                else SharedPosterior(self.sites, graph.m.dim)
+            )
+        self.networks = nn.ModuleDict(networks)
+
+    def forward(
+        self, data: Data | None = None, *, rows: int | None = None, samples: int | None = None, classes: bool = False
+    ) -> None:
+        self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
+        batch = as_batch(data, rows)
+        plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
+        m = None
+        with plates.samples:
+            if self.graph.m is not None:
+                with plates.m:
+                    m = pyro.sample(self.graph.m.name, self.m_dist(batch))
+            with plates.classes, plates.rows:
+                if self.graph.z is not None:
+                    pyro.sample(self.graph.z.name, self.z_dist(batch, self.target_value(batch, classes), m))
+
+    def m_dist(self, batch: Batch | None) -> TorchDistribution:
+        """q(m | x) with batch shape ``(rows,)``; q(m) with ``()`` in scope dataset, ``(sites,)`` for a scope column."""
+        assert self.graph.m is not None
+        networks = self._networks
+        if self.graph.m.scope == "row":
+            assert batch is not None
+            loc, scale = networks["m"](self._children(batch))
+        else:
+            loc, scale = networks["m"]()
+            if self.graph.m.scope == "dataset":
+                loc, scale = loc[0], scale[0]
+        return dist.Normal(loc, scale).to_event(1)
+
+    def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
+        """q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
+
+        Args:
+            y: encoded target, ``(rows,)`` or ``(classes, 1)``; None where unknown.
+            m: as sampled, or given by ``do``: ``(..., dim)``.
+        """
+        loc, scale = self.z_params(batch, y, m)
+        return dist.Normal(loc, scale).to_event(1)
+
+    def z_params(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loc and scale that :meth:`z_dist` is made of, ``(..., dim)`` each: a place to start from when overriding."""
+        networks = self._networks
+        seen = self.encode(batch, y, m)
+        out = networks["z"](seen) if "z" in networks else seen
+        loc, raw_scale = out.chunk(2, -1)
+        return loc, F.softplus(raw_scale) + 1e-3
+
+    def encode(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> Tensor:
+        """Features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
+        networks = self._networks
+        scope = self.graph.m.scope if self.graph.m else "row"
+        m = m if m is None else m_of_rows(m, scope, batch.site)
+        sources = [("values", self._values(batch, m)), (MISSING, self._missing(batch, self._read))]
+        if y is not None:
+            sources.append(("target", networks["inputs"](self.graph.target, y)))
+        if "manipulation" in networks and networks["manipulation"].features_in_merge and m is not None:
+            sources.append(("m", m))
+        features: Tensor = networks["encoder"](sources)
+        return features
+
+    def target_value(self, batch: Batch, classes: bool) -> Tensor | None:
+        """The target as the guide sees it: every class, the rows' labels, or None where there are none."""
+        if classes:
+            return class_values(self.graph, self.like)
+        return batch.values.get(self.graph.target)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the guide's dtype and device."""
+        tensor: Tensor = next(self._networks.parameters())
+        return tensor
+
+    @property
+    def _networks(self) -> Any:
+        return self._modules["networks"]  # past PyroModule's attribute access, which costs a pass over all parameters
+
+    def _values(self, batch: Batch, m: Tensor | None) -> Tensor:
+        """All values but the target's, the manipulation undone, ``(..., rows, width)``."""
+        networks = self._networks
+        values = self._filled(batch, self._read)
+        if m is not None:
+            theta = networks["manipulation"](m)
+            for group in self._undone:
+                values.update(networks["manipulation"].undo(values, theta, group))
+        return self._join({n: networks["inputs"](n, values[n]) for n in self._read}, batch.rows)
+
+    def _children(self, batch: Batch) -> Tensor:
+        """The children as measured and their missing flags: what q(m | x) sees, ``(rows, width)``."""
+        networks = self._networks
+        children = self.graph.blanket.children
+        values = self._filled(batch, children)
+        joined = self._join({n: networks["inputs"](n, values[n]) for n in children}, batch.rows)
+        return torch.cat([joined, self._missing(batch, children)], -1)
+
+    def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Values by name; zeros for a node the batch lacks altogether."""
+        values: dict[str, Tensor] = {}
+        for name in names:
+            node = self.graph.nodes[name]
+            shape = (batch.rows,) if node.dim is None else (batch.rows, node.dim)
+            dtype = torch.long if node.type == "categorical" else self.like.dtype
+            found = batch.values.get(name)
+            values[name] = torch.zeros(shape, dtype=dtype, device=self.like.device) if found is None else found
+        return values
+
+    def _missing(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
+        """1 where a value is missing, ``(rows, nodes)``; ``(nodes,)`` where nothing is."""
+        flags = torch.zeros(len(names), dtype=self.like.dtype, device=self.like.device)
+        absent = torch.tensor([n not in batch.values for n in names], device=self.like.device)
+        if absent.any():
+            flags = flags + absent
+        if not batch.observed:
+            return flags.expand(batch.rows, -1)
+        columns = [
+            (~batch.observed[n]).to(flags) if n in batch.observed else flags[i].expand(batch.rows)
+            for i, n in enumerate(names)
+        ]
+        return torch.stack(columns, -1)
+
+    @staticmethod
+    def _join(parts: Mapping[str, Tensor], rows: int) -> Tensor:
+        if not parts:
+            return torch.zeros(rows, 0)
+        lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts.values()))
+        return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts.values()], -1)

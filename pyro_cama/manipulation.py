@@ -1,0 +1,86 @@
+"""NN_pM: from the manipulation m to every mechanism's theta.  With NN_qM, all that adaptation trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pyro_cama.graph import Latent
+from pyro_cama.groups import Group
+from pyro_cama.networks import NodeInputs, mlp
+
+
+class Manipulation(nn.Module):
+    """theta(m) = NN_pM(m) - NN_pM(0), dealt out to the groups of manipulated children; zero at m = 0 by construction.
+
+    Shared by model and guide: the model applies the mechanisms, the guide undoes them.
+    """
+
+    def __init__(self, latent: Latent, groups: tuple[Group, ...], inputs: NodeInputs, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.dim = latent.dim
+        self.scope = latent.scope
+        self.affects = dict(latent.affects)
+        self.groups = tuple(g for g in groups if g.mechanism is not None)
+        self.inputs = inputs
+        self._slices: dict[Group, slice] = {}
+        start = 0
+        for group in self.groups:
+            size = group.width * group.theta_size
+            self._slices[group] = slice(start, start + size)
+            start += size
+        self.features_in_merge = any(g.mechanism is not None and g.mechanism.in_merge for g in self.groups)
+        self._features = slice(start, start + hidden if self.features_in_merge else start)
+        self.hidden = hidden
+        # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
+        self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.scope == "row" else 0)
+
+    def forward(self, m: Tensor) -> Tensor:
+        """All of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
+        theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
+        return theta
+
+    def theta(self, theta: Tensor, group: Group) -> Tensor:
+        """A group's part of theta, ``(..., width, theta_size)``."""
+        return theta[..., self._slices[group]].unflatten(-1, (group.width, group.theta_size))
+
+    def features(self, theta: Tensor) -> Tensor:
+        """What ``concat`` children merge with their other causes, ``(..., hidden)``."""
+        return theta[..., self._features]
+
+    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> dict[str, Tensor]:
+        """The clean values x~ of a group's nodes; soft levels ``(..., levels)`` for categorical ones."""
+        assert group.mechanism is not None
+        part = self.theta(theta, group)
+        clean: dict[str, Tensor] = {}
+        if group.theta_size == 0:
+            return {name: values[name] for name in group.nodes}
+        frequencies = self.inputs.frequencies(group.nodes[0])
+        if frequencies is None:
+            stacked = group.mechanism.invert(group.stack(values), part, None)
+            return {name: stacked[..., group.component(name)] for name in group.nodes}
+        for name in group.nodes:
+            at = group.component(name)
+            clean[name] = group.mechanism.invert(values[name], part[..., at, :], self.inputs.frequencies(name))
+        return clean
+
+    @torch.no_grad()
+    def aim(self, m: Tensor, theta: Tensor) -> None:
+        """Changes NN_pM's last layer, as little as possible, so that ``theta(m_s)`` is as given for every s.
+
+        Args:
+            m: ``(s, dim)``, at most ``hidden`` of them.
+            theta: ``(s, size)``.
+        """
+        last, body = self.network[-1], self.network[:-1]
+        assert isinstance(last, nn.Linear)
+        step = body(m) - body(torch.zeros_like(m[:1]))
+        gap = theta - self(m)[..., : self.size]
+        last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
+
+    @property
+    def size(self) -> int:
+        """Numbers in theta, the features of ``concat`` left out."""
+        return self._features.start

@@ -1,0 +1,250 @@
+"""Mechanisms: how the manipulation m acts on a child, x = T_m(x~), and how the guide undoes it.
+
+Every mechanism is the identity at theta = 0, and ``theta(m) = NN_pM(m) - NN_pM(0)``, so ``do(m=0)`` means "not
+manipulated" exactly, whatever NN_pM has learned.  ``concat`` is the paper's own: it has no inverse, and m's features
+enter the child's merge beside those of its other causes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_cama.errors import GraphError
+from pyro_cama.graph import CausalGraph, Node
+
+
+class Mechanism:
+    """How m changes one scalar component of a child.
+
+    A user adds a mechanism by subclassing: ``types``, ``size``, ``transform`` and ``invert`` are needed; ``push``,
+    ``simulate`` and ``start`` serve simulated interventions and the first guess of an adaptation.
+    Shapes: ``theta`` is ``(..., size)``, values and batch shapes are ``(...)``.
+    """
+
+    types: ClassVar[tuple[str, ...]] = ()
+    in_merge: ClassVar[bool] = False  # True: theta joins the features that make the child's parameters
+
+    def size(self, node: Node) -> int:
+        """How many numbers of theta one scalar component takes; 0 is the identity."""
+        raise NotImplementedError
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        """The distribution of x = T(x~), x~ from ``clean``; equal to ``clean`` at theta = 0."""
+        raise NotImplementedError
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        """x~ = T^-1(x), or its expectation where T cannot be undone; equal to ``x`` at theta = 0.
+
+        Args:
+            frequencies: of a discrete node's levels in the training rows, else None.
+        """
+        raise NotImplementedError
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        """T(x~), drawn where T is random: what a simulated intervention does to clean rows."""
+        raise NotImplementedError(f"{type(self).__name__} cannot simulate interventions: override push and simulate")
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        """Random theta of shape ``(*shape, size)`` for simulated interventions of the given scale."""
+        raise NotImplementedError(f"{type(self).__name__} cannot simulate interventions: override push and simulate")
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        """A first guess of theta, ``(size,)``, from new values of one component; None where there is none.
+
+        Args:
+            x: observed new values, ``(rows,)``.
+            statistics: of the training rows, in encoded units (``mean`` and ``sd``).
+        """
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(vars(self).items()))))
+
+
+def _bounded(raw: Tensor, limit: float = 4.0) -> Tensor:
+    """Slope 1 at 0, never beyond the limit: an exponent that cannot overflow while adapting."""
+    return limit * torch.tanh(raw / limit)
+
+
+class Affine(Mechanism):
+    """A continuous child: x = exp(g) x~ + b, in training standard deviations; theta = (g, b)."""
+
+    types = ("continuous",)
+
+    def size(self, node: Node) -> int:
+        return 2
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        gain, offset = _bounded(theta[..., 0]).exp(), theta[..., 1]
+        if isinstance(clean, dist.Normal):
+            return dist.Normal(gain * clean.loc + offset, gain * clean.scale)
+        if isinstance(clean, dist.StudentT):
+            return dist.StudentT(clean.df, gain * clean.loc + offset, gain * clean.scale)
+        return dist.TransformedDistribution(clean, [dist.transforms.AffineTransform(offset, gain)])
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return (x - theta[..., 1]) * (-_bounded(theta[..., 0])).exp()
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        return x * _bounded(theta[..., 0]).exp() + theta[..., 1]
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        hit = torch.rand(*shape, 1) < 0.5  # a drift rarely moves every column
+        return torch.randn(*shape, 2) * torch.tensor([0.2, 1.0]) * scale * hit
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
+        ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
+        gain = 4.0 * torch.atanh(ratio / 4.0)  # undoes _bounded
+        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"]])
+
+
+class Rate(Mechanism):
+    """A count: its rate times exp(g); theta = (g,)."""
+
+    types = ("count",)
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        gain = _bounded(theta[..., 0]).exp()
+        if isinstance(clean, dist.GammaPoisson):
+            return dist.GammaPoisson(clean.concentration, clean.rate / gain)
+        if isinstance(clean, dist.Poisson):
+            return dist.Poisson(clean.rate * gain)
+        raise GraphError(f"mechanism rate needs a Poisson or negative-binomial likelihood, found {clean}")
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return x * (-_bounded(theta[..., 0])).exp()
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.round(x * _bounded(theta[..., 0]).exp())
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return torch.randn(*shape, 1) * 0.5 * scale * (torch.rand(*shape, 1) < 0.5)
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        ratio = (x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)).log().clamp(-3.5, 3.5)
+        return 4.0 * torch.atanh(ratio / 4.0).reshape(1)
+
+
+class Confusion(Mechanism):
+    """A categorical or binary child, recorded through a row-stochastic matrix R(theta); theta = L * L numbers.
+
+    Row i, ``R_ij = p(x = j | x~ = i)``, is proportional to 1 on the diagonal and ``exp(|theta_ij|) - 1`` off it: the
+    identity at theta = 0, and not flat there.  The likelihood sums over the clean level; the encoder sees the clean
+    level's posterior under the training frequencies.
+    """
+
+    types = ("categorical", "binary")
+
+    def size(self, node: Node) -> int:
+        return node.classes**2
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """R, shape ``(..., L, L)``."""
+        levels = round(theta.shape[-1] ** 0.5)
+        theta = _bounded(theta, 6.0).unflatten(-1, (levels, levels))
+        distance = torch.where(theta >= 0, theta, -theta)  # |theta| whose slope at 0 is 1, not 0
+        eye = torch.eye(levels, dtype=theta.dtype, device=theta.device)
+        weight = torch.expm1(distance) * (1 - eye) + eye
+        return weight / weight.sum(-1, keepdim=True)
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        matrix = self.matrix(theta)
+        if isinstance(clean, dist.Bernoulli):
+            probs = clean.probs * matrix[..., 1, 1] + (1 - clean.probs) * matrix[..., 0, 1]
+            return dist.Bernoulli(probs=probs.clamp(1e-7, 1 - 1e-7))
+        probs = (clean.probs.unsqueeze(-2) @ matrix).squeeze(-2)
+        return dist.Categorical(probs=probs.clamp_min(1e-7))
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        matrix = self.matrix(theta)
+        levels = matrix.shape[-1]
+        seen = torch.nn.functional.one_hot(x.long(), levels).to(matrix.dtype)
+        prior = torch.full((levels,), 1.0 / levels).to(matrix) if frequencies is None else frequencies
+        joint = prior * (matrix @ seen.unsqueeze(-1)).squeeze(-1)
+        posterior = joint / joint.sum(-1, keepdim=True).clamp_min(1e-12)
+        return posterior[..., 1] if not _is_code(x) else posterior
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        matrix = self.matrix(theta)
+        index = x.long()[..., None, None].expand(*x.shape, 1, matrix.shape[-1])
+        row = matrix.expand(*x.shape, *matrix.shape[-2:]).gather(-2, index).squeeze(-2)
+        return dist.Categorical(probs=row).sample().to(x.dtype)
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        size = self.size(node)
+        return torch.rand(*shape, size) * scale * (torch.rand(*shape, 1) < 0.5)
+
+
+def _is_code(x: Tensor) -> bool:
+    """Categorical values are integer codes, binary ones are floats."""
+    return not x.is_floating_point()
+
+
+class Concat(Mechanism):
+    """The paper's own (Figure 4): features of m beside those of the child's other causes, then a shallow merge.
+
+    It can express any effect of m, and so also redraw the child altogether; it has no inverse.
+    """
+
+    types = ("continuous", "categorical", "binary", "count", "image")
+    in_merge = True
+
+    def size(self, node: Node) -> int:
+        return 0
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        return clean
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return x
+
+
+MECHANISMS: dict[str, Mechanism] = {
+    "affine": Affine(),
+    "rate": Rate(),
+    "confusion": Confusion(),
+    "concat": Concat(),
+}
+
+
+def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:
+    """The mechanism by which m acts on a node, None where it does not.
+
+    Raises:
+        GraphError: the mechanism is unknown, or does not serve the node's type.
+    """
+    if graph.m is None or name not in graph.m.children:
+        return None
+    node = graph.nodes[name]
+    if chosen and name in chosen:
+        mechanism = chosen[name]
+    else:
+        wanted = graph.m.mechanism[name]
+        if wanted not in MECHANISMS:
+            near = difflib.get_close_matches(wanted, MECHANISMS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise GraphError(
+                f"latent {graph.m.name!r}, child {name!r}: unknown mechanism {wanted!r}, expected one of "
+                f"{sorted(MECHANISMS)}{hint}, or pass build(mechanisms={{{name!r}: ...}})"
+            )
+        mechanism = MECHANISMS[wanted]
+    if node.type not in mechanism.types:
+        raise GraphError(
+            f"latent {graph.m.name!r}, child {name!r}: {type(mechanism).__name__} serves "
+            f"{', '.join(mechanism.types)}, found type {node.type}"
+        )
+    return mechanism

@@ -1,0 +1,363 @@
+"""The generative model, eq. 9 of the paper, along the graph's own edges.
+
+    p(x, y, z, m, a, c) = p(z) p(m) prod_v p(v | pa(v))   over the target y and its Markov blanket,
+    p(x_i | pa(x_i), z, m) = T_m applied to p(x~_i | pa(x_i), z)
+
+Call signature, of model and guide alike::
+
+    model(data=None, *, rows=None, samples=None, classes=False) -> dict of values
+
+``data`` is a :class:`pyro_cama.data.Batch` or a mapping of node name to encoded tensor; nodes it lacks are sampled, and
+``model()`` is a draw of one row from the prior.  Plates: ``samples`` at dim -3 (with ``samples=K``), ``classes`` at -2
+(with ``classes=True``: the target takes every class), ``rows`` at -1.  z stands in all of them; m never in ``classes``:
+scope ``row`` puts it in ``rows``, scope ``dataset`` in ``samples`` alone, a scope column in a plate of ``sites`` at -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_cama.data import Batch
+from pyro_cama.graph import CausalGraph
+from pyro_cama.groups import Group
+from pyro_cama.manipulation import Manipulation
+from pyro_cama.networks import FeatureNetworks, Merge, NetworkFactory, NodeInputs
+from pyro_cama.noise import draw
+
+Data = Batch | Mapping[str, Tensor]
+
+
+class Plates:
+    """The plates of one call of model or guide; ones not asked for are empty contexts."""
+
+    def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
+        free = _free_names(graph)
+        self.rows = pyro.plate(free("rows"), rows, dim=-1)
+        self.samples: AbstractContextManager[Any] = (
+            pyro.plate(free("samples"), samples, dim=-3) if samples is not None else nullcontext()
+        )
+        self.classes: AbstractContextManager[Any] = (
+            pyro.plate(free("classes"), graph.nodes[graph.target].classes, dim=-2) if classes else nullcontext()
+        )
+        scope = graph.m.scope if graph.m else "row"
+        self.m: AbstractContextManager[Any]
+        if scope == "row":
+            self.m = self.rows
+        elif scope == "dataset":
+            self.m = nullcontext()
+        else:
+            self.m = pyro.plate(free("sites"), sites, dim=-1)
+
+
+class _free_names:  # noqa: N801 - used as a function
+    """Plate names that no node or latent has taken."""
+
+    def __init__(self, graph: CausalGraph) -> None:
+        self.taken = {*graph.nodes, *(latent.name for latent in (graph.z, graph.m) if latent)}
+
+    def __call__(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        return name
+
+
+def as_batch(data: Data | None, rows: int | None) -> Batch:
+    """Rows of encoded values from what a caller passed; an empty batch where nothing was."""
+    if isinstance(data, Batch):
+        return data
+    values = dict(data or {})
+    if rows is None:
+        rows = next(iter(values.values())).shape[0] if values else 1
+    return Batch(values=values, observed={}, site=None, rows=rows)
+
+
+def class_values(graph: CausalGraph, like: Tensor) -> Tensor:
+    """Every class of the target in its encoding, ``(classes, 1)``."""
+    node = graph.nodes[graph.target]
+    values = torch.arange(node.classes, device=like.device)[:, None]
+    return values.to(like.dtype) if node.type == "binary" else values
+
+
+def m_of_rows(m: Tensor, scope: str, site: Tensor | None) -> Tensor:
+    """m as every row sees it: ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``; zero at a site never adapted to."""
+    if m.dim() == 1 or scope in ("row", "dataset"):
+        return m
+    if site is None:  # rows of no known origin: the first site's
+        return m[..., :1, :]
+    return m.index_select(-2, site.clamp_min(0)) * (site >= 0).unsqueeze(-1)
+
+
+class CAMAModel(PyroModule):  # type: ignore[misc]
+    """p(x, y, z, m, a, c), generated from a graph.
+
+    Override :meth:`node_dist`, :meth:`z_dist` or :meth:`m_dist` to change a factor; the sites, their names and their
+    plates stay as they are.
+    """
+
+    def __init__(
+        self,
+        graph: CausalGraph,
+        groups: tuple[Group, ...],
+        inputs: NodeInputs,
+        manipulation: Manipulation | None,
+        *,
+        hidden: int,
+        layers: int,
+        networks: Mapping[str, NetworkFactory] | None = None,
+        sites: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__(name)
+        self.graph = graph
+        self.groups = groups
+        self.group_of = {node: group for group in groups for node in group.nodes}
+        self.sites = max(sites, 1)
+        sources: dict[str, int] = {}
+        for group in groups:
+            for cause in group.parents:
+                sources[cause] = inputs.width(cause)
+        if graph.z is not None:
+            sources[graph.z.name] = graph.z.dim
+        features = FeatureNetworks(sources, hidden, layers, networks)
+        merges, constants = [], []
+        for group in groups:
+            widths = {cause: features.widths[cause] for cause in group.parents}
+            if group.has_z:
+                assert graph.z is not None
+                widths[graph.z.name] = features.widths[graph.z.name]
+            if group.mechanism is not None and group.mechanism.in_merge:
+                assert graph.m is not None and manipulation is not None
+                widths[graph.m.name] = manipulation.hidden
+            free = group.size - group.likelihood.constants
+            merge = Merge(widths, hidden, group.width * free, min(layers, 1))
+            bias = torch.cat(
+                [group.likelihood.bias(graph.nodes[n]).expand(w, -1) for n, w in zip(group.nodes, group.widths, strict=True)]
+            )
+            with torch.no_grad():
+                merge.last_bias.copy_(bias[:, :free].flatten())
+            constants.append(nn.Parameter(bias[:, free:].clone()))
+            merges.append(merge)
+        # one plain module for all networks: PyroModule registers a child's parameters at every access
+        self.networks = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
+        self.networks["constants"] = nn.ParameterList(constants)
+        if manipulation is not None:
+            self.networks["manipulation"] = manipulation
+
+    @property
+    def classes(self) -> int:
+        """Classes of the target."""
+        return self.graph.nodes[self.graph.target].classes
+
+    def forward(
+        self, data: Data | None = None, *, rows: int | None = None, samples: int | None = None, classes: bool = False
+    ) -> dict[str, Tensor]:
+        self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
+        batch = as_batch(data, rows)
+        plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
+        causes = Causes(self, batch, samples=samples)
+        with plates.samples:
+            if self.graph.m is not None:
+                with plates.m:
+                    causes.set_m(pyro.sample(self.graph.m.name, self.m_dist()))
+            with plates.classes, plates.rows:
+                if self.graph.z is not None:
+                    causes.z = pyro.sample(self.graph.z.name, self.z_dist())
+                for name in self.graph.order:
+                    causes.values[name] = self._node(name, causes, batch, classes)
+        return causes.values
+
+    def m_dist(self) -> TorchDistribution:
+        """p(m): standard normal, event ``(dim,)``."""
+        assert self.graph.m is not None
+        return dist.Normal(*self._standard).expand([self.graph.m.dim]).to_event(1)
+
+    def z_dist(self) -> TorchDistribution:
+        """p(z): standard normal, event ``(dim,)``."""
+        assert self.graph.z is not None
+        return dist.Normal(*self._standard).expand([self.graph.z.dim]).to_event(1)
+
+    def node_dist(self, name: str, causes: Causes) -> TorchDistribution:
+        """p(v | pa(v), z, m) of one node, m's mechanism applied.
+
+        Args:
+            causes: the values sampled so far (``causes.values[parent]``), ``causes.z``, ``causes.m``.
+        """
+        group = self.group_of[name]
+        at = group.component(name)
+        d = group.likelihood.distribution(causes.params(group)[..., at, :])
+        if group.theta_size and causes.theta is not None:
+            assert group.mechanism is not None and causes.manipulation is not None
+            d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group)[..., at, :])
+        return d if self.graph.nodes[name].dim is None else d.to_event(1)
+
+    def _node(self, name: str, causes: Causes, batch: Batch, classes: bool) -> Tensor:
+        d = self.node_dist(name, causes)
+        if name == self.graph.target and classes:
+            value: Tensor = pyro.sample(name, d, obs=class_values(self.graph, causes.like))
+            return value
+        value, known = batch.values.get(name), batch.observed.get(name)  # type: ignore[assignment]
+        if known is not None:
+            value, d = self._fill(name, value, d, known, causes.lead), d.mask(known)
+        filled: Tensor = pyro.sample(name, d, obs=value)
+        return filled
+
+    def _fill(self, name: str, value: Tensor, d: TorchDistribution, known: Tensor, lead: tuple[int, ...]) -> Tensor:
+        """Draws a node's missing entries from its own factor, which thereby cancels: p(v | pa(v)) is the proposal."""
+        if not self.effects(name):
+            return value
+        shape = torch.broadcast_shapes(d.batch_shape, (*lead, len(known)))
+        mask = known.reshape(*known.shape, *[1] * d.event_dim)
+        return torch.where(mask, value, draw(d.expand(shape), name).to(value.dtype))
+
+    def effects(self, name: str) -> tuple[str, ...]:
+        """The nodes of the blanket that a node causes."""
+        return tuple(n for n in self.graph.order if name in self.graph.parents_of(n))
+
+    @property
+    def _standard(self) -> tuple[Tensor, Tensor]:
+        like = self.like
+        return torch.zeros((), dtype=like.dtype, device=like.device), torch.ones((), dtype=like.dtype, device=like.device)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the model's dtype and device."""
+        networks: Any = self._modules["networks"]
+        tensor: Tensor = networks["merges"][0].bias
+        return tensor
+
+    def log_prob(
+        self, batch: Batch, z: Tensor | None, m: Tensor | None, *, samples: int, classes: bool
+    ) -> tuple[Tensor, Tensor]:
+        """log p(x, y | z, m, a, c) and log p(a, c) of every row, groups scored whole and nothing traced.
+
+        The same values and gradients as the sites of :meth:`forward`, on any graph.
+
+        Returns:
+            ``(likelihood, context)``: target and children; parents and co-parents.  Both broadcast to
+            ``(samples, classes, rows)``.
+        """
+        causes = Causes(self, batch, z, samples)
+        if m is not None:
+            causes.set_m(m)
+        causes.values.update(batch.values)
+        if classes:
+            causes.values[self.graph.target] = class_values(self.graph, self.like)
+        for name in self.graph.order:
+            known = batch.observed.get(name)
+            if known is not None and self.effects(name) and not (classes and name == self.graph.target):
+                causes.values[name] = self._fill(name, causes.values[name], self.node_dist(name, causes), known, causes.lead)
+        likelihood = context = torch.zeros((), dtype=self.like.dtype, device=self.like.device)
+        inside = {self.graph.target, *self.graph.blanket.children}
+        for group in self.groups:
+            if not all(name in causes.values for name in group.nodes):
+                missing = [name for name in group.nodes if name not in causes.values]
+                raise KeyError(f"log_prob needs a value for every node; missing: {missing}")
+            score = self._group_log_prob(group, causes, batch, classes)
+            for name, part in score:
+                if name in inside:
+                    likelihood = likelihood + part
+                else:
+                    context = context + part
+        return likelihood, context
+
+    def _group_log_prob(
+        self, group: Group, causes: Causes, batch: Batch, classes: bool
+    ) -> Iterator[tuple[str, Tensor]]:
+        d = group.likelihood.distribution(causes.params(group))
+        if group.theta_size and causes.theta is not None:
+            assert group.mechanism is not None and causes.manipulation is not None
+            d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group))
+        log_prob = d.log_prob(group.stack(causes.values))
+        known = batch.observed
+        if classes and group.nodes == (self.graph.target,):
+            known = {}
+        mask = group.stack_masks(known, batch.rows)
+        if mask is not None:
+            log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
+        inside = {self.graph.target, *self.graph.blanket.children}
+        kinds = [name in inside for name in group.nodes]
+        if all(kinds) or not any(kinds):
+            yield group.nodes[0], log_prob.sum(-1)
+            return
+        for name in group.nodes:
+            part = log_prob[..., group.component(name)]
+            yield name, part if self.graph.nodes[name].dim is None else part.sum(-1)
+
+
+class Causes:
+    """What has been sampled so far, and the features made of it, each computed once per call."""
+
+    def __init__(self, model: CAMAModel, batch: Batch, z: Tensor | None = None, samples: int | None = None) -> None:
+        networks: Any = model._modules["networks"]  # past PyroModule's attribute access, a pass over all parameters
+        self.lead = () if samples is None else (samples, 1)  # draws are shared by the classes
+        self.graph = model.graph
+        self.groups = model.groups
+        self.values: dict[str, Tensor] = {}
+        self.z = z
+        self.m: Tensor | None = None
+        self.theta: Tensor | None = None
+        self.site = batch.site
+        self.manipulation: Manipulation | None = networks["manipulation"] if "manipulation" in networks else None
+        self._inputs: NodeInputs = networks["inputs"]
+        self._networks: FeatureNetworks = networks["features"]
+        self._merges = networks["merges"]
+        self._constants = networks["constants"]
+        self._features: dict[str, Tensor] = {}
+        self._params: dict[Group, Tensor] = {}
+        self._clean: dict[str, Tensor] = {}
+        self.like: Tensor = self._merges[0].bias
+
+    def set_m(self, m: Tensor) -> None:
+        """m as sampled or given by ``do``, ``(..., dim)``, before it is dealt out to rows."""
+        assert self.graph.m is not None and self.manipulation is not None
+        self.m = m_of_rows(m, self.graph.m.scope, self.site)
+        self.theta = self.manipulation(self.m)
+
+    def features(self, source: str) -> Tensor:
+        """NN_v of a cause's value, ``(..., hidden)``."""
+        if source not in self._features:
+            if self.graph.z is not None and source == self.graph.z.name:
+                assert self.z is not None
+                self._features[source] = self._networks(source, self.z)
+            elif self.graph.m is not None and source == self.graph.m.name:
+                assert self.manipulation is not None and self.theta is not None
+                self._features[source] = self.manipulation.features(self.theta)
+            else:
+                self._features[source] = self._networks(source, self._inputs(source, self._read(source)))
+        return self._features[source]
+
+    def _read(self, source: str) -> Tensor:
+        """What a cause's effects see of it: its recorded value, or the clean one under ``affects: measurement``."""
+        manipulation = self.manipulation
+        if manipulation is None or manipulation.affects.get(source) != "measurement" or self.theta is None:
+            return self.values[source]
+        group = next(g for g in manipulation.groups if source in g.nodes)
+        part = manipulation.theta(self.theta, group)[..., group.component(source), :]
+        assert group.mechanism is not None
+        return group.mechanism.invert(self.values[source], part, self._inputs.frequencies(source))
+
+    def params(self, group: Group) -> Tensor:
+        """A group's likelihood parameters, ``(..., width, size)``."""
+        if group not in self._params:
+            sources = list(group.parents)
+            if group.has_z and self.graph.z is not None:
+                sources.append(self.graph.z.name)
+            if group.mechanism is not None and group.mechanism.in_merge and self.graph.m is not None:
+                sources.append(self.graph.m.name)
+            index = self.groups.index(group)
+            flat: Tensor = self._merges[index]((source, self.features(source)) for source in sources)
+            params = flat.unflatten(-1, (group.width, -1))
+            if group.likelihood.constants:
+                constants: Tensor = self._constants[index]
+                params = torch.cat([params, constants.expand(*params.shape[:-1], -1)], -1)
+            self._params[group] = params
+        return self._params[group]

@@ -1,0 +1,159 @@
+"""Feature networks and shallow merges (Figure 4 of the paper): deep NN_v per cause v, one merge per group of effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_cama.graph import CausalGraph, Node
+
+NetworkFactory = Callable[[int, int], nn.Module]
+
+
+class NamedModules(nn.Module):
+    """Modules under free-text names: columns may be called ``type``, ``a.b`` or ``keys``; ``nn.ModuleDict`` refuses."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._index = {name: str(i) for i, name in enumerate(modules)}
+        self.items_ = nn.ModuleDict({self._index[name]: module for name, module in modules.items()})
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.items_[self._index[name]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+
+def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    """``layers`` hidden layers of SiLU units, then a linear one; ``layers=0`` is one linear map."""
+    widths = [inputs, *[hidden] * layers]
+    modules: list[nn.Module] = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        modules += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*modules, nn.Linear(widths[-1], outputs))
+
+
+class NodeInputs(nn.Module):
+    """Encoded values as the networks read them: one-hot levels, counts on a standardised log scale.
+
+    Holds the training statistics this takes as buffers, so that they travel with the weights.
+    """
+
+    def __init__(self, graph: CausalGraph) -> None:
+        super().__init__()
+        self.nodes: dict[str, Node] = {name: graph.nodes[name] for name in graph.order}
+        self._index = {name: i for i, name in enumerate(self.nodes)}
+        for name, node in self.nodes.items():
+            i = self._index[name]
+            shape = () if node.dim is None else (node.dim,)
+            if node.type == "count":
+                self.register_buffer(f"log_mean_{i}", torch.zeros(shape))
+                self.register_buffer(f"log_sd_{i}", torch.ones(shape))
+            elif node.classes:
+                self.register_buffer(f"frequencies_{i}", torch.full((node.classes,), 1.0 / node.classes))
+
+    def width(self, name: str) -> int:
+        """How many numbers a node's value becomes."""
+        node = self.nodes[name]
+        return node.classes if node.type == "categorical" else (node.dim or 1)
+
+    def set_statistics(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes over what :class:`pyro_cama.data.TableEncoder` learned from the training rows."""
+        for name in self.nodes:
+            for key in ("log_mean", "log_sd", "frequencies"):
+                buffer = getattr(self, f"{key}_{self._index[name]}", None)
+                if buffer is not None and key in statistics.get(name, {}):
+                    buffer.copy_(statistics[name][key])
+
+    def frequencies(self, name: str) -> Tensor | None:
+        """Training frequencies of a discrete node's levels, ``(levels,)``; None for other types."""
+        found: Tensor | None = getattr(self, f"frequencies_{self._index[name]}", None)
+        return found
+
+    def forward(self, name: str, value: Tensor) -> Tensor:
+        """``(..., width)`` from a value ``(...)`` or ``(..., dim)``; soft levels ``(..., levels)`` pass through."""
+        node = self.nodes[name]
+        if node.type == "categorical":
+            if value.is_floating_point():
+                return value
+            return F.one_hot(value, node.classes).to(torch.get_default_dtype() if self.dtype is None else self.dtype)
+        if node.type == "count":
+            i = self._index[name]
+            log = torch.log1p(value.clamp_min(0.0))
+            value = (log - getattr(self, f"log_mean_{i}")) / getattr(self, f"log_sd_{i}")
+        elif node.type == "binary":
+            value = 2.0 * value - 1.0
+        return value if node.dim is not None else value.unsqueeze(-1)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The buffers' float type; None where no node needs a buffer."""
+        return next((b.dtype for b in self.buffers()), None)
+
+
+class FeatureNetworks(nn.Module):
+    """NN_v for every cause v: deep, one per cause, shared by all its effects; the identity where ``layers=0``."""
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        hidden: int,
+        layers: int,
+        chosen: Mapping[str, NetworkFactory] | None = None,
+    ) -> None:
+        super().__init__()
+        chosen = chosen or {}
+        networks: dict[str, nn.Module] = {}
+        for name, width in widths.items():
+            if name in chosen:
+                networks[name] = chosen[name](width, hidden)
+            elif layers == 0:
+                networks[name] = nn.Identity()
+            else:
+                networks[name] = nn.Sequential(mlp(width, hidden, hidden, layers - 1), nn.SiLU())
+        self.networks = NamedModules(networks)
+        self.widths = {n: hidden if n in chosen or layers else w for n, w in widths.items()}
+
+    def forward(self, name: str, value: Tensor) -> Tensor:
+        """``(..., hidden)`` from ``(..., width)``."""
+        features: Tensor = self.networks[name](value)
+        return features
+
+
+class Merge(nn.Module):
+    """One shallow network over several sources: a projection each, their sum, one hidden layer, one linear layer.
+
+    Summing projections equals projecting the concatenation, and lets every source keep its own shape until the sum:
+    class features stay ``(classes, 1, H)``, rows ``(rows, H)``, samples ``(samples, classes, rows, H)``.
+    Without sources only the bias is left: a learned constant.
+    """
+
+    def __init__(self, widths: Mapping[str, int], hidden: int, outputs: int, layers: int) -> None:
+        super().__init__()
+        first = hidden if layers and widths else outputs
+        self.projections = NamedModules({name: nn.Linear(width, first, bias=False) for name, width in widths.items()})
+        total = sum(widths.values())
+        for name, width in widths.items():  # as one layer over the concatenation would start
+            nn.init.uniform_(self.projections[name].weight, -(total**-0.5), total**-0.5)  # type: ignore[arg-type]
+            assert width > 0
+        self.bias = nn.Parameter(torch.zeros(first))
+        self.output = nn.Linear(hidden, outputs) if layers and widths else None
+
+    @property
+    def last_bias(self) -> nn.Parameter:
+        """The bias of the last layer."""
+        return self.bias if self.output is None else self.output.bias
+
+    def forward(self, sources: Iterable[tuple[str, Tensor]]) -> Tensor:
+        """``(..., outputs)``; the sources' leading shapes are broadcast against one another."""
+        total: Tensor = self.bias
+        for name, value in sources:
+            total = total + self.projections[name](value)
+        return total if self.output is None else self.output(F.silu(total))

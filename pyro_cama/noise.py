@@ -1,0 +1,103 @@
+"""Draws, and the common random numbers of prediction: every row and class sees the same noise.
+
+Under :func:`common_noise` a row's result is deterministic and does not depend on the rows beside it, and classes are
+compared with the noise held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+
+class NoCommonNoise(NotImplementedError):
+    """A distribution that cannot be driven by common noise; its rows are then drawn one by one from one seed."""
+
+
+class _Noise:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.drawn: dict[tuple[Any, ...], Tensor] = {}
+
+    def __call__(self, name: str, kind: str, shape: torch.Size, like: Tensor) -> Tensor:
+        """Noise of the given shape, the same at every call with the same name, kind and shape."""
+        key = (name, kind, tuple(shape))
+        if key not in self.drawn:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + sum(name.encode())) % 2**63)
+            source = torch.randn if kind == "normal" else torch.rand
+            self.drawn[key] = source(shape, generator=generator, dtype=torch.float64)
+        return self.drawn[key].to(like)
+
+
+_current: ContextVar[_Noise | None] = ContextVar("pyro_cama_noise", default=None)
+
+
+@contextmanager
+def common_noise(seed: int) -> Iterator[None]:
+    """Inside, :func:`draw` uses noise that is a function of seed, site name and sample index alone."""
+    token = _current.set(_Noise(seed))
+    try:
+        with _CommonNoiseMessenger():
+            yield
+    finally:
+        _current.reset(token)
+
+
+def draw(d: TorchDistribution, name: str) -> Tensor:
+    """A (reparameterised, where possible) draw; under :func:`common_noise` with samples in the third-last batch dim.
+
+    Raises:
+        NoCommonNoise: under common noise, for a distribution that has no known map from noise to values.
+    """
+    noise = _current.get()
+    if noise is None:
+        value: Tensor = d.rsample() if d.has_rsample else d.sample()
+        return value
+    return _push(d, name, noise)
+
+
+def _push(d: Any, name: str, noise: _Noise) -> Tensor:
+    base = d
+    while isinstance(base, dist.Independent | torch.distributions.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    batch, event = d.batch_shape, d.event_shape
+    shared = torch.Size([batch[0] if len(batch) >= 3 else 1, *[1] * max(len(batch) - 1, 0), *event])
+    if len(batch) < 3:
+        shared = torch.Size([*[1] * len(batch), *event])
+    if isinstance(base, torch.distributions.Normal):
+        value: Tensor = base.loc + base.scale * noise(name, "normal", shared, base.loc)
+        return value.expand(batch + event)
+    if isinstance(base, torch.distributions.MultivariateNormal):
+        eps = noise(name, "normal", shared, base.loc)
+        return base.loc + (base._unbroadcasted_scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
+    if isinstance(base, torch.distributions.Bernoulli):
+        return (noise(name, "uniform", shared, base.probs) < base.probs).to(base.probs).expand(batch + event)
+    if isinstance(base, torch.distributions.Categorical):
+        cdf = base.probs.cumsum(-1)[..., :-1]
+        return (noise(name, "uniform", shared, cdf).unsqueeze(-1) > cdf).sum(-1).expand(batch)
+    if isinstance(base, dist.Delta):
+        return base.v.expand(batch + event)
+    if isinstance(base, torch.distributions.TransformedDistribution):
+        value = _push(base.base_dist, name, noise)
+        for transform in base.transforms:
+            value = transform(value)
+        return value
+    raise NoCommonNoise(f"site {name!r}: {type(base).__name__} has no common noise")
+
+
+class _CommonNoiseMessenger(Messenger):
+    """Drives the unobserved sites of a Pyro program by the current common noise."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None or type(msg["fn"]).__name__ == "_Subsample":
+            return
+        msg["value"] = draw(msg["fn"], msg["name"])
+        msg["done"] = True

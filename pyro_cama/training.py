@@ -1,0 +1,113 @@
+"""fit: eq. 5 of the paper, with simulated interventions and the conditional term (design notes in docs/decisions.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_cama.data import Batch
+from pyro_cama.elbo import LogWeights, log_weights, marginal, mean_bound, shared_term
+from pyro_cama.guide import CAMAGuide
+from pyro_cama.manipulation import Manipulation
+from pyro_cama.model import CAMAModel
+
+
+def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
+    """ELBO(x, y) + w log p(y | x) of every row, ``(rows,)``, from weights of every class.
+
+    The second term is a difference of two bounds with the same draws, log p(y|x) ~ ELBO(x, y) - logsumexp_c ELBO(x, c).
+    A row whose label is missing contributes its marginal ELBO (eq. 7).
+    """
+    bound = mean_bound(weights)
+    of_label = bound.gather(0, y.long()[None])[0]
+    of_any = marginal(bound)
+    total = of_label + conditional_weight * (of_label - of_any)
+    return total if known is None else torch.where(known, total, of_any)
+
+
+def fit_loss(
+    model: CAMAModel,
+    guide: CAMAGuide,
+    clean: Batch,
+    manipulated: Batch | None,
+    *,
+    mixing: float,
+    interventions: Mapping[str, float] | None,
+    conditional_weight: float,
+    samples: int,
+) -> Callable[[Tensor], Tensor]:
+    """The negative of eq. 5 per row, as a function of numbers of clean rows.
+
+    Args:
+        mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
+    """
+    graph = model.graph
+    zero = {graph.m.name: 0.0} if graph.m is not None else None
+
+    def objective(batch: Batch, do: Mapping[str, float] | None) -> Tensor:
+        y, known = batch.values[graph.target], batch.observed.get(graph.target)
+        if conditional_weight == 0 and known is None:
+            weights = log_weights(model, guide, batch, do=do, samples=samples)
+            bound = mean_bound(weights)[0]
+        else:
+            weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
+            bound = labelled_bound(weights, y, known, conditional_weight)
+        context = weights.context.expand_as(weights.w).mean((0, 1))
+        return (bound + context + shared_term(weights, batch.site, None)).mean()
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = clean.select(rows)
+        total = objective(batch, zero)
+        others = []
+        if manipulated is not None:
+            pick = torch.randint(manipulated.rows, (len(rows),), device=rows.device)
+            others.append(objective(manipulated.select(pick), None))
+        if interventions:
+            others.append(objective(intervened(model, batch, interventions), None))
+        if others:
+            total = mixing * total + (1 - mixing) * sum(others) / len(others)
+        return -total
+
+    return loss
+
+
+def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, float]) -> Batch:
+    """Clean rows after a random intervention of their own on each of the named children."""
+    manipulation = manipulation_of(model)
+    values = dict(batch.values)
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        for name in group.nodes:
+            if name not in scales or group.theta_size == 0:
+                continue
+            node = model.graph.nodes[name]
+            theta = group.mechanism.simulate(tuple(values[name].shape), node, scales[name]).to(model.like)
+            values[name] = group.mechanism.push(values[name], theta)
+    return Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
+
+
+def manipulation_of(model: CAMAModel) -> Manipulation:
+    """NN_pM of a model that has one."""
+    networks = model._modules["networks"]
+    found = networks["manipulation"]  # type: ignore[index]
+    assert isinstance(found, Manipulation)
+    return found
+
+
+def train_validation_split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Row numbers for training and for validation, stratified by label; no validation under 20 rows."""
+    rows = len(y)
+    generator = np.random.default_rng(seed)
+    if fraction <= 0 or rows < 20:
+        return torch.arange(rows), torch.arange(0)
+    held: list[int] = []
+    for label in torch.unique(y):
+        members = torch.nonzero(y == label).flatten().numpy()
+        take = int(round(fraction * len(members)))
+        held.extend(generator.permutation(members)[:take].tolist())
+    mask = torch.zeros(rows, dtype=torch.bool)
+    mask[held] = True
+    return torch.nonzero(~mask).flatten(), torch.nonzero(mask).flatten()

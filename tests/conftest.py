@@ -1,0 +1,40 @@
+"""Shared by all tests: one thread, fixed seeds, image data where there are any."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch and matplotlib are imported; examples run as subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import pyro
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# The same examples in every run, so that red means a change; --hypothesis-profile=explore looks further.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Seed torch, numpy and random, and leave no parameter of one test to the next."""
+    pyro.set_rng_seed(0)
+    pyro.clear_param_store()
+    yield
+    pyro.clear_param_store()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with MNIST and CIFAR."""
+    folder = os.environ.get("PYRO_CAMA_DATA")
+    if not folder:
+        pytest.skip("needs image data: set PYRO_CAMA_DATA to the folder that holds them")
+    assert Path(folder).is_dir(), f"PYRO_CAMA_DATA is no folder: {folder}"
+    return Path(folder)

@@ -1,0 +1,25 @@
+"""Every script in examples/ runs, at its smallest size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS: tuple[str, ...] = ()
+
+
+def test_every_script_is_listed() -> None:
+    assert sorted(SCRIPTS) == sorted(path.name for path in EXAMPLES.glob("*.py")), "see SCRIPTS in this file"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_smoke(script: str, tmp_path: Path) -> None:
+    # an empty folder to run in: a script must find its graphs and write its results from anywhere
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, str(EXAMPLES / script), "--smoke", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{script} failed\n{done.stdout}\n{done.stderr}"
+    assert not list(elsewhere.iterdir()), f"{script} wrote outside --out"
