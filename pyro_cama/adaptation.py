@@ -1,8 +1,8 @@
-"""adapt: NN_pM and NN_qM follow a changed world without labels (eq. 8), and the change is kept only if it can be trusted.
+"""adapt: NN_pM and NN_qM follow a changed world without labels (eq. 8); the change is kept if it can be trusted.
 
 The unlabelled objective has wrong optima: classes permuted, or children redrawn so that the class no longer matters.
-So several starts are optimised on part of the new rows, compared by their evidence on the rest, and the best one has to
-pass every check of :func:`judge`; else the copy that comes back predicts as the original did.
+So several starts are optimised and compared by evidence, the best one is compared with no adaptation on rows held out
+from it, and has to pass every check of :func:`judge`; else the copy that comes back predicts as the original did.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Candidate:
 
     Attributes:
         start: where it began: "here", "moments" or "random k".
-        evidence: log p(x | a, c) of every held-out row, ``(held,)``, in nats.
+        evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
         labels: the most probable class of every new row, ``(rows,)``.
         proportions: of the classes among the new rows, ``(classes,)``.
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
@@ -58,7 +58,7 @@ class Adaptation:
     Attributes:
         accepted: False means that the copy predicts exactly as the original.
         reason: the decision in a sentence.
-        evidence_before, evidence_after: mean log p(x | a, c) of a held-out new row, in nats.
+        evidence_before, evidence_after: mean log p(x | a, c) of a held-out new row, in nats (cross-fitted).
         gain_se: standard error of their difference.
         proportions_before, proportions_after: predicted class proportions of the new rows.
         agreement: share of new rows on which the starts of about equal evidence agree.
@@ -80,7 +80,6 @@ class Adaptation:
     recovery_before: float
     start: str
     rows: int
-    held_out: int
     class_prior: tuple[float, ...]
 
     def __str__(self) -> str:
@@ -102,7 +101,7 @@ def adapt(
     samples: int = 4,
     sparsity: float = 1.0,
     restarts: int = 3,
-    holdout: float = 0.25,
+    folds: int = 4,
     class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "estimate",
     keep: Literal["trusted", "always"] = "trusted",
     progress: bool = True,
@@ -115,13 +114,14 @@ def adapt(
     Args:
         new_data: rows from the changed world; a target column in it is not looked at.
         clean: the training rows, where they are at hand; None means alpha = 0.
-        alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant in
-            NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of another
-            dataset than the new ones, so there they have no part.
+        alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant
+            in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
+            another dataset than the new ones, so there they have no part.
         steps: gradient steps of every start.
         samples: draws of the latents per row and step; the bound is the importance-weighted one.
         restarts: starts tried: at the training moments of the new rows, where the model is, and random ones.
-        holdout: fraction of the new rows kept for the comparison.
+        folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
+            comes from a model adapted to the others.
         class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
         keep: "trusted" keeps the change only where :func:`judge` accepts it.
 
@@ -135,34 +135,52 @@ def adapt(
     m = cama.graph.m
     if m is None:
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
-    if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or not 0 <= holdout < 1:
+    if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or folds < 2:
         raise ValueError(
-            f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, 0 <= holdout < 1; "
-            f"found {alpha=}, {restarts=}, {steps=}, {holdout=}"
+            f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, folds >= 2; "
+            f"found {alpha=}, {restarts=}, {steps=}, {folds=}"
         )
     base = _with_sites(cama, new_data)
     new = base.encode(new_data, target="ignore")
     kept = None if clean is None else base.encode(clean, target="require")
-    train, held = _split(new.rows, holdout, cama.settings.seed)
     fixed = _fixed_ratio(base, class_prior)
-
     expected = torch.softmax(_log_train(base) + fixed, 0)
+    learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
+
+    def run(k: int, rows: Tensor, title: str) -> tuple[CAMA, str, Tensor]:
+        """The k-th start, optimised on some of the new rows: the copy, the start's name, log of the prior's ratio."""
+        twin = base.copy()
+        part = new.select(rows)
+        with twin._seeded(cama.settings.seed + k):
+            start = _initialise(twin, part, k)
+            moving = twin.manipulation_parameters().values()
+            twin.modules.requires_grad_(False)
+            for parameter in moving:
+                parameter.requires_grad_(True)
+            free = nn.Parameter(torch.zeros_like(fixed))
+            loss = _loss(twin, part, kept, alpha, samples, sparsity, fixed, free)
+            optimise(
+                loss, twin.modules, [*moving, *([free] if learns_prior else [])],
+                len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
+                seed=cama.settings.seed + k, progress=progress, title=f"adapt, {title} ({start})",
+            )  # fmt: skip
+        return twin, start, _ratio(twin, fixed, free.detach())
+
+    everything = torch.arange(new.rows, device=base.device)
+    before = _examine(base, "before", new, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
-        twin = base.copy()
-        with twin._seeded(cama.settings.seed + k):
-            start = _initialise(twin, new.select(train), k)
-            free = nn.Parameter(torch.zeros_like(fixed))
-            loss = _loss(twin, new.select(train), kept, alpha, samples, sparsity, fixed, free)
-            learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
-            optimise(
-                loss, twin.modules, [*twin.manipulation_parameters().values(), *([free] if learns_prior else [])],
-                len(train), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr,
-                anneal=True, seed=cama.settings.seed + k, progress=progress, title=f"adapt {k + 1}/{restarts}, start {start}",
-            )  # fmt: skip
-        candidates.append(_examine(twin, start, new, held, _ratio(twin, fixed, free.detach()), do=None))
-    before = _examine(base, "before", new, held, fixed, do=base._do("auto"))
-    accepted, reason, best, agreement = judge(before, candidates, expected)
+        twin, start, ratio = run(k, everything, f"start {k + 1} of {restarts}")
+        candidates.append(_examine(twin, start, new, ratio, do=None))
+    winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
+    held_out = torch.empty_like(before.evidence)
+    parts = _folds(new.rows, folds, cama.settings.seed)
+    for i, part in enumerate(parts):
+        rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
+        twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}")
+        held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
+    best = candidates[winner]
+    accepted, reason, agreement = judge(before, best, candidates, held_out, expected)
     twin = base.copy()
     if accepted or keep == "always":
         twin.modules.load_state_dict(best.state)
@@ -173,16 +191,15 @@ def adapt(
         accepted=accepted,
         reason=reason,
         evidence_before=float(before.evidence.mean()),
-        evidence_after=float(best.evidence.mean()),
-        gain_se=compare(best.evidence, before.evidence)[1],
+        evidence_after=float(held_out.mean()),
+        gain_se=compare(held_out, before.evidence)[1],
         proportions_before=tuple(before.proportions.tolist()),
         proportions_after=tuple(best.proportions.tolist()),
         agreement=agreement,
         recovery=best.recovery,
         recovery_before=before.recovery,
         start=best.start,
-        rows=len(train),
-        held_out=len(held),
+        rows=new.rows,
         class_prior=tuple(best.proportions.tolist()),
     )
     return twin
@@ -190,50 +207,55 @@ def adapt(
 
 def judge(
     before: Candidate,
+    best: Candidate,
     candidates: list[Candidate],
+    held_out: Tensor,
     expected: Tensor,
     *,
     agree: float = 0.75,
     shift: float = 0.15,
     recover: float = 0.1,
-) -> tuple[bool, str, Candidate, float]:
-    """Whether the best candidate can be trusted: ``(accepted, reason, best, agreement)``.
+) -> tuple[bool, str, float]:
+    """Whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
 
-    It must explain held-out new rows better than no adaptation, by more than a standard error of the (winsorised)
-    difference; starts that explain
-    them about as well must give the same labels; class proportions must not have moved beyond what is plausible; and
-    the adapted model must still recognise the class of what it generates, else m has learned to redraw the children.
+    Adapted to the other folds, it must explain held-out new rows better than no adaptation does, by more than a
+    standard error; starts that explain the rows about as well must give the same labels; class proportions must be
+    plausible; and the adapted model must still recognise the class of what it generates, else m has learned to redraw
+    the children.
 
     Args:
+        held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
         agree: least share of rows with equal labels among the starts of about equal evidence.
         shift: largest plausible total-variation distance from the expected proportions, beside sampling noise.
         recover: largest loss of recovery.
     """
-    best = max(candidates, key=lambda c: float(c.evidence.mean()))
-    mean, se = compare(best.evidence, before.evidence)
+    gain, se = compare(held_out, before.evidence)
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
     agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
     moved = float((best.proportions - expected).abs().sum()) / 2
     plausible = shift + len(best.labels) ** -0.5
-    if not math.isfinite(mean):
-        return False, "the evidence of the held-out rows is not finite", best, agreement
-    if mean <= se:
-        return False, f"held-out evidence did not improve ({mean:+.2f} nats a row, standard error {se:.2f})", best, agreement
-    if agreement < agree:
-        return False, f"starts of about equal evidence agree on {agreement:.0%} of the labels only", best, agreement
-    if moved > plausible:
-        reason = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
-        return False, f"{reason} (pass class_prior= if they did change)", best, agreement
-    if best.recovery < before.recovery - recover:
-        return (
-            False,
+    if not math.isfinite(gain):
+        reason = "the evidence of the held-out rows is not finite"
+    elif gain <= se:
+        reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
+    elif agreement < agree:
+        reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
+    elif moved > plausible:
+        found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
+        reason = f"{found} (pass class_prior= if they did change)"
+    elif best.recovery < before.recovery - recover:
+        reason = (
             f"m would redraw the children: the class of generated rows is recovered in {best.recovery:.0%} "
-            f"({before.recovery:.0%} before)",
-            best,
+            f"({before.recovery:.0%} before)"
+        )
+    else:
+        return (
+            True,
+            f"held-out evidence improved by {gain:.2f} nats a row, and the labels are consistent",
             agreement,
         )
-    return True, f"held-out evidence improved by {mean:.2f} nats a row, and the labels are consistent", best, agreement
+    return False, reason, agreement
 
 
 def _percent(proportions: Tensor) -> str:
@@ -271,20 +293,17 @@ def _with_sites(cama: CAMA, new_data: Table) -> CAMA:
     return cama.copy(encoder)
 
 
-def _split(rows: int, holdout: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Numbers of the rows to optimise on and of those held out; under 8 rows the comparison is made on all."""
+def _folds(rows: int, folds: int, seed: int) -> list[Tensor]:
+    """Row numbers in random parts; one part of all rows where there are too few to hold any out."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    held = round(rows * holdout)
-    if rows < 8 or held == 0:
-        return order, order
-    return order[held:], order[:held]
+    return list(order.chunk(folds)) if rows >= 2 * folds else [order]
 
 
 def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
     """Sets NN_pM and NN_qM to the k-th start and names it."""
     manipulation = manipulation_of(cama.model)
     q: Any = cama.guide._networks["m"]
-    if cama.m_trained and k == 1 or manipulation.size == 0:
+    if (cama.m_trained and k == 1) or manipulation.size == 0:
         return "here"
     sites = q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
     if k == 0:
@@ -357,7 +376,14 @@ def _random(cama: CAMA) -> Tensor:
 
 
 def _loss(
-    cama: CAMA, new: Batch, clean: Batch | None, alpha: float, samples: int, sparsity: float, fixed: Tensor, free: Tensor
+    cama: CAMA,
+    new: Batch,
+    clean: Batch | None,
+    alpha: float,
+    samples: int,
+    sparsity: float,
+    fixed: Tensor,
+    free: Tensor,
 ) -> Callable[[Tensor], Tensor]:
     """The negative of eq. 8 per row, as a function of numbers of new rows."""
     graph = cama.graph
@@ -370,7 +396,7 @@ def _loss(
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
 
     def loss(rows: Tensor) -> Tensor:
-        batch = new.select(rows.to(cama.device))
+        batch = new if len(rows) == new.rows else new.select(rows.to(cama.device))
         ratio = _ratio(cama, fixed, free)
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
@@ -396,20 +422,23 @@ def _loss(
     return loss
 
 
-def _examine(cama: CAMA, start: str, new: Batch, held: Tensor, ratio: Tensor, *, do: Any) -> Candidate:
-    """Evidence on the held-out rows, labels and class proportions of all new ones, and the recovery of own rows."""
+def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
+    """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
     m = cama.graph.m
     assert m is not None
-    given = do
     if do is None and m.scope != "row":
-        given = {m.name: shared_mean(cama.guide)}
+        do = {m.name: shared_mean(cama.guide)}
     with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed):
-        weights = cama.log_weights(new.select(held.to(cama.device)), do=given, samples=32, classes=True)
-        evidence = marginal(importance_bound(weights), ratio)
+        weights = cama.log_weights(batch, do=do, samples=32, classes=True)
+        return marginal(importance_bound(weights), ratio).double().cpu()
+
+
+def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any) -> Candidate:
+    """Evidence, labels and class proportions of the new rows, and the recovery of own ones."""
     log_p = torch.log_softmax(cama._class_log_probs(new, do, 16, 4) + ratio[:, None], 0)
     return Candidate(
         start=start,
-        evidence=evidence.double().cpu(),
+        evidence=_evidence(cama, new, ratio, do=do),
         labels=log_p.argmax(0).cpu(),
         proportions=log_p.exp().mean(1).cpu(),
         recovery=_recovery(cama, new, do),
@@ -423,10 +452,7 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
     assert m is not None
     with torch.no_grad(), cama._fast(), cama._seeded():
         like = new.select(torch.randint(new.rows, (rows,), device=cama.device))
-        if do is not None:
-            value = do[m.name]
-        else:
-            value = cama.guide.m_dist(like).sample()
+        value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
         nothing = Batch(values={}, observed={}, site=like.site, rows=rows)
         drawn = poutine.do(cama.model, data={m.name: value})(nothing)
         event = {n: cama.graph.nodes[n].dim for n in drawn}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +72,7 @@ class Extensions:
 
 
 def build(
-    graph: str | Path | Mapping[str, Any] | nx.DiGraph | CausalGraph,
+    graph: str | Path | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph,
     *,
     seed: int = 0,
     hidden: int = 64,
@@ -108,7 +108,9 @@ def build(
     for option in ("mechanisms", "likelihoods", "networks"):
         unknown = set(getattr(extensions, option)) - set(causal.order)
         if unknown:
-            raise ValueError(f"build({option}=...): {sorted(unknown)} not among the target and its blanket {causal.order}")
+            raise ValueError(
+                f"build({option}=...): {sorted(unknown)} not among the target and its blanket {causal.order}"
+            )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return CAMA(causal, Settings(seed, hidden, layers), extensions, torch.device(device))
@@ -154,9 +156,17 @@ class CAMA:
             manipulation = Manipulation(m, groups, inputs, **sizes) if m is not None else None
             shared: dict[str, Any] = {**sizes, "sites": len(self.encoder.sites)}
             self.model: CAMAModel = extensions.model(
-                graph, groups, inputs, manipulation, **shared, networks=extensions.networks, name=f"{name}.model"
+                graph,
+                groups,
+                inputs,
+                manipulation,
+                **shared,
+                networks=extensions.networks,
+                name=f"{name}.model",
             )
-            self.guide: CAMAGuide = extensions.guide(graph, groups, inputs, manipulation, **shared, name=f"{name}.guide")
+            self.guide: CAMAGuide = extensions.guide(
+                graph, groups, inputs, manipulation, **shared, name=f"{name}.guide"
+            )
         self.modules = nn.ModuleList([self.model, self.guide]).to(device=device, dtype=dtype)
 
     # what it is ------------------------------------------------------------------------------------------------------
@@ -246,7 +256,7 @@ class CAMA:
         if not self.encoder.fitted:
             encoder = TableEncoder(self.graph).fit(clean)
             self._take_encoder(encoder)
-        batch = self.encode(clean, target="require" if manipulated is None else "use")
+        batch = self.encode(clean, target="use")
         other = None if manipulated is None else self.encode(manipulated)
         if other is not None and self.graph.m is None:
             raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
@@ -277,7 +287,9 @@ class CAMA:
         return self
 
     def adapt(self, new_data: Table, clean: Table | None = None, **options: Any) -> CAMA:
-        """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8); see :func:`pyro_cama.adaptation.adapt`.
+        """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
+
+        Options as :func:`pyro_cama.adaptation.adapt`.
 
         Returns:
             An adapted copy, ``self`` untouched; ``copy.adaptation`` says whether the change was kept, and why.
@@ -323,13 +335,13 @@ class CAMA:
         y = self.encode(data, target="require").values[self.graph.target].long().cpu().numpy()
         return float((self.predict_proba(data, do, **options).argmax(1) == y).mean())
 
-    def elbo(self, data: Table, do: Do = "clean", *, samples: int = 16) -> Tensor:  # type: ignore[assignment]
+    def elbo(self, data: Table, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> Tensor:
         """A lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats and training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
         batch = self.encode(data)
-        given = self._do({self.graph.m.name: 0.0} if do == "clean" and self.graph.m else None if do == "clean" else do)
+        given = self._do(self._clean() if isinstance(do, str) else do)
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=given, samples=samples, classes=True)
         bound = mean_bound(weights)
@@ -368,7 +380,7 @@ class CAMA:
             frame[name] = decoded if not event else list(decoded)
         return pd.DataFrame(frame)
 
-    def reconstruct(self, data: Table, do: Do = "clean", *, samples: int = 16) -> pd.DataFrame:  # type: ignore[assignment]
+    def reconstruct(self, data: Table, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> pd.DataFrame:
         """The children as they would have been under ``do`` (default: not manipulated), in raw units.
 
         m, y and z are inferred from the rows as measured; then m takes the value of ``do``.  Means for numbers, the
@@ -377,19 +389,17 @@ class CAMA:
         batch = self.encode(data, target="ignore")
         m = self.graph.m
         seen = self._do("auto")
-        given = self._do({m.name: 0.0} if do == "clean" and m else None if do == "clean" else do)
+        given = self._do(self._clean() if isinstance(do, str) else do)
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=seen, samples=samples, classes=True)
             # mixed over samples as well as classes: the weights are each draw's share of the posterior
             share = torch.softmax(weights.w.flatten(0, 1), 0)
             guide = poutine.trace(intervene(self.guide, seen)).get_trace(batch, samples=samples, classes=True)
-            replayed = poutine.replay(self.model, guide)
             z = guide.nodes[self.graph.z.name]["value"] if self.graph.z else None
-            del replayed
             causes = Causes(self.model, batch, z, samples)
             if m is not None:
-                inferred = guide.nodes[m.name]["value"] if m.name in guide.nodes else (seen or {})[m.name]
-                causes.set_m((given or {}).get(m.name, inferred))
+                inferred = {m.name: guide.nodes[m.name]["value"]} if m.name in guide.nodes else {}
+                causes.set_m({**inferred, **(seen or {}), **(given or {})}[m.name])
             causes.values.update(batch.values)
             causes.values[self.graph.target] = self.guide.target_value(batch, True)  # type: ignore[assignment]
             frame: dict[str, Any] = {}
@@ -460,7 +470,9 @@ class CAMA:
         widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups))
         chunk = max(1, 2**25 // (draws * len(self.classes) * widest))
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
-            warnings.warn("rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4)
+            warnings.warn(
+                "rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4
+            )
 
         def one(rows: Tensor) -> Tensor:
             by_row = m is not None and m.scope == "row"
@@ -489,7 +501,11 @@ class CAMA:
                 raise ValueError(f"class_prior: expected 'train', 'estimate' or proportions, found {class_prior!r}")
             return (estimate_proportions(log_p, train) / train).log()
         new = torch.as_tensor(np.asarray(class_prior, dtype=float)).to(log_p)
-        if new.shape != train.shape or bool((new < 0).any()) or not torch.isclose(new.sum(), new.new_ones(()), atol=1e-4):
+        if (
+            new.shape != train.shape
+            or bool((new < 0).any())
+            or not torch.isclose(new.sum(), new.new_ones(()), atol=1e-4)
+        ):
             raise ValueError(
                 f"class_prior: expected {len(train)} proportions that sum to 1, for {list(self.classes)}; "
                 f"found {np.asarray(class_prior).tolist()}"
@@ -507,7 +523,9 @@ class CAMA:
         unknown = [name for name in do if m is None or name != m.name]
         if unknown:
             expected = f"{m.name!r}" if m else "no latent: this graph has no manipulation"
-            raise ValueError(f"do: {unknown} is not the manipulation latent; expected {expected} (nodes: use sample(do=...))")
+            raise ValueError(
+                f"do: {unknown} is not the manipulation latent; expected {expected} (nodes: use sample(do=...))"
+            )
         assert m is not None
         value = torch.as_tensor(do[m.name], dtype=self.model.like.dtype, device=self.device)
         if value.dim() == 0:
@@ -515,6 +533,9 @@ class CAMA:
         if value.shape[-1] != m.dim or value.dim() > 2:
             raise ValueError(f"do: {m.name!r} has {m.dim} dimensions, found a value of shape {tuple(value.shape)}")
         return {m.name: value}
+
+    def _clean(self) -> Do:
+        return None if self.graph.m is None else {self.graph.m.name: 0.0}
 
     def _encode_value(self, name: str, value: Any) -> Tensor:
         if name not in self.graph.order:
@@ -534,14 +555,16 @@ class CAMA:
             raise ValueError("fit(interventions=...): this graph has no manipulation latent (m is null)")
         if m.scope != "row":
             raise ValueError(
-                f"fit(interventions=...) trains q(m | x) of single rows; {m.name!r} has scope {m.scope!r}, whose posterior "
-                "is found by adapt(); declare scope: row, or leave interventions out"
+                f"fit(interventions=...) trains q(m | x) of single rows; {m.name!r} has scope {m.scope!r}, whose "
+                "posterior is found by adapt(); declare scope: row, or leave interventions out"
             )
         acting = [n for g in manipulation_of(self.model).groups if g.theta_size for n in g.nodes]
         if isinstance(interventions, Mapping):
             unknown = sorted(set(interventions) - set(acting))
             if unknown:
-                raise ValueError(f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}")
+                raise ValueError(
+                    f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}"
+                )
             return {name: float(scale) for name, scale in interventions.items()}
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
@@ -599,6 +622,3 @@ class _Fast:
 def _require_target(graph: CausalGraph, batch: Batch) -> None:
     if graph.target not in batch.values:
         raise DataError(f"column {graph.target!r} (the target) is missing: fit needs labels")
-
-
-__all__ = ["CAMA", "Settings", "asdict", "build"]

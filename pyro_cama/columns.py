@@ -85,15 +85,12 @@ def read_table(data: Table, wanted: Set[str]) -> Columns:
             "to array, or a torch Dataset of such mappings"
         )
     if doubled := [name for name, times in Counter(names).items() if times > 1 and name in wanted]:
-        raise DataError(
-            f"column {doubled[0]!r}: found more than one; expected one: drop or rename the others"
-        )
+        raise DataError(f"column {doubled[0]!r}: found more than one; expected one: drop or rename the others")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         short, long = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
         raise DataError(
-            f"found {lengths[short]} rows in {short!r}, {lengths[long]} in {long!r}; "
-            "expected one entry a row in each"
+            f"found {lengths[short]} rows in {short!r}, {lengths[long]} in {long!r}; expected one entry a row in each"
         )
     rows = max(lengths.values(), default=len(data) if isinstance(data, pd.DataFrame) else 1)
     if rows == 0:
@@ -122,9 +119,7 @@ def _from_dataset(data: Dataset[Any], wanted: Set[str]) -> tuple[list[str], dict
             if str(name) in entries:
                 entries[str(name)].append(value)
         if short := [name for name, column in entries.items() if len(column) <= number]:
-            raise DataError(
-                f"column {short[0]!r}: found no entry in row {number} (counted from 0); expected NaN there"
-            )
+            raise DataError(f"column {short[0]!r}: found no entry in row {number} (counted from 0); expected NaN there")
     if number < 0:
         raise DataError("the table is empty; expected at least one row")
     return names, {name: _column(name, column) for name, column in entries.items()}
@@ -145,9 +140,7 @@ def _column(name: str, value: Any) -> Column:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return _listed(value)
     elif not hasattr(value, "__array__"):
-        raise DataError(
-            f"column {name!r}: found a {type(value).__name__}; expected an array, list, tensor or Series"
-        )
+        raise DataError(f"column {name!r}: found a {type(value).__name__}; expected an array, list, tensor or Series")
     array = np.asarray(value)
     if array.ndim == 0:
         raise DataError(f"column {name!r}: found a single value; expected one entry a row")
@@ -261,8 +254,7 @@ def read_sites(name: str, column: Column) -> tuple[Index, list[Level]]:
     """
     if column.ndim > 1:
         raise DataError(
-            f"scope column {name!r}: found entries of shape ({sizes_text(column.shape[1:])}); "
-            "expected one site a row"
+            f"scope column {name!r}: found entries of shape ({sizes_text(column.shape[1:])}); expected one site a row"
         )
     positions, found = _factorized(name, column)
     sites: dict[str, Level] = {}
@@ -411,6 +403,5 @@ def _wrong_shape(node: Node, found: tuple[int, ...], row: int | None = None) -> 
     key = "shape" if node.type == "image" else "dim"
     remedy = "reshape the column" + ("" if node.levels else f", or correct {key!r} in the graph")
     return DataError(
-        f"column {node.name!r}: found entries of shape ({sizes_text(found)}){place}; expected {expected}: "
-        + remedy
+        f"column {node.name!r}: found entries of shape ({sizes_text(found)}){place}; expected {expected}: " + remedy
     )

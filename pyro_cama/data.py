@@ -120,9 +120,7 @@ class Batch:
             raise DataError("found no batches to concatenate; expected at least one")
         for other in batches[1:]:
             if differing := sorted(batches[0].values.keys() ^ other.values.keys()):
-                raise DataError(
-                    f"found {listed(differing)} in some batches only; expected the same nodes in all"
-                )
+                raise DataError(f"found {listed(differing)} in some batches only; expected the same nodes in all")
             if (batches[0].site is None) != (other.site is None):
                 raise DataError("found sites in some batches only; expected them in all or in none")
 
@@ -321,9 +319,7 @@ class TableEncoder:
             return _decoded(node, values)
         shape = entry_shape(node)
         if values.dim() < len(shape) or values.shape[values.dim() - len(shape) :] != shape:
-            raise DataError(
-                f"node {name!r}: found shape {tuple(values.shape)}; expected (..., {sizes_text(shape)})"
-            )
+            raise DataError(f"node {name!r}: found shape {tuple(values.shape)}; expected (..., {sizes_text(shape)})")
         if node.type == "image":
             return np.array(values.to(torch.get_default_dtype()).numpy())
         array = np.array(values.double().numpy())
@@ -366,9 +362,7 @@ class TableEncoder:
             for name in graph.order:
                 levels = levels_of(graph.nodes[name])
                 if levels and (found := state["levels"][name]) != list(levels):
-                    raise DataError(
-                        f"stored levels of {name!r}: found {shown(found)}; expected {shown([*levels])}"
-                    )
+                    raise DataError(f"stored levels of {name!r}: found {shown(found)}; expected {shown([*levels])}")
             for name in graph.order if state["statistics"] else ():
                 encoder.statistics[name] = entries = {}
                 for key, shape in _statistic_shapes(graph.nodes[name]).items():
@@ -477,8 +471,7 @@ def _decoded(node: Node, values: Tensor) -> NDArray[Any]:
     codes = values.round().long() if values.is_floating_point() else values.long()
     if codes.numel() and not 0 <= codes.min() <= codes.max() < len(levels):
         raise DataError(
-            f"node {node.name!r}: found codes {int(codes.min())} to {int(codes.max())}; "
-            f"expected 0 to {len(levels) - 1}"
+            f"node {node.name!r}: found codes {int(codes.min())} to {int(codes.max())}; expected 0 to {len(levels) - 1}"
         )
     names: NDArray[Any] = np.empty(len(levels), dtype=object)
     names[:] = levels

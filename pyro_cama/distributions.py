@@ -161,7 +161,12 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "poisson": Poisson(),
     "negative_binomial": NegativeBinomial(),
 }
-DEFAULTS = {"continuous": "normal", "categorical": "categorical", "binary": "bernoulli", "count": "negative_binomial"}
+DEFAULTS = {
+    "continuous": "normal",
+    "categorical": "categorical",
+    "binary": "bernoulli",
+    "count": "negative_binomial",
+}
 
 
 def likelihood_of(node: Node, chosen: Mapping[str, Likelihood] | None = None) -> Likelihood:

@@ -23,7 +23,7 @@ from pyro_cama.guide import CAMAGuide
 from pyro_cama.model import CAMAModel, Data, as_batch
 from pyro_cama.noise import draw
 
-Do = Mapping[str, Tensor | float]
+Do = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
     return given
 
 
-def _traced(
-    model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool
-) -> LogWeights:
+def _traced(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool) -> LogWeights:
     arguments = {"samples": samples, "classes": classes}
     guide_trace = poutine.trace(intervene(guide, do)).get_trace(batch, **arguments)
     model_trace = poutine.trace(poutine.replay(intervene(model, do), guide_trace)).get_trace(batch, **arguments)
@@ -122,16 +120,16 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
         ValueError: the guide's sites are not the model's latents.
     """
     latents = {latent.name for latent in (model.graph.z, model.graph.m) if latent is not None} - set(do)
-    found = {n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"}
+    found = {
+        n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"
+    }
     for name in sorted(latents - found):
         raise ValueError(f"the guide has no site {name!r}: the model samples {sorted(latents)}, found {sorted(found)}")
     for name in sorted(found - latents):
         raise ValueError(f"the guide samples {name!r}, which the model has not: expected {sorted(latents)}")
 
 
-def _grouped(
-    model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool
-) -> LogWeights:
+def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool) -> LogWeights:
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     ratio, shared = zero, None
@@ -243,7 +241,7 @@ def class_log_probs(weights: LogWeights, *, m_samples: int = 1, log_prior_ratio:
 # Pyro's interface ---------------------------------------------------------------------------------------------------
 
 
-class _RowELBO(ELBO):  # type: ignore[misc]
+class _RowELBO(ELBO):
     """Sums a per-row bound over the rows of a batch; differentiable, through Pyro's traces."""
 
     classes = False
@@ -255,7 +253,7 @@ class _RowELBO(ELBO):  # type: ignore[misc]
             do: an intervention on the manipulation latent, e.g. ``{"m": 0.0}``.
             rows: of the whole data, where batches are parts of it and m is shared.
         """
-        super().__init__(num_particles=samples)
+        super().__init__(num_particles=samples)  # type: ignore[no-untyped-call]
         self.do = do
         self.rows = rows
 
@@ -298,7 +296,7 @@ class InterventionELBO(_RowELBO):
     def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | None = None) -> None:
         super().__init__(samples=samples, do=do, rows=rows)
 
-    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:
+    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:  # noqa: D102
         if self.do is None and model.graph.m is not None:
             self.do = {model.graph.m.name: 0.0}
         return super().differentiable_loss(model, guide, data)
@@ -313,5 +311,5 @@ class MarginalELBO(_RowELBO):
 
     classes = True
 
-    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:
+    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:  # noqa: D102
         return marginal(mean_bound(weights))

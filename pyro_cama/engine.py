@@ -144,7 +144,7 @@ def _task(
             for rows in block:
                 optimizer.zero_grad(set_to_none=True)
                 value = loss(rows)
-                value.backward()  # type: ignore[no-untyped-call]
+                value.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 100.0)
                 optimizer.step()
                 total += float(value.detach())
@@ -185,14 +185,17 @@ def _task(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's start-up messages, which speak of hardware and workers, are not our user's concern."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    loggers = [
+        logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r".*(does not have many workers|log_every_n_steps|`training_step` returned `None`|litlogger|isinstance\(treespec).*")
+            for part in ("does not have many workers", "log_every_n_steps", "returned `None`", "litlogger", "treespec"):
+                warnings.filterwarnings("ignore", message=f".*{part}.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -228,9 +228,7 @@ class CausalGraph:
             path = [cause for cause, _ in nx.find_cycle(graph)]
             path.append(path[0])
             cycle = " -> ".join(path)
-            raise graph_error(
-                source, f"edges: found the cycle {cycle}; expected none: remove one of its edges"
-            )
+            raise graph_error(source, f"edges: found the cycle {cycle}; expected none: remove one of its edges")
         self.target = _target(spec, graph, source)
         place = {name: i for i, name in enumerate(self.nodes)}
         ordered = list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))

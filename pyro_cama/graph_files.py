@@ -36,9 +36,7 @@ def read_file(path: Path) -> object:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         if "\n" in source:
-            raise graph_error(
-                shown(source), "is no file name; expected one; use CausalGraph.from_yaml for YAML text"
-            )
+            raise graph_error(shown(source), "is no file name; expected one; use CausalGraph.from_yaml for YAML text")
         raise graph_error(source, f"found suffix {suffix!r}; expected one of {listed(SUFFIXES)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -177,8 +175,7 @@ def from_networkx(graph: nx.Graph[Any], source: str) -> dict[Any, Any]:
     defaults = graph.graph.get("node_default", {})
     raw["nodes"] = {
         name: {
-            key: _from_text(key, value, f"{source}: node {name!r}")
-            for key, value in {**defaults, **attributes}.items()
+            key: _from_text(key, value, f"{source}: node {name!r}") for key, value in {**defaults, **attributes}.items()
         }
         for name, attributes in graph.nodes(data=True)
     }
@@ -211,9 +208,7 @@ def dump_yaml(raw: Mapping[str, Any]) -> str:
 
     def dump(allow_unicode: bool) -> str:
         return "".join(
-            yaml.safe_dump(
-                part, default_flow_style=flow, sort_keys=False, allow_unicode=allow_unicode, width=110
-            )
+            yaml.safe_dump(part, default_flow_style=flow, sort_keys=False, allow_unicode=allow_unicode, width=110)
             for part, flow in parts
         )
 

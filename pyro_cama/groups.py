@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,10 +32,12 @@ class Group:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Components of each node."""
         return tuple(dim or 1 for dim in self.dims)
 
     @property
     def width(self) -> int:
+        """Components of the group."""
         return sum(self.widths)
 
     def component(self, name: str) -> slice | int:
@@ -77,17 +80,23 @@ def make_groups(
         GraphError: a likelihood or mechanism is unknown or does not serve its node's type.
     """
     members: dict[tuple[object, ...], list[str]] = {}
+    common: dict[tuple[object, ...], dict[str, Any]] = {}
     for name in graph.order:
         node = graph.nodes[name]
         likelihood = likelihood_of(node, likelihoods)
         mechanism = mechanism_of(graph, name, mechanisms)
-        has_z = graph.z is not None and name in graph.z.children
-        size = likelihood.size(node)
-        theta = mechanism.size(node) if mechanism else 0
-        alone = name if name == graph.target else None
-        key = (graph.parents_of(name), has_z, likelihood, mechanism, size, theta, alone)
+        kind = {
+            "parents": graph.parents_of(name),
+            "has_z": graph.z is not None and name in graph.z.children,
+            "likelihood": likelihood,
+            "mechanism": mechanism,
+            "size": likelihood.size(node),
+            "theta_size": mechanism.size(node) if mechanism else 0,
+        }
+        key = (*kind.values(), name if name == graph.target else None)
         members.setdefault(key, []).append(name)
+        common[key] = kind
     return tuple(
-        Group(tuple(names), *key[:4], tuple(graph.nodes[n].dim for n in names), *key[4:6])  # type: ignore[arg-type]
+        Group(nodes=tuple(names), dims=tuple(graph.nodes[n].dim for n in names), **common[key])
         for key, names in members.items()
     )

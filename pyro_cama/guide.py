@@ -7,7 +7,6 @@ undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -37,6 +36,7 @@ class SharedPosterior(nn.Module):
         self.raw_scale = nn.Parameter(torch.full((sites, dim), -1.0))
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Loc and scale, ``(sites, dim)`` each."""
         return self.loc, F.softplus(self.raw_scale) + 1e-3
 
 
@@ -48,11 +48,12 @@ class RowPosterior(nn.Module):
         self.network = mlp(inputs, hidden, 2 * dim, max(layers, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Loc and scale, ``(rows, dim)`` each."""
         loc, raw_scale = self.network(x).chunk(2, -1)
         return loc, F.softplus(raw_scale) + 1e-3
 
 
-class CAMAGuide(PyroModule):  # type: ignore[misc]
+class CAMAGuide(PyroModule):
     """q(z, m | x, y, a, c), generated from the same graph as the model.
 
     Override :meth:`z_dist` or :meth:`m_dist` and pass the class to ``build(graph, guide=MyGuide)``.
@@ -74,8 +75,7 @@ class CAMAGuide(PyroModule):  # type: ignore[misc]
         self.graph = graph
         self.groups = groups
         self.sites = max(sites, 1)
-        self._read = tuple(n for n in graph.order if n != graph.target)
-        self._undone = manipulation.groups if manipulation is not None else ()
+        self._read = tuple(n for group in groups for n in group.nodes if n != graph.target)  # side by side as in groups
         networks: dict[str, nn.Module] = {"inputs": inputs}
         if manipulation is not None:
             networks["manipulation"] = manipulation
@@ -101,8 +101,14 @@ class CAMAGuide(PyroModule):  # type: ignore[misc]
         self.networks = nn.ModuleDict(networks)
 
     def forward(
-        self, data: Data | None = None, *, rows: int | None = None, samples: int | None = None, classes: bool = False
+        self,
+        data: Data | None = None,
+        *,
+        rows: int | None = None,
+        samples: int | None = None,
+        classes: bool = False,
     ) -> None:
+        """Samples m and z; the call signature and the plates are the model's."""
         self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
         batch = as_batch(data, rows)
         plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
@@ -179,48 +185,61 @@ class CAMAGuide(PyroModule):  # type: ignore[misc]
         """All values but the target's, the manipulation undone, ``(..., rows, width)``."""
         networks = self._networks
         values = self._filled(batch, self._read)
-        if m is not None:
-            theta = networks["manipulation"](m)
-            for group in self._undone:
-                values.update(networks["manipulation"].undo(values, theta, group))
-        return self._join({n: networks["inputs"](n, values[n]) for n in self._read}, batch.rows)
+        theta = networks["manipulation"](m) if m is not None else None
+        parts = []
+        for group in self.groups:
+            if group.nodes == (self.graph.target,):
+                continue
+            if group.mechanism is not None and group.theta_size and theta is not None:
+                clean = networks["manipulation"].undo(values, theta, group)
+                if isinstance(clean, Tensor):
+                    parts.append(clean)
+                    continue
+                values.update(clean)
+            elif self._plain(group):
+                parts.append(group.stack(values))
+                continue
+            parts += [networks["inputs"](n, values[n]) for n in group.nodes]
+        return _join(parts, batch.rows, self.like)
+
+    def _plain(self, group: Group) -> bool:
+        """Whether the networks read a group's values as they are."""
+        return self.graph.nodes[group.nodes[0]].type == "continuous"
 
     def _children(self, batch: Batch) -> Tensor:
         """The children as measured and their missing flags: what q(m | x) sees, ``(rows, width)``."""
         networks = self._networks
         children = self.graph.blanket.children
         values = self._filled(batch, children)
-        joined = self._join({n: networks["inputs"](n, values[n]) for n in children}, batch.rows)
+        joined = _join([networks["inputs"](n, values[n]) for n in children], batch.rows, self.like)
         return torch.cat([joined, self._missing(batch, children)], -1)
 
     def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Values by name; zeros for a node the batch lacks altogether."""
-        values: dict[str, Tensor] = {}
-        for name in names:
+        absent = [name for name in names if name not in batch.values]
+        values = dict(batch.values)
+        for name in absent:
             node = self.graph.nodes[name]
             shape = (batch.rows,) if node.dim is None else (batch.rows, node.dim)
             dtype = torch.long if node.type == "categorical" else self.like.dtype
-            found = batch.values.get(name)
-            values[name] = torch.zeros(shape, dtype=dtype, device=self.like.device) if found is None else found
+            values[name] = torch.zeros(shape, dtype=dtype, device=self.like.device)
         return values
 
     def _missing(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
-        """1 where a value is missing, ``(rows, nodes)``; ``(nodes,)`` where nothing is."""
-        flags = torch.zeros(len(names), dtype=self.like.dtype, device=self.like.device)
-        absent = torch.tensor([n not in batch.values for n in names], device=self.like.device)
-        if absent.any():
-            flags = flags + absent
-        if not batch.observed:
-            return flags.expand(batch.rows, -1)
-        columns = [
-            (~batch.observed[n]).to(flags) if n in batch.observed else flags[i].expand(batch.rows)
-            for i, n in enumerate(names)
-        ]
-        return torch.stack(columns, -1)
+        """1 where a value is missing, ``(rows, nodes)``."""
+        like = self.like
+        flags = torch.zeros(batch.rows, len(names), dtype=like.dtype, device=like.device)
+        for i, name in enumerate(names):
+            if name not in batch.values:
+                flags[:, i] = 1.0
+            elif name in batch.observed:
+                flags[:, i] = (~batch.observed[name]).to(flags)
+        return flags
 
-    @staticmethod
-    def _join(parts: Mapping[str, Tensor], rows: int) -> Tensor:
-        if not parts:
-            return torch.zeros(rows, 0)
-        lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts.values()))
-        return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts.values()], -1)
+
+def _join(parts: list[Tensor], rows: int, like: Tensor) -> Tensor:
+    """The parts side by side, their leading shapes broadcast."""
+    if not parts:
+        return like.new_zeros(rows, 0)
+    lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)

@@ -50,21 +50,22 @@ class Manipulation(nn.Module):
         """What ``concat`` children merge with their other causes, ``(..., hidden)``."""
         return theta[..., self._features]
 
-    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> dict[str, Tensor]:
-        """The clean values x~ of a group's nodes; soft levels ``(..., levels)`` for categorical ones."""
+    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> Tensor | dict[str, Tensor]:
+        """The clean values x~ of a group's nodes.
+
+        Returns:
+            Continuous nodes side by side, ``(..., width)``; other types by name, levels as probabilities.
+        """
         assert group.mechanism is not None
         part = self.theta(theta, group)
-        clean: dict[str, Tensor] = {}
-        if group.theta_size == 0:
-            return {name: values[name] for name in group.nodes}
-        frequencies = self.inputs.frequencies(group.nodes[0])
-        if frequencies is None:
-            stacked = group.mechanism.invert(group.stack(values), part, None)
-            return {name: stacked[..., group.component(name)] for name in group.nodes}
-        for name in group.nodes:
-            at = group.component(name)
-            clean[name] = group.mechanism.invert(values[name], part[..., at, :], self.inputs.frequencies(name))
-        return clean
+        if self.inputs.nodes[group.nodes[0]].type == "continuous":
+            return group.mechanism.invert(group.stack(values), part, None)
+        return {
+            name: group.mechanism.invert(
+                values[name], part[..., group.component(name), :], self.inputs.frequencies(name)
+            )
+            for name in group.nodes
+        }
 
     @torch.no_grad()
     def aim(self, m: Tensor, theta: Tensor) -> None:

@@ -40,7 +40,7 @@ class Plates:
     """The plates of one call of model or guide; ones not asked for are empty contexts."""
 
     def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
-        free = _free_names(graph)
+        free = _FreeNames(graph)
         self.rows = pyro.plate(free("rows"), rows, dim=-1)
         self.samples: AbstractContextManager[Any] = (
             pyro.plate(free("samples"), samples, dim=-3) if samples is not None else nullcontext()
@@ -58,7 +58,7 @@ class Plates:
             self.m = pyro.plate(free("sites"), sites, dim=-1)
 
 
-class _free_names:  # noqa: N801 - used as a function
+class _FreeNames:
     """Plate names that no node or latent has taken."""
 
     def __init__(self, graph: CausalGraph) -> None:
@@ -88,7 +88,7 @@ def class_values(graph: CausalGraph, like: Tensor) -> Tensor:
 
 
 def m_of_rows(m: Tensor, scope: str, site: Tensor | None) -> Tensor:
-    """m as every row sees it: ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``; zero at a site never adapted to."""
+    """m as every row sees it: ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``; zero at an unknown site."""
     if m.dim() == 1 or scope in ("row", "dataset"):
         return m
     if site is None:  # rows of no known origin: the first site's
@@ -96,7 +96,7 @@ def m_of_rows(m: Tensor, scope: str, site: Tensor | None) -> Tensor:
     return m.index_select(-2, site.clamp_min(0)) * (site >= 0).unsqueeze(-1)
 
 
-class CAMAModel(PyroModule):  # type: ignore[misc]
+class CAMAModel(PyroModule):
     """p(x, y, z, m, a, c), generated from a graph.
 
     Override :meth:`node_dist`, :meth:`z_dist` or :meth:`m_dist` to change a factor; the sites, their names and their
@@ -135,12 +135,16 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
                 assert graph.z is not None
                 widths[graph.z.name] = features.widths[graph.z.name]
             if group.mechanism is not None and group.mechanism.in_merge:
-                assert graph.m is not None and manipulation is not None
+                assert graph.m is not None
+                assert manipulation is not None
                 widths[graph.m.name] = manipulation.hidden
             free = group.size - group.likelihood.constants
             merge = Merge(widths, hidden, group.width * free, min(layers, 1))
             bias = torch.cat(
-                [group.likelihood.bias(graph.nodes[n]).expand(w, -1) for n, w in zip(group.nodes, group.widths, strict=True)]
+                [
+                    group.likelihood.bias(graph.nodes[n]).expand(w, -1)
+                    for n, w in zip(group.nodes, group.widths, strict=True)
+                ]
             )
             with torch.no_grad():
                 merge.last_bias.copy_(bias[:, :free].flatten())
@@ -158,8 +162,14 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
         return self.graph.nodes[self.graph.target].classes
 
     def forward(
-        self, data: Data | None = None, *, rows: int | None = None, samples: int | None = None, classes: bool = False
+        self,
+        data: Data | None = None,
+        *,
+        rows: int | None = None,
+        samples: int | None = None,
+        classes: bool = False,
     ) -> dict[str, Tensor]:
+        """One sample site per node, in topological order; see the module's docstring for signature and plates."""
         self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
         batch = as_batch(data, rows)
         plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
@@ -195,7 +205,8 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
         at = group.component(name)
         d = group.likelihood.distribution(causes.params(group)[..., at, :])
         if group.theta_size and causes.theta is not None:
-            assert group.mechanism is not None and causes.manipulation is not None
+            assert group.mechanism is not None
+            assert causes.manipulation is not None
             d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group)[..., at, :])
         return d if self.graph.nodes[name].dim is None else d.to_event(1)
 
@@ -225,7 +236,9 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
     @property
     def _standard(self) -> tuple[Tensor, Tensor]:
         like = self.like
-        return torch.zeros((), dtype=like.dtype, device=like.device), torch.ones((), dtype=like.dtype, device=like.device)
+        return torch.zeros((), dtype=like.dtype, device=like.device), torch.ones(
+            (), dtype=like.dtype, device=like.device
+        )
 
     @property
     def like(self) -> Tensor:
@@ -254,7 +267,9 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
         for name in self.graph.order:
             known = batch.observed.get(name)
             if known is not None and self.effects(name) and not (classes and name == self.graph.target):
-                causes.values[name] = self._fill(name, causes.values[name], self.node_dist(name, causes), known, causes.lead)
+                causes.values[name] = self._fill(
+                    name, causes.values[name], self.node_dist(name, causes), known, causes.lead
+                )
         likelihood = context = torch.zeros((), dtype=self.like.dtype, device=self.like.device)
         inside = {self.graph.target, *self.graph.blanket.children}
         for group in self.groups:
@@ -274,7 +289,8 @@ class CAMAModel(PyroModule):  # type: ignore[misc]
     ) -> Iterator[tuple[str, Tensor]]:
         d = group.likelihood.distribution(causes.params(group))
         if group.theta_size and causes.theta is not None:
-            assert group.mechanism is not None and causes.manipulation is not None
+            assert group.mechanism is not None
+            assert causes.manipulation is not None
             d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group))
         log_prob = d.log_prob(group.stack(causes.values))
         known = batch.observed
@@ -306,7 +322,7 @@ class Causes:
         self.m: Tensor | None = None
         self.theta: Tensor | None = None
         self.site = batch.site
-        self.manipulation: Manipulation | None = networks["manipulation"] if "manipulation" in networks else None
+        self.manipulation: Manipulation | None = networks["manipulation"] if "manipulation" in networks else None  # noqa: SIM401 - a ModuleDict has no get
         self._inputs: NodeInputs = networks["inputs"]
         self._networks: FeatureNetworks = networks["features"]
         self._merges = networks["merges"]
@@ -318,7 +334,8 @@ class Causes:
 
     def set_m(self, m: Tensor) -> None:
         """m as sampled or given by ``do``, ``(..., dim)``, before it is dealt out to rows."""
-        assert self.graph.m is not None and self.manipulation is not None
+        assert self.graph.m is not None
+        assert self.manipulation is not None
         self.m = m_of_rows(m, self.graph.m.scope, self.site)
         self.theta = self.manipulation(self.m)
 
@@ -329,7 +346,8 @@ class Causes:
                 assert self.z is not None
                 self._features[source] = self._networks(source, self.z)
             elif self.graph.m is not None and source == self.graph.m.name:
-                assert self.manipulation is not None and self.theta is not None
+                assert self.manipulation is not None
+                assert self.theta is not None
                 self._features[source] = self.manipulation.features(self.theta)
             else:
                 self._features[source] = self._networks(source, self._inputs(source, self._read(source)))

@@ -1,8 +1,9 @@
-"""Feature networks and shallow merges (Figure 4 of the paper): deep NN_v per cause v, one merge per group of effects."""
+"""Feature networks and shallow merges (the paper's Figure 4): deep NN_v per cause v, a merge per group of effects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
     """``layers`` hidden layers of SiLU units, then a linear one; ``layers=0`` is one linear map."""
     widths = [inputs, *[hidden] * layers]
     modules: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         modules += [nn.Linear(before, after), nn.SiLU()]
     return nn.Sequential(*modules, nn.Linear(widths[-1], outputs))
 

@@ -127,9 +127,7 @@ class NodeSpec(_Spec):
         if self.type == "image" and self.shape is None:
             raise ValueError("missing key 'shape'; expected the size, as in shape: [1, 28, 28]")
         if self.type == "categorical" and self.levels is None:
-            raise ValueError(
-                "missing key 'levels'; expected the categories, as in levels: [benign, malignant]"
-            )
+            raise ValueError("missing key 'levels'; expected the categories, as in levels: [benign, malignant]")
         if self.levels is not None:
             self._check_levels(self.levels)
         return self

@@ -1,7 +1,8 @@
-"""Models on disk: a folder with graph.yaml, settings.json and tensors.safetensors.  Loading executes nothing."""
+"""Models on disk: a folder of graph.yaml, settings.json and tensors.safetensors.  Loading runs no code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Writes a model to a new folder; the folder appears complete or not at all.
 
     Raises:
-        FileExistsError: the folder is there and ``overwrite`` is False, or it is there and holds something else.
+        FileExistsError: the folder is there and ``overwrite`` is False, or it holds something else.
     """
     folder = Path(folder)
     if folder.exists():
@@ -44,6 +45,7 @@ def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
         adaptation = cama.adaptation
         settings = {
             "format": FORMAT,
+            "graph": _fingerprint(cama.graph),
             "settings": asdict(cama.settings),
             "dtype": str(cama.model.like.dtype).removeprefix("torch."),
             "extensions": cama.extensions.named(),
@@ -54,21 +56,34 @@ def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
         (part / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(cama).items()}
         save_file(tensors, part / "tensors.safetensors")
+        # temporary folders and safetensors are private; all takes what the umask gives an ordinary file
+        mode = (part / "settings.json").stat().st_mode & 0o777
         for name in FILES:
+            (part / name).chmod(mode)
             with open(part / name, "rb+") as file:
                 os.fsync(file.fileno())
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old / "model")
-            os.replace(part, folder)
-            shutil.rmtree(old)
-        else:
-            os.chmod(part, 0o755)
-            os.replace(part, folder)
+        part.chmod(mode | (mode & 0o444) >> 2)
+        _put(part, folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
+
+
+def _put(part: Path, folder: Path) -> None:
+    """Moves a complete folder to its place; what was there goes last, or comes back."""
+    if not folder.exists():
+        os.replace(part, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.replace(folder, old / "model")
+    try:
+        os.replace(part, folder)
+    except BaseException:
+        os.replace(old / "model", folder)
+        raise
+    finally:
+        shutil.rmtree(old)
 
 
 def load(folder: str | Path, *, device: str | torch.device = "auto", **extensions: Any) -> CAMA:
@@ -77,8 +92,8 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
     Args:
         folder: as :meth:`CAMA.save` wrote it.
         device: "auto" takes a GPU where there is one.
-        extensions: ``guide=``, ``model=``, ``mechanisms=``, ``likelihoods=``, ``networks=`` as ``build`` was given them;
-            code is never loaded from a folder.
+        extensions: ``guide=``, ``model=``, ``mechanisms=``, ``likelihoods=``, ``networks=`` as ``build`` was
+            given them; code is never loaded from a folder.
 
     Raises:
         DataError: a file is missing, damaged or of a newer format, or an extension is not given; says which.
@@ -98,37 +113,53 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
         raise DataError(f"{folder / 'settings.json'} is damaged ({error}); save the model again") from None
     if found != FORMAT:
         raise DataError(
-            f"{folder}: format {found!r}, this version of pyro_cama reads format {FORMAT}; install a newer one, or save "
-            "the model again"
+            f"{folder}: found format {found!r}; this pyro_cama reads {FORMAT}: install a newer one, "
+            "or save the model again"
         )
-    graph = CausalGraph(folder / "graph.yaml")
     given = Extensions(**extensions)
-    if given.named() != stored.get("extensions", []):
-        raise DataError(
-            f"{folder}: the model was built with {', '.join(stored.get('extensions', [])) or 'no extensions'}; found "
-            f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
-        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    file = folder / "graph.yaml"
     try:
+        graph = CausalGraph(file)
+        file = folder / "settings.json"
+        if stored["graph"] != _fingerprint(graph):
+            raise DataError(
+                f"{folder / 'graph.yaml'} is not the graph the model was saved with; put that back, or fit a "
+                "new model to this one"
+            )
+        built = list(stored["extensions"])
+        if given.named() != built:
+            raise DataError(
+                f"{folder}: the model was built with {', '.join(built) or 'no extensions'}; found "
+                f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
+            )
         encoder = TableEncoder.from_state(graph, stored["encoder"])
         dtype = getattr(torch, stored["dtype"])
         cama = CAMA(graph, Settings(**stored["settings"]), given, torch.device(device), encoder, dtype)
-        tensors = load_file(folder / "tensors.safetensors")
-        state = cama.modules.state_dict()
-        for name, tensor in _state(cama).items():
-            if tensors[name].shape != tensor.shape:
-                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
-        cama.modules.load_state_dict({name: tensors[_first(cama)[name]] for name in state})
         cama.m_trained = bool(stored["m_trained"])
         kept = stored["adaptation"]
         if kept is not None:
-            cama.adaptation = Adaptation(**{k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
+            kept = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+            cama.adaptation = Adaptation(**kept)
+        file = folder / "tensors.safetensors"
+        tensors = load_file(file)
+        for name, tensor in _state(cama).items():
+            found, expected = tuple(tensors[name].shape), tuple(tensor.shape)
+            if found != expected:
+                raise ValueError(f"{name} has shape {found}, expected {expected}")
+        cama.modules.load_state_dict({name: tensors[first] for name, first in _first(cama).items()})
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); save the model again") from None
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise DataError(f"{file} is damaged ({what}); save the model again") from None
     return cama
+
+
+def _fingerprint(graph: CausalGraph) -> str:
+    """Of what a graph says, however its file is written."""
+    return hashlib.sha256(json.dumps(graph.to_dict()).encode()).hexdigest()
 
 
 def _first(cama: CAMA) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""fit: eq. 5 of the paper, with simulated interventions and the conditional term (design notes in docs/decisions.md)."""
+"""fit: eq. 5 of the paper, with simulated interventions and the conditional term."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def train_validation_split(y: Tensor, fraction: float, seed: int) -> tuple[Tenso
     held: list[int] = []
     for label in torch.unique(y):
         members = torch.nonzero(y == label).flatten().numpy()
-        take = int(round(fraction * len(members)))
+        take = round(fraction * len(members))
         held.extend(generator.permutation(members)[:take].tolist())
     mask = torch.zeros(rows, dtype=torch.bool)
     mask[held] = True

@@ -189,9 +189,7 @@ class DiscriminativeNet(Classifier):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             for hidden in self.HIDDEN:
-                _, losses = self._train(
-                    hidden, settings.repeat_interleave(self.FOLDS, 0), x, y, use, self.max_epochs
-                )
+                _, losses = self._train(hidden, settings.repeat_interleave(self.FOLDS, 0), x, y, use, self.max_epochs)
                 loss = losses.unflatten(1, (-1, self.FOLDS)).mean(2)  # (epochs, settings)
                 if loss.min() < least:
                     least = float(loss.min())

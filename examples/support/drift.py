@@ -30,9 +30,7 @@ def load_table(name: str) -> tuple[pd.DataFrame, str]:
 
 def split(frame: pd.DataFrame, target: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and test half, each with the same share of every class."""
-    train, test = train_test_split(
-        frame, test_size=len(frame) // 2, stratify=frame[target], random_state=seed
-    )
+    train, test = train_test_split(frame, test_size=len(frame) // 2, stratify=frame[target], random_state=seed)
     return train.reset_index(drop=True), test.reset_index(drop=True)
 
 
