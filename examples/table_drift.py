@@ -10,62 +10,32 @@ features.  Writes results/table_drift.json (tidy rows) and results/table_drift.p
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from support.drift import DRIFTS, Drift
-from support.tables import Row, plot, run, summary, write
-
-
-def task(arguments: dict[str, Any]) -> list[Row]:
-    torch.set_num_threads(1)
-    return run(**arguments)
+from support.drift import DRIFTS, TABLES
+from support.tables import run_all
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="seconds: one seed, one drift, few epochs")
-    parser.add_argument("--quick", action="store_true", help="two minutes: one seed, three drifts")
-    parser.add_argument("--tables", nargs="+", default=["breast_cancer", "wine"])
+    parser.add_argument("--quick", action="store_true", help="one seed, three drifts")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--protocol", choices=["disjoint", "transductive"], default="disjoint")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
-    common: dict[str, Any] = {"protocol": options.protocol, "progress": False}
-    seeds, drifts, common["setting"] = options.seeds, list(DRIFTS), "full"
-    if options.quick:
-        seeds, drifts, common["setting"] = 1, [d for d in DRIFTS if d.size_sd == 1.0], "quick"
-    if options.smoke:
-        seeds, drifts, common["setting"] = 1, [Drift(2.0, 1.0)], "smoke"
-        common |= {"fit": {"max_epochs": 5}, "adapt": {"steps": 10, "restarts": 1, "folds": 2}, "tune": False}
-        options.tables = options.tables[-1:]
+    drifts = [d for d in DRIFTS if d.size_sd == 1.0] if options.quick else list(DRIFTS)
+    common = {"drifts": drifts, "protocol": options.protocol, "setting": "quick" if options.quick else "full"}
     tasks = [
-        {"table": table, "seed": seed, "drifts": drifts, **common}
+        {"table": table, "seed": seed, **common}
         for table in options.tables
-        for seed in range(options.seed, options.seed + seeds)
+        for seed in range(options.seed, options.seed + (1 if options.quick else options.seeds))
     ]
-    rows: list[Row] = []
-    if options.jobs > 1 and len(tasks) > 1:
-        with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-            for found in tqdm(pool.map(task, tasks), total=len(tasks), desc="tables x seeds"):
-                rows += found
-    else:
-        for one in tqdm(tasks, desc="tables x seeds"):
-            rows += task(one)
-    for table in options.tables:
-        print(f"\n{table}, accuracy ({options.protocol}, {seeds} seeds)")
-        print(summary([r for r in rows if r["experiment"] == f"{table}_drift"]).round(3).to_string())
-    name = "table_drift" if options.protocol == "disjoint" else f"table_drift_{options.protocol}"
-    write(rows, options.out / f"{name}.json")
-    plot(rows, options.out / f"{name}.png")
-    print(f"\nwrote {options.out / name}.json and .png")
+    name = "table_drift" if options.protocol == "disjoint" else "table_drift_transductive"
+    run_all(tasks, options.out / name, jobs=options.jobs, smoke=options.smoke)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Candidate:
         labels: the most probable class of every new row, ``(rows,)``.
         proportions: of the classes among the new rows, ``(classes,)``.
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
-            believes the world does; None where the model cannot be asked.
+            believes the world does.
     """
 
     start: str
@@ -118,6 +118,7 @@ def adapt(
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
         steps: gradient steps of every start.
+        sparsity: strength of the Laplace prior on a shared theta: a sensor that the rows do not ask to move stays put.
         samples: draws of the latents per row and step; the bound is the importance-weighted one.
         restarts: starts tried: at the training moments of the new rows, where the model is, and random ones.
         folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
@@ -147,11 +148,11 @@ def adapt(
     expected = torch.softmax(_log_train(base) + fixed, 0)
     learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
 
-    def run(k: int, rows: Tensor, title: str) -> tuple[CAMA, str, Tensor]:
+    def run(k: int, rows: Tensor, title: str, learns_prior: bool) -> tuple[CAMA, str, Tensor]:
         """The k-th start, optimised on some of the new rows: the copy, the start's name, log of the prior's ratio."""
         twin = base.copy()
         part = new.select(rows)
-        with twin._seeded(cama.settings.seed + k):
+        with twin._seeded(cama.settings.seed + k), manipulation_of(twin.model).calibrated():
             start = _initialise(twin, part, k)
             moving = twin.manipulation_parameters().values()
             twin.modules.requires_grad_(False)
@@ -170,17 +171,21 @@ def adapt(
     before = _examine(base, "before", new, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
-        twin, start, ratio = run(k, everything, f"start {k + 1} of {restarts}")
+        twin, start, ratio = run(k, everything, f"start {k + 1} of {restarts}", learns_prior)
         candidates.append(_examine(twin, start, new, ratio, do=None))
     winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
     held_out = torch.empty_like(before.evidence)
     parts = _folds(new.rows, folds, cama.settings.seed)
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
-        twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}")
+        twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
         held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
     best = candidates[winner]
-    accepted, reason, agreement = judge(before, best, candidates, held_out, expected)
+    anchored = None
+    if learns_prior and _moved(best.proportions, expected) > _plausible(new.rows):
+        twin, start, ratio = run(winner, everything, "class proportions held", False)
+        anchored = _examine(twin, start, new, ratio, do=None)
+    accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
     if accepted or keep == "always":
         twin.modules.load_state_dict(best.state)
@@ -211,9 +216,9 @@ def judge(
     candidates: list[Candidate],
     held_out: Tensor,
     expected: Tensor,
+    anchored: Candidate | None = None,
     *,
     agree: float = 0.75,
-    shift: float = 0.15,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
     """Whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
@@ -226,22 +231,25 @@ def judge(
     Args:
         held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
+        anchored: the same start adapted with the class proportions held at the expected ones.  Proportions far from
+            those are believed only if the rows insist: their evidence is higher by three standard errors.
         agree: least share of rows with equal labels among the starts of about equal evidence.
-        shift: largest plausible total-variation distance from the expected proportions, beside sampling noise.
         recover: largest loss of recovery.
     """
     gain, se = compare(held_out, before.evidence)
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
     agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
-    moved = float((best.proportions - expected).abs().sum()) / 2
-    plausible = shift + len(best.labels) ** -0.5
+    insisted = False
+    if anchored is not None:
+        over, over_se = compare(best.evidence, anchored.evidence)
+        insisted = over > 3 * over_se
     if not math.isfinite(gain):
         reason = "the evidence of the held-out rows is not finite"
     elif gain <= se:
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
-    elif moved > plausible:
+    elif _moved(best.proportions, expected) > _plausible(len(best.labels)) and not insisted:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
     elif best.recovery < before.recovery - recover:
@@ -256,6 +264,16 @@ def judge(
             agreement,
         )
     return False, reason, agreement
+
+
+def _moved(proportions: Tensor, expected: Tensor) -> float:
+    """Total-variation distance of class proportions."""
+    return float((proportions.cpu() - expected.cpu()).abs().sum()) / 2
+
+
+def _plausible(rows: int) -> float:
+    """The largest distance that needs no proof: 0.15, beside sampling noise."""
+    return 0.15 + rows**-0.5
 
 
 def _percent(proportions: Tensor) -> str:
@@ -375,6 +393,16 @@ def _random(cama: CAMA) -> Tensor:
     return torch.cat(parts).to(cama.model.like)
 
 
+def _typical(cama: CAMA) -> Tensor:
+    """Usual sizes of theta, ``(size,)``."""
+    parts = [
+        g.mechanism.typical(cama.graph.nodes[g.nodes[0]]).repeat(g.width)
+        for g in manipulation_of(cama.model).groups
+        if g.mechanism is not None and g.theta_size
+    ]
+    return torch.cat([*parts, torch.zeros(0)]).to(cama.model.like)
+
+
 def _loss(
     cama: CAMA,
     new: Batch,
@@ -390,6 +418,7 @@ def _loss(
     assert graph.m is not None
     row_scope = graph.m.scope == "row"
     counts = None
+    typical = _typical(cama)
     if not row_scope:
         q: Any = cama.guide._networks["m"]
         index = torch.zeros(new.rows, dtype=torch.long, device=cama.device) if new.site is None else new.site
@@ -406,8 +435,8 @@ def _loss(
             weights = log_weights(cama.model, cama.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]
             weights = replace(weights, shared=given)
             total = (marginal(importance_bound(weights), ratio) + shared_term(weights, batch.site, counts)).mean()
-            manipulation = manipulation_of(cama.model)
-            total = total - sparsity / new.rows * manipulation(m)[..., : manipulation.size].abs().sum()
+            theta = manipulation_of(cama.model)(m)[..., : len(typical)]
+            total = total - sparsity / new.rows * (theta.abs() / typical).sum()
         # ten imagined rows of the expected classes: proportions wander only where the new rows insist
         expected = torch.softmax(_log_train(cama) + fixed, 0)
         total = total + 10.0 / new.rows * (expected * (_log_train(cama) + ratio)).sum()
@@ -428,7 +457,8 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
     assert m is not None
     if do is None and m.scope != "row":
         do = {m.name: shared_mean(cama.guide)}
-    with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed):
+    calibrated = manipulation_of(cama.model).calibrated()
+    with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed), calibrated:
         weights = cama.log_weights(batch, do=do, samples=32, classes=True)
         return marginal(importance_bound(weights), ratio).double().cpu()
 

@@ -39,7 +39,7 @@ from pyro_cama.mechanisms import Mechanism
 from pyro_cama.model import CAMAModel, Causes
 from pyro_cama.networks import NetworkFactory, NodeInputs
 from pyro_cama.noise import NoCommonNoise, common_noise
-from pyro_cama.training import fit_loss, manipulation_of, train_validation_split
+from pyro_cama.training import calibrate, fit_loss, manipulation_of, train_validation_split
 
 Do = Mapping[str, Any] | None
 _names = itertools.count()  # parameters of two models in one process never share a name
@@ -210,7 +210,9 @@ class CAMA:
                 if id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
-                part = f"{owner} {name.split('.')[1]}" + (" *" if id(parameter) in adapts else "")
+                part = f"{owner} {name.removeprefix('networks.').split('.')[0]}" + (
+                    " *" if id(parameter) in adapts else ""
+                )
                 parts.setdefault(part, []).append(parameter.numel())
         lines += [f"{part:<24}{sum(sizes):>9,} parameters" for part, sizes in parts.items()]
         return "\n".join([*lines, "* trained by adapt()"])
@@ -283,6 +285,9 @@ class CAMA:
                 weight_decay=weight_decay, patience=patience, seed=self.settings.seed, progress=progress,
                 trainer_kwargs=trainer_kwargs,
             )  # fmt: skip
+        if conditional_weight and self.graph.m is not None:
+            with self._seeded():
+                calibrate(self.model, self.guide, batch.select(train), seed=self.settings.seed, progress=progress)
         self.m_trained = self.m_trained or other is not None or bool(simulated)
         return self
 
@@ -398,7 +403,7 @@ class CAMA:
             z = guide.nodes[self.graph.z.name]["value"] if self.graph.z else None
             causes = Causes(self.model, batch, z, samples)
             if m is not None:
-                inferred = {m.name: guide.nodes[m.name]["value"]} if m.name in guide.nodes else {}
+                inferred: dict[str, Any] = {m.name: guide.nodes[m.name]["value"]} if m.name in guide.nodes else {}
                 causes.set_m({**inferred, **(seen or {}), **(given or {})}[m.name])
             causes.values.update(batch.values)
             causes.values[self.graph.target] = self.guide.target_value(batch, True)  # type: ignore[assignment]

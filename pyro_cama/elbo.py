@@ -8,6 +8,7 @@ out of ``w``: its own ratio is counted once per dataset or site, outside the sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
+from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 
 from pyro_cama.data import Batch
@@ -33,7 +35,8 @@ class LogWeights:
     Attributes:
         w: ``(samples, classes, rows)``; one "class" where the rows' own labels were used.
         shared: log p(m_k) - log q(m_k) of a shared m, ``(samples, sites)``; None in scope row and under ``do``.
-        context: log p(a, c) of every row, broadcastable to ``(samples, classes, rows)``; not part of ``w``.
+        context: log p(a, c) of every row, broadcastable to ``(samples, classes, rows)``; not part of ``w``, but
+            where it varies with the draws (what a missing value, or a clean one, causes), ``w`` holds the deviations.
     """
 
     w: Tensor
@@ -101,7 +104,7 @@ def _traced(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: i
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     context = sum((log_p.pop(n) for n in context_nodes if n in log_p), zero)
     w = sum(log_p.values(), zero) - sum(log_q.values(), zero)
-    return LogWeights(_full(w, model, batch, samples, classes), shared, context)
+    return _weights(_full(w, model, batch, samples, classes), shared, context)
 
 
 def _site_log_probs(trace: Any) -> dict[str, Tensor]:
@@ -155,7 +158,18 @@ def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: 
         z = draw(q, graph.z.name)
         ratio = ratio + model.z_dist().log_prob(z) - q.log_prob(z)
     likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes)
-    return LogWeights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
+    return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
+
+
+def _weights(w: Tensor, shared: Tensor | None, context: Tensor) -> LogWeights:
+    """Moves the deviations of log p(a, c) into the weights: a draw that explains a and c better counts for more."""
+    if context.dim() > 1:
+        context = context.expand_as(w)
+        first = context[:1, :1]  # exact zeros where nothing varies
+        deviation = context - first
+        deviation = deviation - (torch.logsumexp(deviation, (0, 1)) - math.log(w.shape[0] * w.shape[1]))
+        w, context = w + deviation, context - deviation
+    return LogWeights(w, shared, context)
 
 
 def _full(w: Tensor, model: CAMAModel, batch: Batch, samples: int, classes: bool) -> Tensor:
@@ -189,7 +203,7 @@ def mean_bound(weights: LogWeights) -> Tensor:
 
 def importance_bound(weights: LogWeights) -> Tensor:
     """logsumexp_k w_k - log K: tightens with K, in expectation, ``(classes, rows)``."""
-    return torch.logsumexp(weights.w, 0) - torch.log(torch.tensor(float(weights.w.shape[0])))
+    return torch.logsumexp(weights.w, 0) - math.log(weights.w.shape[0])
 
 
 def marginal(bound: Tensor, log_prior_ratio: Tensor | None = None) -> Tensor:
@@ -235,7 +249,7 @@ def class_log_probs(weights: LogWeights, *, m_samples: int = 1, log_prior_ratio:
         return torch.log_softmax(torch.logsumexp(w, 0), 0)
     given_m = w.unflatten(0, (m_samples, -1))
     each = torch.log_softmax(torch.logsumexp(given_m, 1), 1)
-    return torch.logsumexp(each, 0) - torch.log(torch.tensor(float(m_samples)))
+    return torch.logsumexp(each, 0) - math.log(m_samples)
 
 
 # Pyro's interface ---------------------------------------------------------------------------------------------------
@@ -246,29 +260,40 @@ class _RowELBO(ELBO):
 
     classes = False
 
-    def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | None = None) -> None:
+    def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | Tensor | None = None) -> None:
         """
         Args:
             samples: draws of the latents.
             do: an intervention on the manipulation latent, e.g. ``{"m": 0.0}``.
-            rows: of the whole data, where batches are parts of it and m is shared.
+            rows: of the whole data, where batches are parts of it and m is shared; of every site, ``(sites,)``, where
+                its scope is a column.
         """
         super().__init__(num_particles=samples)  # type: ignore[no-untyped-call]
         self.do = do
         self.rows = rows
 
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        """Pyro's ELBO wants one of every subclass; the weights here come of traces with plates of their own."""
+        return get_importance_trace("flat", float("inf"), model, guide, args, kwargs)
+
     def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:
         """``(rows,)``."""
         return mean_bound(weights)[0]
 
+    def intervention(self, model: CAMAModel) -> Do | None:
+        """What ``do`` sets."""
+        return self.do
+
     def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:
         batch = as_batch(data, None)
-        weights = log_weights(
-            model, guide, batch, do=self.do, samples=self.num_particles, classes=self.classes, trace=True
-        )
+        do = self.intervention(model)
+        weights = log_weights(model, guide, batch, do=do, samples=self.num_particles, classes=self.classes, trace=True)
         counts = None
         if self.rows is not None and weights.shared is not None:
-            counts = torch.full((weights.shared.shape[-1],), self.rows, device=weights.w.device)
+            counts = torch.as_tensor(self.rows, device=weights.w.device).reshape(-1)
+            sites = weights.shared.shape[-1]
+            if len(counts) != sites:
+                raise ValueError(f"rows: expected a number for each of {sites} sites, found {self.rows}")
         rows = self.bound(weights, model) + shared_term(weights, batch.site, counts)
         context = weights.context.expand_as(weights.w).mean((0, 1))
         return -(rows + context).sum()
@@ -281,7 +306,7 @@ class _RowELBO(ELBO):
         loss = self.differentiable_loss(model, guide, data)
         if loss.requires_grad:
             loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
 
 class InterventionELBO(_RowELBO):
@@ -293,13 +318,8 @@ class InterventionELBO(_RowELBO):
         svi.step(cama.encode(frame))
     """
 
-    def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | None = None) -> None:
-        super().__init__(samples=samples, do=do, rows=rows)
-
-    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:  # noqa: D102
-        if self.do is None and model.graph.m is not None:
-            self.do = {model.graph.m.name: 0.0}
-        return super().differentiable_loss(model, guide, data)
+    def intervention(self, model: CAMAModel) -> Do | None:  # noqa: D102
+        return {model.graph.m.name: 0.0} if self.do is None and model.graph.m is not None else self.do
 
 
 class JointELBO(_RowELBO):

@@ -34,7 +34,7 @@ class History:
 def optimise(
     loss: Loss,
     modules: nn.Module,
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     rows: int,
     *,
     validate: Callable[[], dict[str, float]] | None = None,
@@ -112,7 +112,7 @@ class _Blocks:
 def _task(
     loss: Loss,
     modules: nn.Module,
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     validate: Callable[[], dict[str, float]] | None,
     lr: float,
     weight_decay: float,

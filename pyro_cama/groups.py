@@ -48,13 +48,14 @@ class Group:
 
     def stack(self, values: Mapping[str, Tensor]) -> Tensor:
         """The nodes' values side by side, ``(..., width)``."""
+        parts = [values[name] for name in self.nodes]
         if all(dim is None for dim in self.dims):
-            return torch.stack([values[name] for name in self.nodes], -1)
-        parts = [
-            values[name].unsqueeze(-1) if dim is None else values[name]
-            for name, dim in zip(self.nodes, self.dims, strict=True)
-        ]
-        return torch.cat(parts, -1)
+            if len({part.shape for part in parts}) > 1:  # draws of missing values have samples in front, others not
+                parts = list(torch.broadcast_tensors(*parts))
+            return torch.stack(parts, -1)
+        parts = [part.unsqueeze(-1) if dim is None else part for part, dim in zip(parts, self.dims, strict=True)]
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], -1)
 
     def stack_masks(self, observed: Mapping[str, Tensor], rows: int) -> Tensor | None:
         """Which components are observed, ``(rows, width)``; None where all are."""

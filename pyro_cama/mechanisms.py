@@ -30,10 +30,15 @@ class Mechanism:
 
     types: ClassVar[tuple[str, ...]] = ()
     in_merge: ClassVar[bool] = False  # True: theta joins the features that make the child's parameters
+    composes: ClassVar[bool] = False  # True: transform may be applied to what transform returns, and invert likewise
 
     def size(self, node: Node) -> int:
         """How many numbers of theta one scalar component takes; 0 is the identity."""
         raise NotImplementedError
+
+    def typical(self, node: Node) -> Tensor:
+        """Size of a usual theta, ``(size,)``: adaptation under a shared m has a Laplace prior of this scale on it."""
+        return torch.ones(self.size(node))
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         """The distribution of x = T(x~), x~ from ``clean``; equal to ``clean`` at theta = 0."""
@@ -76,13 +81,26 @@ def _bounded(raw: Tensor, limit: float = 4.0) -> Tensor:
     return limit * torch.tanh(raw / limit)
 
 
+class _Affine(dist.TransformedDistribution):
+    """One affine transform of any distribution: its mean, which torch does not work out."""
+
+    @property
+    def mean(self) -> Tensor:
+        mean: Tensor = self.transforms[0](self.base_dist.mean)
+        return mean
+
+
 class Affine(Mechanism):
     """A continuous child: x = exp(g) x~ + b, in training standard deviations; theta = (g, b)."""
 
     types = ("continuous",)
+    composes = True
 
     def size(self, node: Node) -> int:
         return 2
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.tensor([0.1, 1.0])
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         gain, offset = _bounded(theta[..., 0]).exp(), theta[..., 1]
@@ -90,7 +108,7 @@ class Affine(Mechanism):
             return dist.Normal(gain * clean.loc + offset, gain * clean.scale)
         if isinstance(clean, dist.StudentT):
             return dist.StudentT(clean.df, gain * clean.loc + offset, gain * clean.scale)
-        return dist.TransformedDistribution(clean, [dist.transforms.AffineTransform(offset, gain)])
+        return _Affine(clean, [dist.transforms.AffineTransform(offset, gain)])
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         return (x - theta[..., 1]) * (-_bounded(theta[..., 0])).exp()
@@ -113,9 +131,13 @@ class Rate(Mechanism):
     """A count: its rate times exp(g); theta = (g,)."""
 
     types = ("count",)
+    composes = True
 
     def size(self, node: Node) -> int:
         return 1
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.tensor([0.2])
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         gain = _bounded(theta[..., 0]).exp()
@@ -174,6 +196,7 @@ class Confusion(Mechanism):
         levels = matrix.shape[-1]
         seen = torch.nn.functional.one_hot(x.long(), levels).to(matrix.dtype)
         prior = torch.full((levels,), 1.0 / levels).to(matrix) if frequencies is None else frequencies
+        prior = prior.clamp_min(1e-6)  # a level never seen in training is still itself where nothing is confused
         joint = prior * (matrix @ seen.unsqueeze(-1)).squeeze(-1)
         posterior = joint / joint.sum(-1, keepdim=True).clamp_min(1e-12)
         return posterior[..., 1] if not _is_code(x) else posterior

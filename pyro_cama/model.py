@@ -207,7 +207,7 @@ class CAMAModel(PyroModule):
         if group.theta_size and causes.theta is not None:
             assert group.mechanism is not None
             assert causes.manipulation is not None
-            d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group)[..., at, :])
+            d = causes.manipulation.transform(d, causes.theta, group, at)
         return d if self.graph.nodes[name].dim is None else d.to_event(1)
 
     def _node(self, name: str, causes: Causes, batch: Batch, classes: bool) -> Tensor:
@@ -223,7 +223,7 @@ class CAMAModel(PyroModule):
 
     def _fill(self, name: str, value: Tensor, d: TorchDistribution, known: Tensor, lead: tuple[int, ...]) -> Tensor:
         """Draws a node's missing entries from its own factor, which thereby cancels: p(v | pa(v)) is the proposal."""
-        if not self.effects(name):
+        if not self.effects(name) or bool(known.all()):  # no draw for nothing: it would move the draws after it
             return value
         shape = torch.broadcast_shapes(d.batch_shape, (*lead, len(known)))
         mask = known.reshape(*known.shape, *[1] * d.event_dim)
@@ -291,7 +291,7 @@ class CAMAModel(PyroModule):
         if group.theta_size and causes.theta is not None:
             assert group.mechanism is not None
             assert causes.manipulation is not None
-            d = group.mechanism.transform(d, causes.manipulation.theta(causes.theta, group))
+            d = causes.manipulation.transform(d, causes.theta, group)
         log_prob = d.log_prob(group.stack(causes.values))
         known = batch.observed
         if classes and group.nodes == (self.graph.target,):
@@ -359,9 +359,9 @@ class Causes:
         if manipulation is None or manipulation.affects.get(source) != "measurement" or self.theta is None:
             return self.values[source]
         group = next(g for g in manipulation.groups if source in g.nodes)
-        part = manipulation.theta(self.theta, group)[..., group.component(source), :]
         assert group.mechanism is not None
-        return group.mechanism.invert(self.values[source], part, self._inputs.frequencies(source))
+        frequencies = self._inputs.frequencies(source)
+        return manipulation.invert(self.values[source], self.theta, group, group.component(source), frequencies)
 
     def params(self, group: Group) -> Tensor:
         """A group's likelihood parameters, ``(..., width, size)``."""

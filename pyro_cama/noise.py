@@ -6,6 +6,7 @@ compared with the noise held fixed.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,7 +32,7 @@ class _Noise:
         """Noise of the given shape, the same at every call with the same name, kind and shape."""
         key = (name, kind, tuple(shape))
         if key not in self.drawn:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + sum(name.encode())) % 2**63)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**63)
             source = torch.randn if kind == "normal" else torch.rand
             self.drawn[key] = source(shape, generator=generator, dtype=torch.float64)
         return self.drawn[key].to(like)
@@ -64,11 +65,13 @@ def draw(d: TorchDistribution, name: str) -> Tensor:
     return _push(d, name, noise)
 
 
-def _push(d: Any, name: str, noise: _Noise) -> Tensor:
+def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
+    """A draw of ``d``; ``event_dim`` of its last dimensions at least are one event, each with noise of its own."""
     base = d
     while isinstance(base, dist.Independent | torch.distributions.Independent | dist.MaskedDistribution):
         base = base.base_dist
-    batch, event = d.batch_shape, d.event_shape
+    shape, event_dim = d.batch_shape + d.event_shape, max(event_dim, len(d.event_shape))
+    batch, event = shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]
     shared = torch.Size([batch[0] if len(batch) >= 3 else 1, *[1] * max(len(batch) - 1, 0), *event])
     if len(batch) < 3:
         shared = torch.Size([*[1] * len(batch), *event])
@@ -78,6 +81,11 @@ def _push(d: Any, name: str, noise: _Noise) -> Tensor:
     if isinstance(base, torch.distributions.MultivariateNormal):
         eps = noise(name, "normal", shared, base.loc)
         return base.loc + (base._unbroadcasted_scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
+    if isinstance(base, torch.distributions.LowRankMultivariateNormal):
+        rank = base._unbroadcasted_cov_factor.shape[-1]
+        factor = noise(f"{name} factor", "normal", torch.Size([*shared[:-1], rank]), base.loc)
+        eps = noise(name, "normal", shared, base.loc) * base._unbroadcasted_cov_diag.sqrt()
+        return base.loc + (base._unbroadcasted_cov_factor @ factor.unsqueeze(-1)).squeeze(-1) + eps
     if isinstance(base, torch.distributions.Bernoulli):
         return (noise(name, "uniform", shared, base.probs) < base.probs).to(base.probs).expand(batch + event)
     if isinstance(base, torch.distributions.Categorical):
@@ -86,11 +94,17 @@ def _push(d: Any, name: str, noise: _Noise) -> Tensor:
     if isinstance(base, dist.Delta):
         return base.v.expand(batch + event)
     if isinstance(base, torch.distributions.TransformedDistribution):
-        value = _push(base.base_dist, name, noise)
+        value = _push(base.base_dist, name, noise, event_dim)
         for transform in base.transforms:
             value = transform(value)
         return value
-    raise NoCommonNoise(f"site {name!r}: {type(base).__name__} has no common noise")
+    like = next(getattr(base, parameter) for parameter in base.arg_constraints)
+    uniform = noise(name, "uniform", shared, like)
+    tiny = torch.finfo(uniform.dtype).eps
+    try:
+        return base.icdf(uniform.clamp(tiny, 1 - tiny)).expand(batch + event)
+    except NotImplementedError:
+        raise NoCommonNoise(f"site {name!r}: {type(base).__name__} has no common noise") from None
 
 
 class _CommonNoiseMessenger(Messenger):

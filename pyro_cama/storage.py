@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,34 +108,31 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
     if missing:
         what = f"lacks {', '.join(missing)}" if folder.is_dir() else "is not a folder"
         raise DataError(f"{folder}: no saved model, it {what}; expected {', '.join(FILES)}")
-    try:
-        stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        found = stored["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'settings.json'} is damaged ({error}); save the model again") from None
-    if found != FORMAT:
+    file = folder / "settings.json"
+    with _damage(file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        version, of_graph, built = stored["format"], stored.get("graph"), list(stored.get("extensions", []))
+    if version != FORMAT:
         raise DataError(
-            f"{folder}: found format {found!r}; this pyro_cama reads {FORMAT}: install a newer one, "
+            f"{folder}: found format {version!r}; this pyro_cama reads {FORMAT}: install a newer one, "
             "or save the model again"
         )
+    file = folder / "graph.yaml"
+    with _damage(file):
+        graph = CausalGraph(file)
+    if of_graph != _fingerprint(graph):
+        raise DataError(
+            f"{file} is not the graph the model was saved with; put that back, or fit a new model to this one"
+        )
     given = Extensions(**extensions)
+    if given.named() != built:
+        raise DataError(
+            f"{folder}: the model was built with {', '.join(built) or 'no extensions'}; found "
+            f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    file = folder / "graph.yaml"
-    try:
-        graph = CausalGraph(file)
-        file = folder / "settings.json"
-        if stored["graph"] != _fingerprint(graph):
-            raise DataError(
-                f"{folder / 'graph.yaml'} is not the graph the model was saved with; put that back, or fit a "
-                "new model to this one"
-            )
-        built = list(stored["extensions"])
-        if given.named() != built:
-            raise DataError(
-                f"{folder}: the model was built with {', '.join(built) or 'no extensions'}; found "
-                f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
-            )
+    with _damage(folder / "settings.json"):
         encoder = TableEncoder.from_state(graph, stored["encoder"])
         dtype = getattr(torch, stored["dtype"])
         cama = CAMA(graph, Settings(**stored["settings"]), given, torch.device(device), encoder, dtype)
@@ -142,19 +141,25 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
         if kept is not None:
             kept = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
             cama.adaptation = Adaptation(**kept)
-        file = folder / "tensors.safetensors"
+    file = folder / "tensors.safetensors"
+    with _damage(file):
         tensors = load_file(file)
         for name, tensor in _state(cama).items():
             found, expected = tuple(tensors[name].shape), tuple(tensor.shape)
             if found != expected:
                 raise ValueError(f"{name} has shape {found}, expected {expected}")
         cama.modules.load_state_dict({name: tensors[first] for name, first in _first(cama).items()})
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, DataError):
-            raise
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
-        raise DataError(f"{file} is damaged ({what}); save the model again") from None
     return cama
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """What goes wrong inside is the file's fault."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise DataError(f"{file} is damaged ({what}); save the model again") from error
 
 
 def _fingerprint(graph: CausalGraph) -> str:

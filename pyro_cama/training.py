@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_cama.data import Batch
-from pyro_cama.elbo import LogWeights, log_weights, marginal, mean_bound, shared_term
+from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, mean_bound, shared_term
+from pyro_cama.engine import optimise
 from pyro_cama.guide import CAMAGuide
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.model import CAMAModel
@@ -87,6 +88,39 @@ def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, float]) -> B
             theta = group.mechanism.simulate(tuple(values[name].shape), node, scales[name]).to(model.like)
             values[name] = group.mechanism.push(values[name], theta)
     return Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
+
+
+def calibrate(
+    model: CAMAModel, guide: CAMAGuide, clean: Batch, *, steps: int = 150, seed: int = 0, progress: bool = True
+) -> None:
+    """Finds what manipulation the clean rows themselves ask for, and keeps it as ``Manipulation.calibration``.
+
+    See :meth:`Manipulation.calibrated` for why.  Nothing else changes; predictions never see it.
+    """
+    manipulation = manipulation_of(model)
+    if not any(g.mechanism is not None and g.mechanism.composes for g in manipulation.groups):
+        return
+    graph = model.graph
+    assert graph.m is not None
+    zero = {graph.m.name: 0.0}
+
+    def loss(rows: Tensor) -> Tensor:
+        weights = log_weights(model, guide, clean.select(rows), do=zero, samples=4, classes=True)
+        return -marginal(importance_bound(weights)).mean()
+
+    modules = nn.ModuleList([model, guide])
+    frozen = {name: p.requires_grad for name, p in modules.named_parameters()}
+    modules.requires_grad_(False)
+    manipulation.calibration.data.zero_()
+    manipulation.calibration.requires_grad_(True)
+    with manipulation.calibrated():
+        optimise(
+            loss, modules, [manipulation.calibration], clean.rows, max_epochs=max(1, steps // 10), steps=10,
+            batch_size=512, lr=2e-2, anneal=True, seed=seed, progress=progress, title="calibrate",
+        )  # fmt: skip
+    manipulation.calibration.requires_grad_(False)
+    for name, parameter in modules.named_parameters():
+        parameter.requires_grad_(frozen[name])
 
 
 def manipulation_of(model: CAMAModel) -> Manipulation:

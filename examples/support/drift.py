@@ -65,4 +65,24 @@ class Drift:
         return frame.assign(**{name: frame[name] + shift[name] for name in moved}), moved
 
 
+@dataclass(frozen=True)
+class PrevalenceDrift(Drift):
+    """A drift under which the mix of classes changes too: of the first class only a share of the rows comes in."""
+
+    target: str
+    keep: float = 0.15
+
+    def __str__(self) -> str:
+        return f"{'mix alone' if self.size_sd == 0 else super().__str__()}, new mix"
+
+    def apply(
+        self, frame: pd.DataFrame, train: pd.DataFrame, columns: list[str], seed: int
+    ) -> tuple[pd.DataFrame, list[str]]:
+        """A drifted copy of some of the rows, and the columns that moved."""
+        first = np.flatnonzero(frame[self.target] == min(train[self.target]))
+        dropped = np.random.default_rng(seed).permutation(first)[round(self.keep * len(first)) :]
+        rest = frame.drop(index=frame.index[dropped]).reset_index(drop=True)
+        return super().apply(rest, train, columns, seed)
+
+
 DRIFTS = tuple(Drift(size, fraction) for size, fraction in product((0.5, 1.0, 2.0), (0.2, 0.5, 1.0)))

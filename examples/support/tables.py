@@ -6,14 +6,18 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
+from tqdm import tqdm
 
 import pyro_cama
 from support.baselines import DiscriminativeNet, boosting
@@ -41,6 +45,7 @@ def run(
     *,
     drifts: Iterable[Drift] = DRIFTS,
     protocol: str = "disjoint",
+    class_prior: Literal["train", "estimate"] = "train",
     setting: str = "full",
     fit: dict[str, Any] | None = None,
     adapt: dict[str, Any] | None = None,
@@ -52,6 +57,7 @@ def run(
     Args:
         protocol: "disjoint" adapts on one half of the test rows and scores the other, and the other way round;
             "transductive" adapts on the test rows themselves, still without labels.
+        class_prior: of CAMA's predictions; "estimate" where the mix of classes may have changed.
     """
     frame, target = load_table(table)
     train, test = split(frame, target, seed)
@@ -74,21 +80,21 @@ def run(
     for method, classifier in (("net", net), ("boosting", trees)):
         note(method, "clean", classifier.accuracy(test))
     note("cama", "clean", cama.score(test))
-    for drift in (None, *drifts):
+    for drift in tqdm((None, *drifts), desc="drifts", disable=not progress, leave=False):
         moved = test if drift is None else drift.apply(test, train, columns, seed)[0]
         name = "clean" if drift is None else str(drift)
         if drift is not None:
             note("net", name, net.accuracy(moved))
             note("boosting", name, trees.accuracy(moved))
-            note("cama", name, cama.score(moved))
+            note("cama", name, cama.score(moved, class_prior=class_prior))
         folds = cross_fit(moved, seed) if protocol == "disjoint" else [(moved, moved)]
         kept = 0
 
         def adapted(unlabelled: pd.DataFrame, scored: pd.DataFrame) -> float:
             nonlocal kept
-            model = cama.adapt(unlabelled, progress=progress, **(adapt or {}))
+            model = cama.adapt(unlabelled, progress=False, **(adapt or {}))
             kept += model.adaptation.accepted
-            return model.score(scored)
+            return model.score(scored, class_prior=class_prior)
 
         ways: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
             "net_norm": lambda a, b: net.adapt_norm(a).accuracy(b),
@@ -100,6 +106,36 @@ def run(
             note(method, name, value, adapted_on=name)
         note("cama_adapted", name, kept / len(folds), adapted_on=name, metric="kept")
     return rows
+
+
+def run_all(tasks: list[dict[str, Any]], stem: Path, *, jobs: int = 2, smoke: bool = False) -> None:
+    """Runs tasks (arguments of :func:`run`) in processes, prints a table each and writes ``stem``.json and .png."""
+    if smoke:
+        few = {"fit": {"max_epochs": 5}, "adapt": {"steps": 10, "restarts": 1, "folds": 2}, "tune": False}
+        tasks = [tasks[-1] | few | {"drifts": tasks[-1]["drifts"][-1:], "setting": "smoke"}]
+    rows: list[Row] = []
+    with tqdm(total=len(tasks), desc="tables x seeds") as bar:
+        if jobs > 1 and len(tasks) > 1:
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+                for found in pool.map(_task, tasks):
+                    rows += found
+                    bar.update()
+        else:
+            for task in tasks:
+                rows += _task(task)
+                bar.update()
+    for table in dict.fromkeys(row["experiment"] for row in rows):
+        mine = [row for row in rows if row["experiment"] == table]
+        print(f"\n{table.replace('_', ' ')}, accuracy ({mine[0]['setting']}, {len({r['seed'] for r in mine})} seeds)")
+        print(summary(mine).round(3).to_string())
+    write(rows, stem.with_suffix(".json"))
+    plot(rows, stem.with_suffix(".png"))
+    print(f"\nwrote {stem}.json and .png")
+
+
+def _task(arguments: dict[str, Any]) -> list[Row]:
+    torch.set_num_threads(1)
+    return run(progress=False, **arguments)
 
 
 def summary(rows: list[Row]) -> pd.DataFrame:

@@ -1,0 +1,528 @@
+"""Mechanisms: the identity at theta = 0, densities by the change of variables, inverses; NN_pM that feeds them."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pyro import distributions as dist
+from torch import Tensor
+
+from pyro_cama import CAMA, GraphError, build
+from pyro_cama.elbo import log_weights
+from pyro_cama.graph import Node
+from pyro_cama.manipulation import Manipulation
+from pyro_cama.mechanisms import Affine, Concat, Confusion, Mechanism, Rate
+from pyro_cama.model import Causes, as_batch
+from pyro_cama.training import manipulation_of
+
+REAL = Node("x", "continuous")
+COUNT = Node("x", "count")
+BINARY = Node("x", "binary", levels=(0, 1))
+
+
+def levelled(levels: int) -> Node:
+    return Node("x", "categorical", levels=tuple(range(levels)))
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def gain(raw: Tensor) -> Tensor:
+    """exp(g), where g follows its number up to a limit of 4."""
+    return (4.0 * torch.tanh(raw / 4.0)).exp()
+
+
+some = st.floats(-3.0, 3.0)
+pair = st.tuples(some, some).map(torch.tensor)
+values = st.lists(st.floats(-50.0, 50.0), min_size=1, max_size=6).map(torch.tensor)
+counts = st.lists(st.integers(0, 500), min_size=1, max_size=6).map(lambda x: torch.tensor(x, dtype=torch.float64))
+
+
+@st.composite
+def confusions(draw: st.DrawFn) -> tuple[int, Tensor]:
+    levels = draw(st.integers(2, 5))
+    theta = draw(st.lists(some, min_size=levels**2, max_size=levels**2))
+    return levels, torch.tensor(theta)
+
+
+# the identity --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_affine_and_rate_at_zero_change_no_bit(dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
+    x, zero = torch.randn(100), torch.zeros(2)
+    assert torch.equal(Affine().push(x, zero), x)
+    assert torch.equal(Affine().invert(x, zero, None), x)
+    normal = dist.Normal(torch.randn(100), torch.rand(100) + 0.1)
+    student = dist.StudentT(torch.rand(100) + 2, torch.randn(100), torch.rand(100) + 0.1)
+    for real in (normal, student, dist.Laplace(torch.randn(100), torch.rand(100) + 0.1)):
+        assert torch.equal(Affine().transform(real, zero).log_prob(x), real.log_prob(x))
+    n, zero = torch.randint(0, 40, (100,)).to(dtype), torch.zeros(1)
+    assert torch.equal(Rate().push(n, zero), n)
+    assert torch.equal(Rate().invert(n, zero, None), n)
+    poisson = dist.Poisson(torch.rand(100) * 9 + 0.1)
+    for whole in (poisson, dist.GammaPoisson(torch.rand(100) + 0.1, torch.rand(100) + 0.1)):
+        assert torch.equal(Rate().transform(whole, zero).log_prob(n), whole.log_prob(n))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5])
+def test_confusion_at_zero_is_the_identity(levels: int) -> None:
+    zero, frequencies = torch.zeros(levels**2), torch.softmax(torch.randn(levels), 0)
+    codes = torch.randint(levels, (60,))
+    one_hot = torch.nn.functional.one_hot(codes, levels).double()
+    assert torch.equal(Confusion().matrix(zero), torch.eye(levels))
+    assert torch.equal(Confusion().push(codes, zero), codes)
+    assert torch.equal(Confusion().invert(codes, zero, frequencies), one_hot)
+    assert torch.equal(Confusion().invert(codes, zero, None), one_hot)
+    clean = dist.Categorical(logits=2 * torch.randn(60, levels))
+    found = Confusion().transform(clean, zero).log_prob(codes)
+    torch.testing.assert_close(found, clean.log_prob(codes), atol=1e-12, rtol=0)
+
+
+def test_confusion_of_a_binary_child_at_zero_is_the_identity() -> None:
+    zero, x = torch.zeros(4), torch.tensor([0.0, 1.0, 1.0])
+    assert torch.equal(Confusion().push(x, zero), x)
+    assert torch.equal(Confusion().invert(x, zero, torch.tensor([0.3, 0.7])), x)
+    clean = dist.Bernoulli(logits=torch.tensor([-9.0, 0.3, 9.0]))
+    torch.testing.assert_close(Confusion().transform(clean, zero).log_prob(x), clean.log_prob(x), atol=1e-12, rtol=0)
+
+
+def test_confusion_undoes_nothing_at_zero_for_a_level_never_seen_in_training() -> None:
+    frequencies = torch.tensor([0.6, 0.4, 0.0])
+    found = Confusion().invert(torch.tensor([0, 2]), torch.zeros(9), frequencies)
+    assert torch.equal(found, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert torch.equal(Confusion().invert(torch.ones(1), torch.zeros(4), torch.tensor([1.0, 0.0])), torch.ones(1))
+
+
+def test_concat_leaves_values_and_densities_alone() -> None:
+    x, d = torch.randn(5), dist.Normal(0.0, 1.0)
+    assert Concat().size(REAL) == 0
+    assert Concat().transform(d, torch.zeros(0)) is d
+    assert Concat().invert(x, torch.zeros(0), None) is x
+
+
+def test_confusion_is_not_flat_at_zero() -> None:
+    """Also where a number is negative zero: the slope of |theta| must not vanish there."""
+    for start in (torch.zeros(9), -torch.zeros(9)):
+        slopes = torch.autograd.functional.jacobian(Confusion().matrix, start).flatten(0, 1)
+        off = [i * 3 + j for i, j in itertools.permutations(range(3), 2)]
+        assert torch.equal(slopes[off][:, off], torch.eye(6))
+    theta = torch.zeros(4, requires_grad=True)
+    seen = Confusion().transform(dist.Bernoulli(probs=torch.tensor(0.2)), theta).log_prob(torch.tensor(1.0))
+    (slope,) = torch.autograd.grad(seen, theta)
+    torch.testing.assert_close(slope, torch.tensor([0.0, 0.8 / 0.2, -1.0, 0.0]))
+
+
+# densities -----------------------------------------------------------------------------------------------------------
+
+
+@given(pair, values)
+def test_affine_density_is_the_change_of_variables(theta: Tensor, x: Tensor) -> None:
+    loc, scale = torch.tensor(0.4), torch.tensor(1.3)
+    map_ = dist.transforms.AffineTransform(theta[1], gain(theta[0]))
+    student = dist.StudentT(torch.tensor(3.0), loc, scale)
+    for clean in (dist.Normal(loc, scale), student, dist.Laplace(loc, scale)):
+        exact = dist.TransformedDistribution(clean, [map_]).log_prob(x)
+        torch.testing.assert_close(Affine().transform(clean, theta).log_prob(x), exact, atol=1e-9, rtol=1e-9)
+        by_hand = clean.log_prob(Affine().invert(x, theta, None)) - gain(theta[0]).log()
+        torch.testing.assert_close(by_hand, exact, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("raw", [-1.0, 0.7])
+def test_rate_scales_the_mean_and_keeps_the_family(raw: float) -> None:
+    n, theta = torch.arange(0.0, 400.0), torch.tensor([raw])
+    for clean in (dist.Poisson(torch.tensor(3.0)), dist.GammaPoisson(torch.tensor(2.0), torch.tensor(0.8))):
+        d = Rate().transform(clean, theta)
+        probs = d.log_prob(n).exp()
+        torch.testing.assert_close(probs.sum(), torch.ones(()), atol=1e-9, rtol=0)
+        torch.testing.assert_close((n * probs).sum(), gain(theta[0]) * clean.mean, atol=1e-8, rtol=0)
+    with pytest.raises(GraphError, match=r"rate needs a Poisson or negative-binomial likelihood, found Normal"):
+        Rate().transform(dist.Normal(0.0, 1.0), theta)
+
+
+@given(confusions(), st.randoms(use_true_random=False))
+def test_confusion_likelihood_sums_over_the_clean_level(case: tuple[int, Tensor], rng: Any) -> None:
+    levels, theta = case
+    matrix = Confusion().matrix(theta)
+    assert (matrix >= 0).all()
+    torch.testing.assert_close(matrix.sum(-1), torch.ones(levels))
+    clean = torch.softmax(torch.tensor([rng.gauss(0, 2) for _ in range(levels)]), 0)
+    codes = torch.arange(levels)
+    exact = torch.stack([sum((clean[i] * matrix[i, j] for i in range(levels)), torch.zeros(())) for j in range(levels)])
+    found = Confusion().transform(dist.Categorical(probs=clean), theta)
+    torch.testing.assert_close(found.log_prob(codes).exp(), exact, atol=1e-6, rtol=1e-6)
+    if levels == 2:
+        binary = Confusion().transform(dist.Bernoulli(probs=clean[1]), theta)
+        torch.testing.assert_close(binary.log_prob(codes.double()).exp(), exact, atol=1e-6, rtol=1e-6)
+
+
+def test_confusion_matrix_by_hand() -> None:
+    """1 on the diagonal and exp(|theta|) - 1 off it, then rows that sum to one; |theta| is limited to 6."""
+    small = 6 * math.tanh(0.5 / 6)
+    off = math.expm1(small)
+    found = Confusion().matrix(torch.tensor([9.0, 0.5, -0.5, -9.0]))
+    row = torch.tensor([1.0, off]) / (1 + off)
+    torch.testing.assert_close(found, torch.stack([row, row.flip(0)]))
+    assert Confusion().matrix(torch.full((4,), 1e6)).isfinite().all()
+
+
+# inverses ------------------------------------------------------------------------------------------------------------
+
+
+@given(pair, values)
+def test_affine_undoes_itself(theta: Tensor, x: Tensor) -> None:
+    pushed = Affine().push(x, theta)
+    torch.testing.assert_close(pushed, gain(theta[0]) * x + theta[1])
+    torch.testing.assert_close(Affine().invert(pushed, theta, None), x, atol=1e-10, rtol=1e-10)
+
+
+@given(some, counts)
+def test_rate_undoes_itself_up_to_rounding(raw: float, n: Tensor) -> None:
+    theta = torch.tensor([raw])
+    pushed = Rate().push(n, theta)
+    assert torch.equal(pushed, pushed.round())
+    assert ((Rate().invert(pushed, theta, None) - n).abs() <= 0.5 / gain(theta[0]) + 1e-9).all()
+
+
+@pytest.mark.parametrize("mechanism", [Affine(), Rate()])
+def test_no_theta_overflows(mechanism: Mechanism) -> None:
+    x, theta = torch.ones(1), torch.full((2,), 1e4)
+    for value in (theta, -theta):
+        assert mechanism.push(x, value).isfinite().all()
+        assert mechanism.invert(x, value, None).isfinite().all()
+
+
+@given(confusions(), st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5))
+def test_confusion_inverse_is_the_posterior_of_the_clean_level(
+    case: tuple[int, Tensor], raw: list[float]
+) -> None:
+    levels, theta = case
+    prior = torch.tensor(raw[:levels]) / sum(raw[:levels])
+    matrix = Confusion().matrix(theta)
+    assume(float((prior @ matrix).min()) > 1e-6)
+    for frequencies, known in ((prior, prior), (None, torch.full((levels,), 1 / levels))):
+        found = Confusion().invert(torch.arange(levels), theta, frequencies)
+        for seen in range(levels):
+            exact = torch.stack([known[i] * matrix[i, seen] for i in range(levels)])
+            torch.testing.assert_close(found[seen], exact / exact.sum(), atol=1e-9, rtol=1e-9)
+        if levels == 2:
+            binary = Confusion().invert(torch.tensor([0.0, 1.0]), theta, frequencies)
+            torch.testing.assert_close(binary, found[:, 1])
+
+
+def test_theta_of_samples_meets_values_of_rows() -> None:
+    theta, codes = torch.randn(3, 1, 9), torch.tensor([0, 2])
+    found = Confusion().invert(codes, theta, None)
+    assert found.shape == (3, 2, 3)
+    torch.testing.assert_close(found[1, 1], Confusion().invert(codes[1:], theta[1, 0], None)[0])
+    probs = Confusion().transform(dist.Categorical(probs=torch.rand(2, 3)), theta).probs
+    assert probs.shape == (3, 2, 3)
+
+
+# simulated interventions and starts ----------------------------------------------------------------------------------
+
+
+def test_confusion_pushes_with_the_matrix() -> None:
+    theta = torch.tensor([0.0, 0.8, 0.3, 1.1, 0.0, 0.1, 0.2, 0.0, 0.0])
+    matrix = Confusion().matrix(theta)
+    torch.manual_seed(0)
+    for level in range(3):
+        pushed = Confusion().push(torch.full((20_000,), level), theta)
+        assert pushed.dtype == torch.long
+        share = torch.bincount(pushed, minlength=3) / 20_000
+        assert ((share - matrix[level]).abs() <= 4 * (matrix[level] * (1 - matrix[level]) / 20_000).sqrt()).all()
+    assert Confusion().push(torch.ones(5), torch.ones(4)).dtype == torch.get_default_dtype()
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "node"), [(Affine(), REAL), (Rate(), COUNT), (Confusion(), BINARY), (Confusion(), levelled(3))]
+)
+def test_simulated_theta(mechanism: Mechanism, node: Node) -> None:
+    torch.manual_seed(0)
+    theta = mechanism.simulate((400, 2), node, 1.0)
+    assert theta.shape == (400, 2, mechanism.size(node))
+    assert not mechanism.simulate((50,), node, 0.0).any()
+    untouched = (theta == 0).all(-1).double().mean()
+    assert 0.35 < untouched < 0.65  # half of the components stay as they are
+    torch.manual_seed(1)
+    small = mechanism.simulate((400, 2), node, 0.1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(small * 10, mechanism.simulate((400, 2), node, 1.0))
+
+
+@given(pair)
+def test_affine_starts_at_the_moments(theta: Tensor) -> None:
+    clean = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    statistics = {"mean": clean.mean(), "sd": clean.std()}
+    start = Affine().start(Affine().push(clean, theta), statistics)
+    assert start is not None
+    torch.testing.assert_close(start, theta, atol=1e-6, rtol=1e-6)
+
+
+def test_rate_starts_at_the_ratio_of_means() -> None:
+    start = Rate().start(torch.tensor([2.0, 6.0]), {"mean": torch.tensor([2.0])})
+    assert start is not None
+    torch.testing.assert_close(gain(start), torch.tensor([2.0]))
+
+
+def test_starts_survive_constant_and_single_values() -> None:
+    for x in (torch.zeros(5), torch.tensor([3.0])):
+        start = Affine().start(x, {"mean": torch.tensor(0.0), "sd": torch.tensor(1.0)})
+        assert start is not None
+        assert start.isfinite().all()
+    start = Rate().start(torch.zeros(4), {"mean": torch.zeros(1)})
+    assert start is not None
+    assert start.isfinite().all()
+
+
+# NN_pM ---------------------------------------------------------------------------------------------------------------
+
+TYPES: dict[str, Any] = {
+    "x": "continuous",
+    "v": {"type": "continuous", "dim": 3},
+    "n": "count",
+    "b": "binary",
+    "k": {"type": "categorical", "levels": ["p", "q", "r"]},
+}
+
+
+def make(m: dict[str, Any] | None = None, **options: Any) -> CAMA:
+    spec = {"target": "y", "nodes": {"y": "binary", **TYPES}, "edges": [f"y -> {name}" for name in TYPES]}
+    return build({**spec, "latents": {"m": m or {}}}, **{"hidden": 8, "layers": 2, **options})
+
+
+def shaken(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0.0, 2.0)
+
+
+@pytest.mark.parametrize("mechanism", [{}, {"x": "concat", "k": "concat"}])
+@pytest.mark.parametrize("scope", ["row", "dataset", "clinic"])
+def test_theta_is_zero_at_zero_whatever_the_weights(scope: str, mechanism: dict[str, str]) -> None:
+    manipulation = manipulation_of(make({"dim": 2, "scope": scope, "mechanism": mechanism}).model)
+    for _ in range(5):
+        shaken(manipulation)
+        assert not manipulation(torch.zeros(2)).any()
+        torch.testing.assert_close(manipulation(torch.zeros(6, 2)), torch.zeros(6, manipulation._features.stop))
+        away = manipulation(torch.ones(2))
+        assert (away != 0).all()
+        if mechanism:
+            assert manipulation.features(away).shape == (8,)
+
+
+def test_theta_is_dealt_out_to_every_component() -> None:
+    manipulation = manipulation_of(make().model)
+    theta = torch.arange(float(manipulation.size))
+    parts = {name: manipulation.theta(theta, g)[g.component(name)] for g in manipulation.groups for name in g.nodes}
+    shapes = {name: tuple(part.shape) for name, part in parts.items()}
+    assert shapes == {"x": (2,), "v": (3, 2), "n": (1,), "b": (4,), "k": (9,)}
+    assert sorted(torch.cat([part.flatten() for part in parts.values()]).tolist()) == theta.tolist()
+    assert manipulation.theta(theta.expand(7, 4, -1), manipulation.groups[0]).shape[:2] == (7, 4)
+
+
+@pytest.mark.parametrize(("scope", "points"), [("row", 1), ("row", 5), ("dataset", 1), ("clinic", 3)])
+@pytest.mark.parametrize("concat", [False, True])
+def test_aim_hits_its_targets(scope: str, points: int, concat: bool) -> None:
+    mechanism = {"x": "concat"} if concat else {}
+    manipulation = manipulation_of(make({"dim": 3, "scope": scope, "mechanism": mechanism}).model)
+    m = torch.nn.functional.normalize(torch.randn(points, 3), dim=-1)
+    features = manipulation(m)[:, manipulation.size :]
+    wanted = torch.randn(points, manipulation.size)
+    manipulation.aim(m, wanted)
+    torch.testing.assert_close(manipulation(m)[:, : manipulation.size], wanted, atol=1e-8, rtol=0)
+    torch.testing.assert_close(manipulation(m)[:, manipulation.size :], features)
+    assert not manipulation(torch.zeros(3)).any()
+
+
+def undone(manipulation: Manipulation, values: dict[str, Tensor], theta: Tensor) -> dict[str, Tensor]:
+    clean: dict[str, Tensor] = {}
+    for group in manipulation.groups:
+        found = manipulation.undo(values, theta, group)
+        if isinstance(found, Tensor):
+            found = {name: found[..., group.component(name)] for name in group.nodes}
+        clean |= found
+    return clean
+
+
+def test_undo_is_the_inverse_of_every_child() -> None:
+    cama = make()
+    manipulation: Manipulation = manipulation_of(cama.model)
+    shaken(manipulation.network[-1])
+    theta = manipulation(0.1 * torch.randn(4))
+    values = {
+        "x": torch.randn(6),
+        "v": torch.randn(6, 3),
+        "n": torch.arange(6.0),
+        "b": torch.tensor([0.0, 1.0] * 3),
+        "k": torch.tensor([0, 1, 2] * 2),
+    }
+    frequencies = {"b": torch.tensor([0.9, 0.1]), "k": torch.tensor([0.2, 0.3, 0.5])}
+    manipulation.inputs.set_statistics({name: {"frequencies": f} for name, f in frequencies.items()})
+    clean = undone(manipulation, values, theta)
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        for name in group.nodes:
+            part = manipulation.theta(theta, group)[group.component(name)]
+            exact = group.mechanism.invert(values[name], part, frequencies.get(name))
+            torch.testing.assert_close(clean[name], exact)
+            assert not torch.equal(clean[name], values[name])
+
+
+# what a child's effects see of it ------------------------------------------------------------------------------------
+
+
+def chain(kind: Any, affects: str) -> CAMA:
+    """x1 is manipulated and causes x2, which is not."""
+    return build(
+        {
+            "target": "y",
+            "nodes": {"y": "binary", "x1": kind, "x2": "continuous"},
+            "edges": ["y -> x1 -> x2", "y -> x2"],
+            "latents": {"z": None, "m": {"dim": 2, "children": ["x1"], "affects": affects}},
+        },
+        hidden=6,
+        layers=1,
+    )
+
+
+def mean_of_x2(cama: CAMA, x1: Tensor, m: Tensor) -> Tensor:
+    causes = Causes(cama.model, as_batch({"x1": x1}, None))
+    causes.set_m(m)
+    causes.values |= {"x1": x1, "y": torch.ones(len(x1))}
+    found: Tensor = cama.model.node_dist("x2", causes).mean
+    return found
+
+
+@pytest.mark.parametrize("kind", ["continuous", {"type": "continuous", "dim": 2}, "count"])
+def test_effects_read_the_quantity_or_undo_the_measurement(kind: Any) -> None:
+    shape = (5, 2) if isinstance(kind, dict) else (5,)
+    recorded = torch.randint(0, 9, shape).double() if kind == "count" else torch.randn(shape)
+    m, zero = torch.tensor([0.6, -0.4]), torch.zeros(2)
+    cama = chain(kind, "quantity")
+    torch.testing.assert_close(mean_of_x2(cama, recorded, m), mean_of_x2(cama, recorded, zero))
+    cama = chain(kind, "measurement")
+    manipulation = manipulation_of(cama.model)
+    clean = undone(manipulation, {"x1": recorded}, manipulation(m))["x1"]
+    torch.testing.assert_close(mean_of_x2(cama, recorded, m), mean_of_x2(cama, clean, zero))
+    assert not torch.allclose(mean_of_x2(cama, recorded, m), mean_of_x2(cama, recorded, zero))
+
+
+def test_effects_of_a_confused_level_see_its_posterior() -> None:
+    cama = chain({"type": "categorical", "levels": ["p", "q", "r"]}, "measurement")
+    cama.model.networks["inputs"].set_statistics({"x1": {"frequencies": torch.tensor([0.5, 0.3, 0.2])}})
+    manipulation, m = manipulation_of(cama.model), torch.tensor([0.6, -0.4])
+    codes = torch.tensor([0, 1, 2])
+    soft = Confusion().invert(codes, manipulation(m), torch.tensor([0.5, 0.3, 0.2]))
+    quantity = chain_like(cama)
+    torch.testing.assert_close(mean_of_x2(cama, codes, m), mean_of_x2(quantity, soft, m))
+    torch.testing.assert_close(mean_of_x2(cama, codes, torch.zeros(2)), mean_of_x2(quantity, codes, m))
+    assert not torch.allclose(mean_of_x2(cama, codes, m), mean_of_x2(quantity, codes, m))
+
+
+def chain_like(cama: CAMA) -> CAMA:
+    """The same weights under ``quantity``."""
+    twin = chain({"type": "categorical", "levels": ["p", "q", "r"]}, "quantity")
+    twin.modules.load_state_dict(cama.modules.state_dict())
+    return twin
+
+
+# a user's own --------------------------------------------------------------------------------------------------------
+
+
+class Shift(Mechanism):
+    """x = x~ + s * theta."""
+
+    types = ("continuous",)
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def transform(self, clean: Any, theta: Tensor) -> Any:
+        return dist.Normal(clean.loc + self.step * theta[..., 0], clean.scale)
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return x - self.step * theta[..., 0]
+
+
+class Drift(Shift):
+    """Also simulates."""
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        return x + self.step * theta[..., 0]
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return scale * torch.randn(*shape, 1)
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        return ((x.mean() - statistics["mean"]) / self.step).reshape(1)
+
+
+def table(rows: int = 40) -> pd.DataFrame:
+    y = torch.arange(rows) % 2
+    return pd.DataFrame({"y": y, "u": torch.randn(rows) + y, "w": torch.randn(rows) - y})
+
+
+def own(**mechanisms: Mechanism) -> CAMA:
+    spec = {"target": "y", "nodes": {"y": "binary", "u": "continuous", "w": "continuous"}, "edges": ["y -> u", "y -> w"]}
+    return build(spec, hidden=8, layers=1, mechanisms=mechanisms)
+
+
+def test_a_users_mechanism_acts_on_its_child_alone() -> None:
+    cama = own(u=Shift(2.0))
+    groups = {name: group for group in manipulation_of(cama.model).groups for name in group.nodes}
+    assert isinstance(groups["u"].mechanism, Shift)
+    assert isinstance(groups["w"].mechanism, Affine)
+    data = {"y": torch.tensor([0.0, 1.0]), "u": torch.randn(2), "w": torch.randn(2)}
+    m = torch.randn(4)
+    manipulation = manipulation_of(cama.model)
+    theta = manipulation(m)
+    shift = 2.0 * manipulation.theta(theta, groups["u"])[groups["u"].component("u"), 0]
+    g, b = manipulation.theta(theta, groups["w"])[groups["w"].component("w")]
+    back = {**data, "u": data["u"] - shift, "w": (data["w"] - b) / gain(g)}
+    for trace in (True, False):
+        torch.manual_seed(0)
+        moved = log_weights(cama.model, cama.guide, data, do={"m": m}, samples=3, classes=True, trace=trace).w
+        torch.manual_seed(0)
+        clean = log_weights(cama.model, cama.guide, back, do={"m": 0.0}, samples=3, classes=True, trace=trace).w
+        torch.testing.assert_close(moved, clean - gain(g).log())
+
+
+def test_equal_mechanisms_share_a_group_and_others_do_not() -> None:
+    assert len(own(u=Shift(2.0), w=Shift(2.0)).model.groups) == 2
+    assert len(own(u=Shift(2.0), w=Shift(1.0)).model.groups) == 3
+    assert len(own(u=Shift(2.0), w=Drift(2.0)).model.groups) == 3
+    assert hash(Shift(2.0)) == hash(Shift(2.0))
+    assert Shift(2.0) != Shift(1.0)
+
+
+def test_simulated_interventions_need_push_and_simulate() -> None:
+    options: dict[str, Any] = {"max_epochs": 1, "progress": False}
+    with pytest.raises(NotImplementedError, match=r"Shift cannot simulate interventions: override push and simulate"):
+        own(u=Shift(2.0), w=Shift(2.0)).fit(table(), interventions=1.0, **options)
+    cama = own(u=Drift(2.0), w=Drift(2.0)).fit(table(), interventions=1.0, **options)
+    assert cama.m_trained
+
+
+def test_mechanisms_that_do_not_fit_are_errors() -> None:
+    with pytest.raises(GraphError, match=r"child 'n': Shift serves continuous, found type count"):
+        make(mechanisms={"n": Shift(1.0)})
+    with pytest.raises(GraphError, match=r"child 'k': Rate serves count, found type categorical"):
+        make({"mechanism": {"k": "rate"}})
+    with pytest.raises(GraphError, match=r"unknown mechanism 'afine', .* did you mean 'affine'\?"):
+        make({"mechanism": {"x": "afine"}})

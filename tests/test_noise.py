@@ -1,0 +1,86 @@
+"""Common noise: the right distributions, and the same noise for every row and class."""
+
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro.distributions import transforms
+from torch import Tensor
+
+from pyro_cama.noise import NoCommonNoise, common_noise, draw
+
+ROWS = torch.tensor([0.5, -1.0, 0.5])  # the first and the last alike
+LOC = ROWS[:, None] * torch.tensor([1.0, 2.0])
+COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]])
+FACTOR = torch.tensor([[1.0, 0.5], [-1.0, 0.5]])
+SCALARS = {
+    "normal": dist.Normal(ROWS, 2.0),
+    "bernoulli": dist.Bernoulli(logits=ROWS),
+    "categorical": dist.Categorical(logits=ROWS[:, None] * torch.tensor([1.0, 0.0, -1.0])),
+    "laplace": dist.Laplace(ROWS, 0.5),
+    "log-normal": dist.LogNormal(ROWS, 0.3),
+    "affine": dist.TransformedDistribution(dist.Laplace(ROWS, 0.5), [transforms.AffineTransform(1.0, -2.0)]),
+}
+VECTORS = {
+    "normal": dist.Normal(LOC, torch.tensor([1.0, 2.0])).to_event(1),
+    "full": dist.MultivariateNormal(LOC, COVARIANCE),
+    "low rank": dist.LowRankMultivariateNormal(LOC, FACTOR, torch.tensor([0.5, 1.0])),
+    "log-normal": dist.LogNormal(LOC, 0.3).to_event(1),
+    "flow": dist.TransformedDistribution(
+        dist.Normal(LOC, 1.0).to_event(1), [transforms.LowerCholeskyAffine(torch.zeros(2), FACTOR.abs().tril())]
+    ),
+}
+
+
+def drawn(d: dist.TorchDistribution, samples: int = 20_000) -> Tensor:
+    with common_noise(seed=0):
+        return draw(d.expand(torch.Size((samples, 2, 3))), "z")
+
+
+@pytest.mark.parametrize("kind", SCALARS)
+def test_scalars(kind: str) -> None:
+    d = SCALARS[kind]
+    found = drawn(d)
+    assert found.shape == (20_000, 2, 3)
+    assert torch.equal(found[:, 0], found[:, 1])
+    assert torch.equal(found[..., 0], found[..., 2])
+    independent = d.sample(torch.Size((20_000,))).double()
+    # equal quantiles, by the Kolmogorov-Smirnov distance
+    grid = independent.quantile(torch.linspace(0.02, 0.98, 25).double(), 0)
+    for row in range(3):
+        share = [
+            (values[:, None] <= grid[:, row]).double().mean(0) for values in (found[:, 0, row], independent[:, row])
+        ]
+        assert (share[0] - share[1]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+def test_vectors(kind: str) -> None:
+    d = VECTORS[kind]
+    found = drawn(d)
+    assert found.shape == (20_000, 2, 3, 2)
+    assert torch.equal(found[:, 0], found[:, 1])
+    assert torch.equal(found[..., 0, :], found[..., 2, :])
+    independent = d.sample(torch.Size((20_000,)))
+    for row in range(3):
+        assert torch.allclose(found[:, 0, row].mean(0), independent[:, row].mean(0), atol=0.08)
+        expected = torch.cov(independent[:, row].T)
+        assert torch.allclose(torch.cov(found[:, 0, row].T), expected, atol=0.08 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", SCALARS)
+def test_noise_depends_on_seed_and_name_alone(kind: str) -> None:
+    d = SCALARS[kind].expand(torch.Size((64, 2, 3)))
+
+    def one(seed: int, name: str) -> Tensor:
+        torch.rand(3)
+        with common_noise(seed):
+            return draw(d, name)
+
+    assert torch.equal(one(0, "z"), one(0, "z"))
+    assert not torch.equal(one(0, "z"), one(1, "z"))
+    assert not torch.equal(one(0, "z"), one(0, "m"))
+
+
+def test_a_distribution_without_common_noise_says_so() -> None:
+    with common_noise(seed=0), pytest.raises(NoCommonNoise, match=r"'z': StudentT"):
+        draw(dist.StudentT(5.0, ROWS), "z")
