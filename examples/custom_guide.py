@@ -1,7 +1,8 @@
 """A guide of your own: q(z | x, y, a, c) with correlated components instead of independent ones.
 
-Subclass CAMAGuide, override `z_dist` (or `m_dist`), pass the class to build(guide=...).  Prints the bound on
-log p(x, y) of unseen wines, in nats a wine: the tighter posterior explains them better.
+Subclass CAMAGuide, override `z_dist` (or `m_dist`) and pass the class to build(guide=...); a saved model wants the
+class again, since no code is stored.  Prints the bound on log p(x, y) and the accuracy on unseen wines.  Both guides
+do about as well here: the prior of z is round, so the model turns its axes until the posterior is nearly uncorrelated.
 
     python examples/custom_guide.py
 """
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
-from support.drift import load_table, split
 from torch import Tensor, nn
 
-from pyro_cama import build
+from pyro_cama import build, load
 from pyro_cama.data import Batch
 from pyro_cama.guide import CAMAGuide
+from support.drift import load_table, split
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"
 
@@ -49,11 +50,11 @@ def main() -> None:
     train, test = split(frame, target, seed=0)
     for guide in (CAMAGuide, LowRankGuide):
         cama = build(GRAPH, guide=guide)
-        cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if options.smoke else 300)
-        # what a custom guide needs to come back: its code is not stored
-        folder = cama.save(options.out / guide.__name__, overwrite=True)
-        bound = float(cama.elbo(test).mean())
-        print(f"{guide.__name__:<14} bound {bound:7.2f}   accuracy {cama.score(test):.3f}   saved in {folder}")
+        cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if options.smoke else 200)
+        print(f"{guide.__name__:<13} bound {float(cama.elbo(test).mean()):7.2f}   accuracy {cama.score(test):.3f}")
+    folder = cama.save(options.out / "custom_guide", overwrite=True)
+    again = load(folder, guide=LowRankGuide)
+    print(f"saved in {folder}, loaded: accuracy {again.score(test):.3f}")
 
 
 if __name__ == "__main__":

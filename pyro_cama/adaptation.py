@@ -118,7 +118,8 @@ def adapt(
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
         steps: gradient steps of every start.
-        sparsity: strength of the Laplace prior on a shared theta: a sensor that the rows do not ask to move stays put.
+        sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
+            row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step; the bound is the importance-weighted one.
         restarts: starts tried: at the training moments of the new rows, where the model is, and random ones.
         folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
@@ -430,6 +431,10 @@ def _loss(
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
             total = marginal(importance_bound(weights), ratio).mean()
+            theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
+            common = theta.mean(0)
+            apart = (theta - common).abs().sum(-1).mean()
+            total = total - sparsity * (common.abs().sum() / new.rows + apart)
         else:
             m, given = shared_draw(cama.model, cama.guide)
             weights = log_weights(cama.model, cama.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]

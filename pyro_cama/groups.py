@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama.distributions import Likelihood, likelihood_of
+from pyro_cama.errors import GraphError
 from pyro_cama.graph import CausalGraph
 from pyro_cama.mechanisms import Mechanism, mechanism_of
 
@@ -80,6 +81,10 @@ def make_groups(
     Raises:
         GraphError: a likelihood or mechanism is unknown or does not serve its node's type.
     """
+    moved = graph.m.children if graph.m is not None else ()
+    idle = [name for name in mechanisms or {} if name not in moved]
+    if idle:
+        raise GraphError(f"mechanisms given for {idle}, on which no manipulation acts; expected some of {list(moved)}")
     members: dict[tuple[object, ...], list[str]] = {}
     common: dict[tuple[object, ...], dict[str, Any]] = {}
     for name in graph.order:

@@ -98,6 +98,19 @@ def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
         for transform in base.transforms:
             value = transform(value)
         return value
+    if isinstance(base, torch.distributions.StudentT):
+        half = base.df / 2
+        share = _gamma_quantile(noise(f"{name} scale", "uniform", shared, half), half) / half
+        value = base.loc + base.scale * noise(name, "normal", shared, base.loc) / share.sqrt()
+        return value.expand(batch + event)
+    if isinstance(base, torch.distributions.Gamma):
+        value = _gamma_quantile(noise(name, "uniform", shared, base.rate), base.concentration) / base.rate
+        return value.expand(batch + event)
+    if isinstance(base, dist.GammaPoisson):
+        rate = _gamma_quantile(noise(f"{name} rate", "uniform", shared, base.rate), base.concentration) / base.rate
+        return _poisson_quantile(noise(name, "uniform", shared, rate), rate).expand(batch + event)
+    if isinstance(base, torch.distributions.Poisson):
+        return _poisson_quantile(noise(name, "uniform", shared, base.rate), base.rate).expand(batch + event)
     like = next(getattr(base, parameter) for parameter in base.arg_constraints)
     uniform = noise(name, "uniform", shared, like)
     tiny = torch.finfo(uniform.dtype).eps
@@ -105,6 +118,30 @@ def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
         return base.icdf(uniform.clamp(tiny, 1 - tiny)).expand(batch + event)
     except NotImplementedError:
         raise NoCommonNoise(f"site {name!r}: {type(base).__name__} has no common noise") from None
+
+
+@torch.no_grad()
+def _gamma_quantile(uniform: Tensor, concentration: Tensor) -> Tensor:
+    """Of the unit-rate gamma, by bisection on the log scale: torch has its distribution function alone."""
+    p, a = torch.broadcast_tensors(uniform.double(), concentration.double())
+    low, high = torch.full_like(a, -700.0), (a + 40.0 * a.sqrt() + 60.0).log()
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = torch.special.gammainc(a, middle.exp()) < p
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high.exp().to(uniform).clamp_min(torch.finfo(uniform.dtype).tiny)
+
+
+@torch.no_grad()
+def _poisson_quantile(uniform: Tensor, rate: Tensor) -> Tensor:
+    """The least count whose distribution function reaches the uniform."""
+    p, rate = torch.broadcast_tensors(uniform.double(), rate.double())
+    low, high = torch.full_like(rate, -1.0), (rate + 40.0 * rate.sqrt() + 60.0).ceil()
+    for _ in range(int(high.max().log2()) + 2 if high.numel() else 0):
+        middle = ((low + high) / 2).floor().clamp_min(0.0)
+        below = torch.special.gammaincc(middle + 1.0, rate) < p
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high.to(uniform)
 
 
 class _CommonNoiseMessenger(Messenger):

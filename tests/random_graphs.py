@@ -12,8 +12,9 @@ from pyro_cama.data import Batch, TableEncoder
 
 # words that Python modules, Pyro's plates and torch's containers use themselves
 AWKWARD = (
-    "rows", "rows_", "samples", "classes", "sites", "type", "keys", "a.b", "forward", "mean radius", " ", "z", "m", "x",
-    "networks", "graph", "manipulation", "target", "values", "missing flags", "weight", "0", "é", "$$$", "self", "y__CF",
+    "rows", "rows_", "samples", "classes", "sites", "type", "keys", "a.b", "forward", "mean radius", " ", "z", "m",
+    "x", "networks", "graph", "manipulation", "target", "values", "missing flags", "weight", "0", "é", "$$$", "self",
+    "y__CF",
 )  # fmt: skip
 names = st.one_of(st.sampled_from(AWKWARD), st.text(min_size=1, max_size=5))
 LIKELIHOODS = {"continuous": ["normal", "heteroscedastic", "student_t"], "count": ["poisson", "negative_binomial"]}

@@ -168,9 +168,7 @@ def inverse_softplus(value: float) -> float:
     return math.log(math.expm1(value))
 
 
-def set_factor(
-    cama: CAMA, name: str, bias: Any, sd: float | None, sources: dict[str, Tensor]
-) -> None:
+def set_factor(cama: CAMA, name: str, bias: Any, sd: float | None, sources: dict[str, Tensor]) -> None:
     """Sets p(name | its causes): linear in the sources, ``(outputs, width)`` each."""
     model = cama.model
     group = model.group_of[name]
@@ -479,7 +477,12 @@ def binary_table(seed: int) -> tuple[CAMA, Batch]:
     target = names[int(rng.integers(2, 4))]
     fixed = {("v0", "v1"), ("v0", target), ("v1", target), (target, "v5")}
     edges = [[*pair] for pair in itertools.combinations(names, 2) if pair in fixed or rng.random() < 0.5]
-    spec = {"target": target, "nodes": dict.fromkeys(names, "binary"), "edges": edges, "latents": {"z": None, "m": None}}
+    spec = {
+        "target": target,
+        "nodes": dict.fromkeys(names, "binary"),
+        "edges": edges,
+        "latents": {"z": None, "m": None},
+    }
     cama = build(spec, layers=0, seed=seed)
     with torch.no_grad():
         torch.manual_seed(seed)

@@ -205,9 +205,7 @@ def test_no_theta_overflows(mechanism: Mechanism) -> None:
 
 
 @given(confusions(), st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5))
-def test_confusion_inverse_is_the_posterior_of_the_clean_level(
-    case: tuple[int, Tensor], raw: list[float]
-) -> None:
+def test_confusion_inverse_is_the_posterior_of_the_clean_level(case: tuple[int, Tensor], raw: list[float]) -> None:
     levels, theta = case
     prior = torch.tensor(raw[:levels]) / sum(raw[:levels])
     matrix = Confusion().matrix(theta)
@@ -479,7 +477,11 @@ def table(rows: int = 40) -> pd.DataFrame:
 
 
 def own(**mechanisms: Mechanism) -> CAMA:
-    spec = {"target": "y", "nodes": {"y": "binary", "u": "continuous", "w": "continuous"}, "edges": ["y -> u", "y -> w"]}
+    spec = {
+        "target": "y",
+        "nodes": {"y": "binary", "u": "continuous", "w": "continuous"},
+        "edges": ["y -> u", "y -> w"],
+    }
     return build(spec, hidden=8, layers=1, mechanisms=mechanisms)
 
 
@@ -526,3 +528,7 @@ def test_mechanisms_that_do_not_fit_are_errors() -> None:
         make({"mechanism": {"k": "rate"}})
     with pytest.raises(GraphError, match=r"unknown mechanism 'afine', .* did you mean 'affine'\?"):
         make({"mechanism": {"x": "afine"}})
+    with pytest.raises(
+        GraphError, match=r"mechanisms given for \['n'\], on which no manipulation acts; expected some of \['x'\]"
+    ):
+        make({"children": ["x"]}, mechanisms={"n": Rate(), "x": Affine()})

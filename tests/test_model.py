@@ -189,7 +189,13 @@ def test_given_values_are_observed_and_the_rest_is_drawn() -> None:
 def test_plates_give_way_to_nodes_of_their_names() -> None:
     spec = {
         "target": "rows",
-        "nodes": {"rows": "binary", "samples": "continuous", "classes": "continuous", "sites": "count", "rows_": "count"},
+        "nodes": {
+            "rows": "binary",
+            "samples": "continuous",
+            "classes": "continuous",
+            "sites": "count",
+            "rows_": "count",
+        },
         "edges": [["rows", name] for name in ("samples", "classes", "sites", "rows_")],
         "latents": {"m": {"scope": "samples_"}},
     }

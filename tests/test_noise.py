@@ -18,6 +18,11 @@ SCALARS = {
     "categorical": dist.Categorical(logits=ROWS[:, None] * torch.tensor([1.0, 0.0, -1.0])),
     "laplace": dist.Laplace(ROWS, 0.5),
     "log-normal": dist.LogNormal(ROWS, 0.3),
+    "student-t": dist.StudentT(torch.tensor([3.0, 8.0, 3.0]), ROWS, 0.5),
+    "gamma": dist.Gamma(ROWS.exp() / 2, 0.7),
+    "poisson": dist.Poisson(9 * ROWS.exp()),
+    "rare poisson": dist.Poisson(0.1 * ROWS.exp()),
+    "negative binomial": dist.GammaPoisson(ROWS.exp(), 0.1),
     "affine": dist.TransformedDistribution(dist.Laplace(ROWS, 0.5), [transforms.AffineTransform(1.0, -2.0)]),
 }
 VECTORS = {
@@ -82,5 +87,19 @@ def test_noise_depends_on_seed_and_name_alone(kind: str) -> None:
 
 
 def test_a_distribution_without_common_noise_says_so() -> None:
-    with common_noise(seed=0), pytest.raises(NoCommonNoise, match=r"'z': StudentT"):
-        draw(dist.StudentT(5.0, ROWS), "z")
+    with common_noise(seed=0), pytest.raises(NoCommonNoise, match=r"'z': VonMises"):
+        draw(dist.VonMises(ROWS, 2.0), "z")
+
+
+def test_quantiles_of_large_and_tiny_rates() -> None:
+    def values(d: dist.TorchDistribution) -> Tensor:
+        with common_noise(seed=0):
+            return draw(d.expand(torch.Size((20_000, 1, 1))), "z").double().flatten()
+
+    large = values(dist.Poisson(torch.tensor(1e6)))
+    assert abs(float(large.mean()) - 1e6) < 4 * 1e3 / 20_000**0.5
+    assert abs(float(large.std()) / 1e3 - 1) < 0.02
+    assert not values(dist.Poisson(torch.tensor(1e-9))).any()
+    thin = values(dist.Gamma(torch.tensor(0.01), torch.tensor(1.0)))  # nearly all mass at zero
+    assert (thin > 0).all()
+    assert thin.median() < 1e-20
