@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from pyro_cama.data import Batch, Table
-from pyro_cama.elbo import importance_bound, log_weights, marginal, shared_draw, shared_mean, shared_term
+from pyro_cama.elbo import context_of, importance_bound, log_weights, marginal, shared_draw, shared_mean, shared_term
 from pyro_cama.engine import optimise
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.mechanisms import Mechanism
@@ -164,11 +165,12 @@ def adapt(
             optimise(
                 loss, twin.modules, [*moving, *([free] if learns_prior else [])],
                 len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
-                seed=cama.settings.seed + k, progress=progress, title=f"adapt, {title} ({start})",
+                seed=cama.settings.seed + k, progress=bar, title=f"adapt, {title} ({start})",
             )  # fmt: skip
         return twin, start, _ratio(twin, fixed, free.detach())
 
     everything = torch.arange(new.rows, device=base.device)
+    bar = tqdm(total=(restarts + folds) * max(1, steps // 10), disable=not progress, leave=False)
     before = _examine(base, "before", new, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
@@ -186,6 +188,7 @@ def adapt(
     if learns_prior and _moved(best.proportions, expected) > _plausible(new.rows):
         twin, start, ratio = run(winner, everything, "class proportions held", False)
         anchored = _examine(twin, start, new, ratio, do=None)
+    bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
     if accepted or keep == "always":
@@ -430,7 +433,7 @@ def _loss(
         ratio = _ratio(cama, fixed, free)
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
-            total = marginal(importance_bound(weights), ratio).mean()
+            total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
             theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
@@ -439,7 +442,8 @@ def _loss(
             m, given = shared_draw(cama.model, cama.guide)
             weights = log_weights(cama.model, cama.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]
             weights = replace(weights, shared=given)
-            total = (marginal(importance_bound(weights), ratio) + shared_term(weights, batch.site, counts)).mean()
+            rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
+            total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
             theta = manipulation_of(cama.model)(m)[..., : len(typical)]
             total = total - sparsity / new.rows * (theta.abs() / typical).sum()
         # ten imagined rows of the expected classes: proportions wander only where the new rows insist
@@ -465,7 +469,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
     calibrated = manipulation_of(cama.model).calibrated()
     with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed), calibrated:
         weights = cama.log_weights(batch, do=do, samples=32, classes=True)
-        return marginal(importance_bound(weights), ratio).double().cpu()
+        return (marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu()
 
 
 def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any) -> Candidate:

@@ -30,7 +30,7 @@ from pyro_cama.elbo import (
     shared_term,
 )
 from pyro_cama.engine import History, optimise
-from pyro_cama.errors import DataError
+from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
@@ -104,6 +104,9 @@ def build(
     ('x',)
     """
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
+    reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
+    if reserved:
+        raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
     extensions = Extensions(model, guide, dict(mechanisms or {}), dict(likelihoods or {}), dict(networks or {}))
     for option in ("mechanisms", "likelihoods", "networks"):
         unknown = set(getattr(extensions, option)) - set(causal.order)

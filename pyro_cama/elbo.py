@@ -206,6 +206,11 @@ def importance_bound(weights: LogWeights) -> Tensor:
     return torch.logsumexp(weights.w, 0) - math.log(weights.w.shape[0])
 
 
+def context_of(weights: LogWeights) -> Tensor:
+    """log p(a, c) of every row, mean over draws, ``(rows,)``."""
+    return weights.context.expand_as(weights.w).mean((0, 1))
+
+
 def marginal(bound: Tensor, log_prior_ratio: Tensor | None = None) -> Tensor:
     """logsumexp over classes of a ``(classes, rows)`` bound: eq. 7, ``(rows,)``.
 
@@ -295,8 +300,7 @@ class _RowELBO(ELBO):
             if len(counts) != sites:
                 raise ValueError(f"rows: expected a number for each of {sites} sites, found {self.rows}")
         rows = self.bound(weights, model) + shared_term(weights, batch.site, counts)
-        context = weights.context.expand_as(weights.w).mean((0, 1))
-        return -(rows + context).sum()
+        return -(rows + context_of(weights)).sum()
 
     def loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> float:
         with torch.no_grad():

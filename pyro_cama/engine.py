@@ -46,7 +46,7 @@ def optimise(
     patience: int = 30,
     anneal: bool = False,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | tqdm[Any] = True,
     title: str = "fit",
     trainer_kwargs: dict[str, Any] | None = None,
 ) -> History:
@@ -56,6 +56,7 @@ def optimise(
         loss: from row numbers, ``(batch,)``, to a scalar.
         modules: holds the parameters; its weights are put back to the best.
         validate: returns figures of which ``loss`` is watched (lower is better); None keeps the last weights.
+        progress: a bar of its own, none, or the caller's, which is moved on by ``max_epochs``.
         steps: gradient steps an epoch; None is one pass over the rows.
         anneal: lets the learning rate fall to zero along a half cosine.
 
@@ -119,7 +120,7 @@ def _task(
     patience: int,
     max_epochs: int,
     anneal: bool,
-    progress: bool,
+    progress: bool | tqdm[Any],
     title: str,
 ) -> Any:
     from lightning.pytorch import LightningModule
@@ -131,7 +132,13 @@ def _task(
             self.modules_ = modules
             self.history = History()
             self.best: tuple[float, dict[str, Tensor]] | None = None
-            self.bar = tqdm(total=max_epochs, desc=title, disable=not progress, leave=False)
+            self.owns_bar = isinstance(progress, bool)
+            self.bar = (
+                tqdm(total=max_epochs, desc=title, disable=not progress, leave=False)
+                if isinstance(progress, bool)
+                else progress
+            )
+            self.bar.set_description(title, refresh=False)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
@@ -175,7 +182,8 @@ def _task(
             self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if k != "epoch"}, refresh=False)
 
         def finish(self) -> None:
-            self.bar.close()
+            if self.owns_bar:
+                self.bar.close()
             if self.best is not None:
                 modules.load_state_dict(self.best[1])
 

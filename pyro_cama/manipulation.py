@@ -106,7 +106,8 @@ class Manipulation(nn.Module):
         """Changes NN_pM's last layer, as little as possible, so that ``theta(m_s)`` is as given for every s.
 
         Args:
-            m: ``(s, dim)``, at most ``hidden`` of them.
+            m: ``(s, dim)``, at most ``hidden`` of them; ``dim`` where m is shared, since the map is linear there.  Of
+                more, theta comes as near as least squares can.
             theta: ``(s, size)``.
         """
         last, body = self.network[-1], self.network[:-1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_cama.data import Batch
-from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, mean_bound, shared_term
+from pyro_cama.elbo import LogWeights, context_of, importance_bound, log_weights, marginal, mean_bound, shared_term
 from pyro_cama.engine import optimise
 from pyro_cama.guide import CAMAGuide
 from pyro_cama.manipulation import Manipulation
@@ -56,8 +56,7 @@ def fit_loss(
         else:
             weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
             bound = labelled_bound(weights, y, known, conditional_weight)
-        context = weights.context.expand_as(weights.w).mean((0, 1))
-        return (bound + context + shared_term(weights, batch.site, None)).mean()
+        return (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
 
     def loss(rows: Tensor) -> Tensor:
         batch = clean.select(rows)

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SCRIPTS: tuple[str, ...] = ()
+SCRIPTS = (
+    "breast_cancer_drift.py",
+    "custom_guide.py",
+    "custom_likelihood.py",
+    "custom_mechanism.py",
+    "custom_network.py",
+    "prevalence_drift.py",
+    "sites.py",
+    "svi_loop.py",
+    "table_drift.py",
+)
 
 
 def test_every_script_is_listed() -> None:
