@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from support.clinic import Hospital, patients
 
 from pyro_cama import build
+from support.clinic import Hospital, patients
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "clinic.yaml"
 NORTH, SOUTH, WEST = Hospital("north"), Hospital("south"), Hospital("west")

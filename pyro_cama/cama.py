@@ -237,6 +237,7 @@ class CAMA:
         samples: int = 1,
         validation: float = 0.15,
         patience: int = 40,
+        final_epochs: int = 10,
         progress: bool = True,
         trainer_kwargs: dict[str, Any] | None = None,
     ) -> CAMA:
@@ -251,7 +252,8 @@ class CAMA:
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping.
-            patience: epochs without improvement before stopping.
+            patience: epochs without improvement before stopping; the best weights are kept.
+            final_epochs: after that, epochs over all rows, those of the validation included; 0 leaves the best weights.
             trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
         Raises:
@@ -275,22 +277,32 @@ class CAMA:
             "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
         }  # fmt: skip
         loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
+        loss_of_all = fit_loss(self.model, self.guide, batch, other, samples=samples, **common)
         held_loss = fit_loss(self.model, self.guide, kept, other, samples=8, **common)
 
         def validate() -> dict[str, float]:
             with self._seeded():
                 return {"loss": float(held_loss(torch.arange(kept.rows, device=self.device)))}
 
+        usual: dict[str, Any] = {
+            "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": self.settings.seed,
+            "progress": progress, "trainer_kwargs": trainer_kwargs,
+        }  # fmt: skip
+        parameters = [p for p in self.modules.parameters() if p.requires_grad]
         with self._seeded():
             self.history = optimise(
-                loss, self.modules, list(self.modules.parameters()), len(train),
-                validate=validate if len(held) else None, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, patience=patience, seed=self.settings.seed, progress=progress,
-                trainer_kwargs=trainer_kwargs,
+                loss, self.modules, parameters, len(train), validate=validate if len(held) else None,
+                max_epochs=max_epochs, patience=patience, **usual,
             )  # fmt: skip
+        if len(held) and final_epochs:
+            with self._seeded():
+                optimise(
+                    loss_of_all, self.modules, parameters, batch.rows, max_epochs=min(final_epochs, max_epochs),
+                    title="all rows", **usual,
+                )  # fmt: skip
         if conditional_weight and self.graph.m is not None:
             with self._seeded():
-                calibrate(self.model, self.guide, batch.select(train), seed=self.settings.seed, progress=progress)
+                calibrate(self.model, self.guide, batch, seed=self.settings.seed, progress=progress)
         self.m_trained = self.m_trained or other is not None or bool(simulated)
         return self
 

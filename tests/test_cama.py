@@ -129,6 +129,34 @@ def test_any_column_name() -> None:
     assert list(cama.sample(2).columns) == ["type", *names[1:]]
 
 
+def drifting(rows: int, seed: int, drift: float = 0.0) -> pd.DataFrame:
+    """Three measurements of a class, the first of which has drifted up or down."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, rows)
+    x = 1.5 * y[:, None] + rng.normal(size=(rows, 3))
+    x[:, 0] += drift * rng.choice([-1, 1], rows)
+    return pd.DataFrame(x, columns=list("abc")).assign(y=y)
+
+
+@pytest.mark.parametrize("way", ["interventions", "manipulated"])
+def test_training_on_manipulations_teaches_to_undo_them(way: str) -> None:
+    raw = {
+        "target": "y",
+        "nodes": {"y": "binary", **dict.fromkeys("abc", "continuous")},
+        "edges": [["y", name] for name in "abc"],
+        "latents": {"m": {"children": ["a"]}},
+    }
+    cama = build(raw, hidden=32, device="cpu")
+    new = drifting(500, 2, drift=6.0)
+    given: dict[str, Any] = {"interventions": 4.0} if way == "interventions" else {"manipulated": drifting(400, 1, 6.0)}
+    options: dict[str, Any] = {"max_epochs": 40, "lr": 3e-3, "conditional_weight": 0.0}
+    cama.fit(drifting(400, 0), **given, **options, **QUICK)
+    assert cama.m_trained
+    assert np.array_equal(cama.predict_proba(new), cama.predict_proba(new, None))
+    assert cama.score(new) > cama.score(new, {"m": 0.0}) + 0.05
+    assert cama.score(drifting(500, 3)) > 0.8
+
+
 # Predicting.
 
 

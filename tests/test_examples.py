@@ -14,6 +14,7 @@ SCRIPTS = (
     "custom_mechanism.py",
     "custom_network.py",
     "prevalence_drift.py",
+    "quickstart.py",
     "sites.py",
     "svi_loop.py",
     "table_drift.py",
