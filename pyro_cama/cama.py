@@ -300,7 +300,7 @@ class CAMA:
                     loss_of_all, self.modules, parameters, batch.rows, max_epochs=min(final_epochs, max_epochs),
                     title="all rows", **usual,
                 )  # fmt: skip
-        if conditional_weight and self.graph.m is not None:
+        if conditional_weight and max_epochs and self.graph.m is not None:
             with self._seeded():
                 calibrate(self.model, self.guide, batch, seed=self.settings.seed, progress=progress)
         self.m_trained = self.m_trained or other is not None or bool(simulated)

@@ -1,0 +1,341 @@
+"""adapt: what it undoes, what it keeps its hands off, and what it refuses to keep."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_cama import CAMA, build
+from pyro_cama import adaptation as module
+from pyro_cama.adaptation import Candidate, compare, judge
+from pyro_cama.training import manipulation_of
+
+QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
+SHARE = 0.7
+SITES = pd.Series(["north", "south"])
+
+
+def patients(rows: int, seed: int, share: float = SHARE, **drift: float) -> pd.DataFrame:
+    """Four measurements a to d of a class, of which ``share`` is 0; ``drift`` is added to the named ones."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(rows) >= share).astype(int)
+    frame = {name: size * (y - 0.5) + rng.normal(size=rows) for name, size in zip("abcd", (3, -3, 2, -2), strict=True)}
+    return pd.DataFrame({name: values + drift.get(name, 0.0) for name, values in frame.items()}).assign(y=y)
+
+
+def flags(rows: int, seed: int, lost: float = 0.0) -> pd.DataFrame:
+    """Five symptoms that are present or not; some that are present are not written down."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(rows) >= 0.7).astype(int)
+    x = rng.random((rows, 5)) < np.where(y, 0.85, 0.15)[:, None]
+    return pd.DataFrame((x & (rng.random(x.shape) >= lost)).astype(int), columns=list("abcde")).assign(y=y)
+
+
+def graph(names: str, kind: str, **m: Any) -> dict[str, Any]:
+    return {
+        "target": "y",
+        "nodes": {"y": "binary", **dict.fromkeys(names, kind)},
+        "edges": [["y", name] for name in names],
+        "latents": {"z": {"dim": 2}, "m": {"dim": 2} | m},
+    }
+
+
+@functools.cache
+def model(scope: str = "dataset", mechanism: str = "affine") -> CAMA:
+    train = patients(300, seed=0)
+    train["site"] = SITES[train.index % 2].to_numpy()
+    cama = build(graph("abcd", "continuous", scope=scope, mechanism=mechanism), hidden=16, device="cpu")
+    return cama.fit(train, max_epochs=40, lr=3e-3, conditional_weight=0.0, progress=False)
+
+
+@functools.cache
+def flag_model() -> CAMA:
+    cama = build(graph("abcde", "binary", scope="dataset"), hidden=16, device="cpu")
+    return cama.fit(flags(400, seed=0), max_epochs=40, lr=3e-3, conditional_weight=0.0, progress=False)
+
+
+def unlabelled(frame: pd.DataFrame, site: str = "east") -> pd.DataFrame:
+    return frame.drop(columns="y").assign(site=site)
+
+
+def theta(cama: CAMA, rows: pd.DataFrame) -> Tensor:
+    """What the model takes the manipulation of these rows to be, ``(rows, size)``."""
+    with torch.no_grad():
+        q = cama.guide.m_dist(cama.encode(rows))
+        found: Tensor = torch.stack([manipulation_of(cama.model)(q.sample()) for _ in range(64)]).mean(0)
+        return found.reshape(-1, found.shape[-1])
+
+
+# The judge, on planted candidates.
+
+ROWS = 200
+LABELS = (torch.arange(ROWS) >= SHARE * ROWS).long()
+NOISE = torch.randn(ROWS, generator=torch.Generator().manual_seed(0)).double()
+EXPECTED = torch.tensor([SHARE, 1 - SHARE])
+BEFORE = Candidate("before", NOISE - 5.0, LABELS, EXPECTED, 0.95, {})
+GOOD = Candidate("moments", NOISE - 3.0, LABELS, EXPECTED, 0.94, {})
+PERMUTED = replace(GOOD, start="random 1", labels=1 - LABELS, proportions=1 - EXPECTED)
+
+
+def verdict(best: Candidate, *rivals: Candidate, **changes: Any) -> tuple[bool, str, float]:
+    given: dict[str, Any] = {"before": BEFORE, "held_out": best.evidence - 0.1, "expected": EXPECTED} | changes
+    return judge(best=best, candidates=[best, *rivals], **given)
+
+
+def test_a_good_candidate_is_kept() -> None:
+    accepted, reason, agreement = verdict(GOOD, replace(GOOD, start="here"))
+    assert accepted
+    assert "improved by 1.90 nats" in reason
+    assert agreement == 1.0
+
+
+def test_a_permutation_that_explains_the_rows_as_well_is_refused() -> None:
+    accepted, reason, agreement = verdict(GOOD, PERMUTED)
+    assert not accepted
+    assert agreement == 0.0
+    assert "agree on 0%" in reason
+
+
+def test_a_permutation_is_refused_for_its_proportions() -> None:
+    accepted, reason, _ = verdict(PERMUTED)
+    assert not accepted
+    assert "class proportions would be 30%/70%, expected about 70%/30%" in reason
+    assert "class_prior" in reason
+
+
+def test_a_permutation_that_explains_the_rows_worse_does_not_matter() -> None:
+    accepted, _, agreement = verdict(GOOD, replace(PERMUTED, evidence=GOOD.evidence - 1.0 + 0.1 * NOISE))
+    assert accepted
+    assert agreement == 1.0
+
+
+@pytest.mark.parametrize(("worse", "kept"), [(1.0, True), (0.01, False)])
+def test_other_proportions_are_believed_if_the_rows_insist(worse: float, kept: bool) -> None:
+    shifted = replace(GOOD, proportions=torch.tensor([0.95, 0.05]))
+    anchored = replace(GOOD, evidence=GOOD.evidence - worse + 0.3 * NOISE.flip(0))
+    assert verdict(shifted, anchored=anchored)[0] is kept
+
+
+def test_a_redraw_is_refused_however_much_it_explains() -> None:
+    redraw = replace(GOOD, evidence=GOOD.evidence + 73.0, recovery=0.55)
+    accepted, reason, _ = verdict(redraw)
+    assert not accepted
+    assert "redraw" in reason
+    assert "55%" in reason
+
+
+@pytest.mark.parametrize("gain", [-1.0, 0.0, 0.05])
+def test_no_gain_on_held_out_rows_is_refused(gain: float) -> None:
+    accepted, reason, _ = verdict(GOOD, held_out=BEFORE.evidence + gain + NOISE.flip(0))
+    assert not accepted
+    assert "held-out evidence did not improve" in reason
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_evidence_that_is_not_finite_is_refused(value: float) -> None:
+    held_out = GOOD.evidence.clone()
+    held_out[3] = value
+    accepted, reason, _ = verdict(GOOD, held_out=held_out)
+    assert not accepted
+    assert "not finite" in reason
+
+
+def test_one_row_proves_nothing() -> None:
+    assert compare(torch.tensor([5.0]), torch.tensor([0.0])) == (5.0, math.inf)
+
+
+def test_a_few_wild_rows_do_not_decide() -> None:
+    wild = NOISE.clone()
+    wild[:5] -= 1e6
+    gain, error = compare(wild + 1.0, NOISE)
+    assert gain > 2 * error
+
+
+# What is undone.
+
+
+@pytest.mark.parametrize(
+    ("scope", "clean"), [("row", False), ("row", True), ("dataset", False), ("dataset", True), ("site", False)]
+)
+def test_a_drift_is_undone(scope: str, clean: bool) -> None:
+    cama = model(scope)
+    new, unseen = patients(300, seed=2, a=3.0), patients(300, seed=3, a=3.0).assign(site="east")
+    training = patients(300, seed=0).assign(site="north") if clean else None
+    copy = cama.adapt(unlabelled(new), training, **QUICK)
+    assert copy.adaptation.accepted, copy.adaptation
+    assert copy.score(unseen) > cama.score(unseen, {"m": 0.0}) + 0.05
+    assert copy.adaptation.evidence_after > copy.adaptation.evidence_before + 1
+    offset = float(theta(copy, unseen)[-1 if scope == "site" else slice(None), 1].mean())
+    offset *= float(cama.encoder.statistics["a"]["sd"])
+    # q(m | x) of a single row stays broad, and the gain takes its part
+    assert 1.0 < offset < 4.0 if scope == "row" else abs(offset - 3.0) < 0.7
+    assert str(copy.adaptation).startswith("kept: held-out evidence improved by")
+    assert copy.score(patients(300, seed=4).assign(site="north"), {"m": 0.0}) > 0.97
+
+
+def test_an_adapted_model_does_not_depend_on_labels_in_the_new_table() -> None:
+    new = patients(200, seed=2, a=3.0)
+    one, other = (
+        model().adapt(frame, **QUICK | {"steps": 10}) for frame in (unlabelled(new), new.assign(y=1 - new["y"]))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.modules.parameters(), other.modules.parameters(), strict=True))
+
+
+def test_the_other_sites_stay_as_they_were() -> None:
+    cama = model("site")
+    copy = cama.adapt(unlabelled(patients(300, seed=2, a=3.0, b=-3.0)), **QUICK)
+    assert copy.adaptation.accepted, copy.adaptation
+    north = patients(300, seed=4).assign(site="north")
+    assert copy.score(north) > cama.score(north) - 0.01
+    assert float(theta(copy, north)[0].abs().max()) < 0.3
+
+
+# What is not kept.
+
+
+def unchanged(copy: CAMA, cama: CAMA, rows: pd.DataFrame) -> bool:
+    return all(
+        np.array_equal(copy.predict_proba(rows, do), cama.predict_proba(rows, do)) for do in ("auto", {"m": 0.0}, None)
+    )
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset", "site"])
+def test_without_a_drift_nothing_changes(scope: str) -> None:
+    cama = model(scope)
+    new = patients(300, seed=2).assign(site="north")
+    copy = cama.adapt(new, **QUICK)
+    assert not copy.adaptation.accepted
+    assert "held-out evidence did not improve" in copy.adaptation.reason
+    assert str(copy.adaptation).startswith("not kept: held-out evidence")
+    assert copy.m_trained == cama.m_trained
+    assert unchanged(copy, cama, new)
+
+
+def test_keep_always_is_at_the_users_risk() -> None:
+    cama = model()
+    new = unlabelled(patients(300, seed=2))
+    copy = cama.adapt(new, keep="always", **QUICK)
+    assert not copy.adaptation.accepted
+    assert not unchanged(copy, cama, new)
+
+
+@pytest.mark.parametrize(
+    "rows", [1, pytest.param(3, marks=pytest.mark.xfail(strict=True, reason="no row is held out below two a fold"))]
+)
+def test_too_few_rows_prove_nothing(rows: int) -> None:
+    cama = model()
+    new = unlabelled(patients(rows, seed=2, a=3.0))
+    copy = cama.adapt(new, **QUICK)
+    assert not copy.adaptation.accepted
+    assert unchanged(copy, cama, new)
+
+
+def planted(start: Callable[[CAMA], Tensor]) -> Callable[[CAMA, Any, int], str]:
+    """Every start of the adaptation at the theta that ``start`` gives."""
+
+    def initialise(cama: CAMA, batch: Any, k: int) -> str:
+        q: Any = cama.guide._networks["m"]
+        with torch.no_grad():
+            q.loc.fill_(1.0)
+            q.raw_scale.fill_(-4.0)
+        manipulation_of(cama.model).aim(q.loc.detach().clone(), start(cama)[None])
+        return "planted"
+
+    return initialise
+
+
+def swapped(cama: CAMA) -> Tensor:
+    """Present is written down as absent, and absent as present: the model with its classes permuted."""
+    return torch.tensor([0.0, 4.0, 4.0, 0.0]).repeat(5)
+
+
+def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama, new = flag_model(), flags(300, seed=1, lost=0.2)
+    good = cama.adapt(new, class_prior="train", **QUICK)
+    assert good.adaptation.accepted, good.adaptation
+    monkeypatch.setattr(module, "_initialise", planted(swapped))
+    wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
+    assert wrong.score(new) < 0.9 < good.score(new)
+    copy = cama.adapt(new, class_prior="train", **QUICK)
+    assert not copy.adaptation.accepted
+    assert unchanged(copy, cama, new)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="held proportions are tried from the permuted start only: the rows seem to insist"
+)
+def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama, new = flag_model(), flags(300, seed=1, lost=0.2)
+    monkeypatch.setattr(module, "_initialise", planted(swapped))
+    assert cama.adapt(new, **QUICK).score(new) > 0.9
+
+
+def redrawn(cama: CAMA) -> Tensor:
+    """Features of m under which every hidden unit of the merges is off, so that the class no longer matters."""
+    networks: Any = cama.model._modules["networks"]
+    merge = next(merge for merge in networks["merges"] if "m" in merge.projections)
+    weight = merge.projections["m"].weight.detach()
+    return torch.linalg.lstsq(weight, torch.full((weight.shape[0], 1), -30.0)).solution[:, 0]
+
+
+def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama = model(mechanism="concat")
+
+    def initialise(twin: CAMA, batch: Any, k: int) -> str:
+        q: Any = twin.guide._networks["m"]
+        network: Any = manipulation_of(twin.model).network[-1]
+        with torch.no_grad():
+            q.loc.copy_(torch.tensor([[1.0, 0.0]]))
+            q.raw_scale.fill_(-4.0)
+            network.weight[:, 0] = redrawn(twin)
+        return "planted"
+
+    twin = cama.copy()
+    initialise(twin, None, 0)
+    # rows of a world in which the measurements no longer say anything about the class
+    new = twin.sample(300, do={"m": torch.tensor([1.0, 0.0])})
+    assert twin.score(new, None) < 0.75
+    monkeypatch.setattr(module, "_initialise", initialise)
+    copy = cama.adapt(new, **QUICK)
+    assert copy.adaptation.evidence_after > copy.adaptation.evidence_before
+    assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2
+    assert not copy.adaptation.accepted
+    assert unchanged(copy, cama, new)
+
+
+# Class proportions.
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset"])
+@pytest.mark.parametrize("share", [0.9, 0.3])
+def test_other_class_proportions_are_not_taken_for_a_drift(scope: str, share: float) -> None:
+    cama, new = model(scope), patients(300, seed=2, share=share)
+    copy = cama.adapt(unlabelled(new), **QUICK)
+    assert copy.score(new) > cama.score(new) - 0.01
+    assert copy.adaptation.class_prior[0] == pytest.approx((new["y"] == 0).mean(), abs=0.03)
+    if copy.adaptation.accepted:
+        assert float(theta(copy, new).mean(0).abs().max()) < 0.3
+        assert copy.score(new, class_prior="estimate") > 0.98
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset"])
+def test_a_drift_beside_other_class_proportions(scope: str) -> None:
+    cama, new = model(scope), patients(300, seed=2, share=0.9, a=3.0)
+    copy = cama.adapt(unlabelled(new), **QUICK)
+    assert copy.adaptation.accepted, copy.adaptation
+    assert copy.score(new, class_prior="estimate") > cama.score(new) + 0.1
+    assert copy.adaptation.class_prior[0] == pytest.approx((new["y"] == 0).mean(), abs=0.03)
+
+
+def test_proportions_that_the_user_knows() -> None:
+    cama, new = model(), patients(300, seed=2, share=0.9, a=3.0)
+    copy = cama.adapt(unlabelled(new), class_prior=np.array([0.9, 0.1]), **QUICK)
+    assert copy.adaptation.accepted, copy.adaptation
+    assert copy.score(new, class_prior=np.array([0.9, 0.1])) > 0.98
