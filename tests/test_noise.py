@@ -87,8 +87,14 @@ def test_noise_depends_on_seed_and_name_alone(kind: str) -> None:
 
 
 def test_a_distribution_without_common_noise_says_so() -> None:
-    with common_noise(seed=0), pytest.raises(NoCommonNoise, match=r"'z': VonMises"):
-        draw(dist.VonMises(ROWS, 2.0), "z")
+    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(3, 2)), dist.Normal(torch.zeros(3, 2), 1.0))
+    for d in (dist.VonMises(ROWS, 2.0), mixture):
+        with common_noise(seed=0, strict=True), pytest.raises(NoCommonNoise, match=rf"'z': {type(d).__name__}"):
+            draw(d, "z")
+        before = torch.get_rng_state()
+        with common_noise(seed=0):
+            assert torch.equal(draw(d, "z"), draw(d, "z"))
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_quantiles_of_large_and_tiny_rates() -> None:
