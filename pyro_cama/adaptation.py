@@ -59,13 +59,14 @@ class Adaptation:
     Attributes:
         accepted: False means that the copy predicts exactly as the original.
         reason: the decision in a sentence.
-        evidence_before, evidence_after: mean log p(x | a, c) of a held-out new row, in nats (cross-fitted).
+        evidence_before, evidence_after: winsorised mean of log p(x | a, c) over the new rows, in nats; the latter
+            is cross-fitted.
         gain_se: standard error of their difference.
         proportions_before, proportions_after: predicted class proportions of the new rows.
         agreement: share of new rows on which the starts of about equal evidence agree.
         recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
         start: the start that won.
-        rows, held_out: new rows used by the optimiser, and kept from it.
+        rows: how many new rows there were.
         class_prior: class proportions the adaptation settled on, for ``predict(class_prior=...)``.
     """
 
@@ -150,12 +151,16 @@ def adapt(
     expected = torch.softmax(_log_train(base) + fixed, 0)
     learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
 
-    def run(k: int, rows: Tensor, title: str, learns_prior: bool) -> tuple[CAMA, str, Tensor]:
-        """The k-th start, optimised on some of the new rows: the copy, the start's name, log of the prior's ratio."""
+    def run(k: int | None, rows: Tensor, title: str, learns_prior: bool) -> tuple[CAMA, str, Tensor]:
+        """The k-th start (None: no manipulation), optimised: the copy, the start's name, log of the prior's ratio."""
         twin = base.copy()
         part = new.select(rows)
-        with twin._seeded(cama.settings.seed + k), manipulation_of(twin.model).calibrated():
-            start = _initialise(twin, part, k)
+        with twin._seeded(cama.settings.seed + (k or 0)), manipulation_of(twin.model).calibrated():
+            if k is None:
+                start = "identity"
+                _begin(twin, part, torch.zeros(twin.model.sites, manipulation_of(twin.model).size))
+            else:
+                start = _initialise(twin, part, k)
             moving = twin.manipulation_parameters().values()
             twin.modules.requires_grad_(False)
             for parameter in moving:
@@ -165,7 +170,7 @@ def adapt(
             optimise(
                 loss, twin.modules, [*moving, *([free] if learns_prior else [])],
                 len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
-                seed=cama.settings.seed + k, progress=bar, title=f"adapt, {title} ({start})",
+                seed=cama.settings.seed + (k or 0), progress=bar, title=f"adapt, {title} ({start})",
             )  # fmt: skip
         return twin, start, _ratio(twin, fixed, free.detach())
 
@@ -183,10 +188,12 @@ def adapt(
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
         twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
         held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
+    if len(parts) == 1:
+        held_out.fill_(math.nan)  # nothing was held out, so nothing is known
     best = candidates[winner]
     anchored = None
     if learns_prior and _moved(best.proportions, expected) > _plausible(new.rows):
-        twin, start, ratio = run(winner, everything, "class proportions held", False)
+        twin, start, ratio = run(None, everything, "class proportions held", False)
         anchored = _examine(twin, start, new, ratio, do=None)
     bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
@@ -199,8 +206,8 @@ def adapt(
     twin.adaptation = Adaptation(
         accepted=accepted,
         reason=reason,
-        evidence_before=float(before.evidence.mean()),
-        evidence_after=float(held_out.mean()),
+        evidence_before=_winsorised(before.evidence),
+        evidence_after=_winsorised(held_out),
         gain_se=compare(held_out, before.evidence)[1],
         proportions_before=tuple(before.proportions.tolist()),
         proportions_after=tuple(best.proportions.tolist()),
@@ -235,7 +242,7 @@ def judge(
     Args:
         held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
-        anchored: the same start adapted with the class proportions held at the expected ones.  Proportions far from
+        anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
             those are believed only if the rows insist: their evidence is higher by three standard errors.
         agree: least share of rows with equal labels among the starts of about equal evidence.
         recover: largest loss of recovery.
@@ -248,7 +255,7 @@ def judge(
         over, over_se = compare(best.evidence, anchored.evidence)
         insisted = over > 3 * over_se
     if not math.isfinite(gain):
-        reason = "the evidence of the held-out rows is not finite"
+        reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
     elif gain <= se:
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
@@ -334,6 +341,18 @@ def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
         theta = torch.zeros(sites, manipulation.size)
     else:
         theta = torch.stack([_random(cama) for _ in range(sites)])
+    _begin(cama, batch, theta)
+    return "moments" if k == 0 else "here" if k == 1 else f"random {k - 1}"
+
+
+def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> None:
+    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs."""
+    manipulation = manipulation_of(cama.model)
+    q: Any = cama.guide._networks["m"]
+    theta, sites = theta.to(cama.model.like), len(theta)
+    if batch.site is not None:
+        away = _away(cama, batch)
+        theta[away] = _thetas(cama)[away]
     direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(cama.model.like)
     if manipulation.size:
         manipulation.aim(direction, theta.to(direction))
@@ -346,7 +365,21 @@ def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
             last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
-    return "moments" if k == 0 else "here" if k == 1 else f"random {k - 1}"
+
+
+def _away(cama: CAMA, batch: Batch) -> Tensor:
+    """The sites that have no rows here, bool ``(sites,)``."""
+    assert batch.site is not None
+    present = torch.bincount(batch.site[batch.site >= 0], minlength=cama.model.sites)
+    return present == 0
+
+
+def _thetas(cama: CAMA) -> Tensor:
+    """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
+    manipulation = manipulation_of(cama.model)
+    with torch.no_grad():
+        theta = manipulation(shared_mean(cama.guide))[..., : manipulation.size]
+    return theta if cama.m_trained else torch.zeros_like(theta)
 
 
 def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
@@ -427,6 +460,8 @@ def _loss(
         q: Any = cama.guide._networks["m"]
         index = torch.zeros(new.rows, dtype=torch.long, device=cama.device) if new.site is None else new.site
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
+    away = None if new.site is None else _away(cama, new)
+    settled = None if away is None else manipulation_of(cama.model)(shared_mean(cama.guide))[away].detach()
 
     def loss(rows: Tensor) -> Tensor:
         batch = new if len(rows) == new.rows else new.select(rows.to(cama.device))
@@ -444,8 +479,11 @@ def _loss(
             weights = replace(weights, shared=given)
             rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
             total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
-            theta = manipulation_of(cama.model)(m)[..., : len(typical)]
-            total = total - sparsity / new.rows * (theta.abs() / typical).sum()
+            theta = manipulation_of(cama.model)(m)
+            if away is not None:  # NN_pM serves all sites: the others must not forget
+                total = total - 10.0 * (theta[away] - settled).square().sum()
+                theta = theta[~away]
+            total = total - sparsity / new.rows * (theta[..., : len(typical)].abs() / typical).sum()
         # ten imagined rows of the expected classes: proportions wander only where the new rows insist
         expected = torch.softmax(_log_train(cama) + fixed, 0)
         total = total + 10.0 / new.rows * (expected * (_log_train(cama) + ratio)).sum()
@@ -517,3 +555,11 @@ def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
     low, high = torch.quantile(gain, torch.tensor([0.05, 0.95], dtype=gain.dtype))
     gain = gain.clamp(low, high)
     return float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
+
+
+def _winsorised(values: Tensor) -> float:
+    """Mean of values whose outer twentieths are pulled in."""
+    if len(values) < 2 or not bool(torch.isfinite(values).all()):
+        return float(values.mean())
+    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype))
+    return float(values.clamp(low, high).mean())

@@ -226,9 +226,7 @@ def test_keep_always_is_at_the_users_risk() -> None:
     assert not unchanged(copy, cama, new)
 
 
-@pytest.mark.parametrize(
-    "rows", [1, pytest.param(3, marks=pytest.mark.xfail(strict=True, reason="no row is held out below two a fold"))]
-)
+@pytest.mark.parametrize("rows", [1, 3])
 def test_too_few_rows_prove_nothing(rows: int) -> None:
     cama = model()
     new = unlabelled(patients(rows, seed=2, a=3.0))
@@ -269,9 +267,6 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert unchanged(copy, cama, new)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="held proportions are tried from the permuted start only: the rows seem to insist"
-)
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
     monkeypatch.setattr(module, "_initialise", planted(swapped))

@@ -31,9 +31,7 @@ def net(wine: Wine) -> DiscriminativeNet:
         ("wine", (89, 89), {"class_0", "class_1", "class_2"}),
     ],
 )
-def test_split_keeps_every_row_and_the_classes_shares(
-    name: str, rows: tuple[int, int], levels: set[str]
-) -> None:
+def test_split_keeps_every_row_and_the_classes_shares(name: str, rows: tuple[int, int], levels: set[str]) -> None:
     table, target = load_table(name)
     train, test = split(table, target, seed=0)
     assert (len(train), len(test)) == rows
@@ -101,9 +99,7 @@ def test_tent_moves_the_standardisation_only(wine: Wine, net: DiscriminativeNet)
     drifted, _ = Drift(2.0, 1.0).apply(test, train, columns, seed=0)
     adapted = net.adapt_tent(drifted)
     assert not torch.equal(adapted.mean, net.mean)
-    assert all(
-        torch.equal(a, b) for a, b in zip(adapted.nets.parameters(), net.nets.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(adapted.nets.parameters(), net.nets.parameters(), strict=True))
     assert net.accuracy(drifted) < 0.8 < adapted.accuracy(drifted)
     # an offset that all rows share vanishes with their own mean
     np.testing.assert_allclose(

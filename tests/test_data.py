@@ -341,23 +341,19 @@ def test_texts_of_any_kind(column: Any) -> None:
 
 
 def test_a_numpy_array_of_texts() -> None:
-    assert encoded(np.array(["u", "v"]), {"type": "binary", "levels": ["v", "u"]})[1].values[
-        "x"
-    ].tolist() == [1, 0]
+    assert encoded(np.array(["u", "v"]), {"type": "binary", "levels": ["v", "u"]})[1].values["x"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("levels", [[0, 1], ["0", "1"], [0.0, 1.0]])
-@pytest.mark.parametrize(
-    "column", [[0, 1], [0.0, 1.0], ["0", "1"], np.array([0, 1], dtype=np.float32), ["0", 1]]
-)
+@pytest.mark.parametrize("column", [[0, 1], [0.0, 1.0], ["0", "1"], np.array([0, 1], dtype=np.float32), ["0", 1]])
 def test_levels_match_by_text(levels: list[Any], column: Any) -> None:
     assert encoded(column, {"type": "categorical", "levels": levels})[1].values["x"].tolist() == [0, 1]
 
 
 def test_a_float32_level_is_the_decimal_it_shows() -> None:
-    assert encoded(np.array([0.1, 0.2], dtype=np.float32), {"type": "categorical", "levels": [0.2, 0.1]})[
-        1
-    ].values["x"].tolist() == [1, 0]
+    assert encoded(np.array([0.1, 0.2], dtype=np.float32), {"type": "categorical", "levels": [0.2, 0.1]})[1].values[
+        "x"
+    ].tolist() == [1, 0]
 
 
 def test_a_number_and_its_text_may_be_two_levels() -> None:
@@ -394,9 +390,7 @@ def test_vectors_in_a_dataframe() -> None:
     assert encoder.decode("x", encoder.encode(table).values["x"]).tolist() == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize(
-    "column", [[1.0, None], np.array([[1.0], [np.nan]]), [[1.0], None], pd.Series([1, None])]
-)
+@pytest.mark.parametrize("column", [[1.0, None], np.array([[1.0], [np.nan]]), [[1.0], None], pd.Series([1, None])])
 def test_a_vector_of_one_may_come_flat(column: Any) -> None:
     encoder, batch = encoded(column, {"type": "continuous", "dim": 1})
     assert batch.values["x"].shape == (2, 1)
@@ -441,9 +435,7 @@ def test_datasets(kind: Any) -> None:
     graph = graph_of(**ALL_TYPES)
     table = all_types_table()
     rows = kind([{name: column[i] for name, column in table.items()} for i in range(6)])
-    tensors = kind(
-        [{"y": row["y"], "b": row["b"]} | {k: torch.tensor(row[k]) for k in "xvnwci"} for row in rows.rows]
-    )
+    tensors = kind([{"y": row["y"], "b": row["b"]} | {k: torch.tensor(row[k]) for k in "xvnwci"} for row in rows.rows])
     expected = TableEncoder(graph).fit(table).encode(table)
     for dataset in (rows, tensors):
         assert_same(TableEncoder(graph).fit(dataset).encode(dataset), expected)
@@ -531,9 +523,7 @@ def test_a_new_column_may_be_missing_as_a_whole(nothing: Any) -> None:
     table = all_types_table(2) | {"b": ["no", "yes"], "c": [1, 2]}
     encoder = TableEncoder(graph_of(**ALL_TYPES)).fit(table)
     batch = encoder.encode({name: [nothing] * 2 for name in table})
-    assert {name: mask.tolist() for name, mask in batch.observed.items()} == {
-        name: [False, False] for name in table
-    }
+    assert {name: mask.tolist() for name, mask in batch.observed.items()} == {name: [False, False] for name in table}
     frame = pd.DataFrame({name: [nothing] * 2 for name in table})
     assert encoder.encode(frame).observed.keys() == table.keys()
     assert all(value.isfinite().all() for value in batch.values.values())
@@ -556,9 +546,7 @@ def test_what_becomes_of_the_target() -> None:
     assert encoder.encode({"x": [1], "y": ["?"]}, target="ignore").values.keys() == {"x"}
     assert encoder.encode({"x": [1], "y": ["b"] * 3}, target="ignore").rows == 1
     assert encoder.encode({"x": [1], "y": ["b"]}, target="require").values["y"].tolist() == [1]
-    with pytest.raises(
-        DataError, match=r"target column 'y': found none, but 'Y'; expected one: rename it, or add"
-    ):
+    with pytest.raises(DataError, match=r"target column 'y': found none, but 'Y'; expected one: rename it, or add"):
         encoder.encode({"x": [1], "Y": ["b"]}, target="require")
     with pytest.raises(DataError, match=r"target column 'y': found no label in rows 0, 2 \(counted from 0\)"):
         encoder.encode({"x": [1, 2, 3], "y": [None, "b", None]}, target="require")
@@ -572,9 +560,7 @@ def test_training_needs_labels_of_two_classes() -> None:
     encoder = TableEncoder(graph_of(x="continuous"))
     with pytest.raises(DataError, match=r"target column 'y': found none; expected one: add the column"):
         encoder.fit({"x": [1, 2]})
-    with pytest.raises(
-        DataError, match=r"target column 'y': found one class, 'b'; expected rows of at least two"
-    ):
+    with pytest.raises(DataError, match=r"target column 'y': found one class, 'b'; expected rows of at least two"):
         encoder.fit({"x": [1, 2, 3], "y": ["b", "b", None]})
     assert not encoder.fitted
     assert encoder.fit({"x": [1, 2, 3], "y": ["b", "a", None]}).fitted
@@ -645,9 +631,7 @@ def test_sites_are_told_apart_by_their_text() -> None:
         pd.Series([9, 10], dtype="category"),
     ):
         assert site_list(encoder.encode({"x": [0, 1], "clinic": clinics})) == [1, 0]
-    encoder = TableEncoder(graph).fit(
-        {"y": ["a", "b"], "x": [0, 1], "clinic": np.array([0.1, 2], dtype=np.float32)}
-    )
+    encoder = TableEncoder(graph).fit({"y": ["a", "b"], "x": [0, 1], "clinic": np.array([0.1, 2], dtype=np.float32)})
     assert encoder.sites == (0.1, 2)
     restored = TableEncoder.from_state(graph, json.loads(json.dumps(encoder.state())))
     assert site_list(restored.encode({"x": [0, 1], "clinic": np.array([2, 0.1], dtype=np.float32)})) == [1, 0]
@@ -688,13 +672,9 @@ def test_a_scope_column_has_to_be_there() -> None:
         DataError, match=r"scope column 'clinic': found no text, finite number or boolean in row 1 \(inf\)"
     ):
         encoder.encode(table | {"clinic": [1.0, np.inf]})
-    with pytest.raises(
-        DataError, match="scope column 'clinic': found no text, finite number or boolean in rows 0"
-    ):
+    with pytest.raises(DataError, match="scope column 'clinic': found no text, finite number or boolean in rows 0"):
         encoder.encode(table | {"clinic": pd.to_datetime(["2020-01-01", "2020-01-01"])})
-    with pytest.raises(
-        DataError, match=r"scope column 'clinic': found entries of shape \(2\); expected one site"
-    ):
+    with pytest.raises(DataError, match=r"scope column 'clinic': found entries of shape \(2\); expected one site"):
         encoder.encode(table | {"clinic": np.ones((2, 2))})
 
 
@@ -892,9 +872,7 @@ def test_a_table_that_is_none(table: Any, message: str) -> None:
 def test_a_missing_column_names_the_nearest_that_is_no_node() -> None:
     graph = graph_of(radius="continuous", radius_2="continuous")
     encoder = TableEncoder(graph).fit({"y": ["a", "b"], "radius": [1, 2], "radius_2": [1, 2]})
-    with pytest.raises(
-        DataError, match=r"^column 'radius': found none, but 'Radius_mm'; expected one: rename it, or"
-    ):
+    with pytest.raises(DataError, match=r"^column 'radius': found none, but 'Radius_mm'; expected one: rename it, or"):
         encoder.encode({"radius_2": [1], "Radius_mm": [1]})
     with pytest.raises(DataError, match=r"^column 'radius': found none; expected one: add the column"):
         encoder.encode({"radius_2": [1]})
@@ -1098,9 +1076,7 @@ def test_to() -> None:
 
 
 def test_without() -> None:
-    batch = Batch(
-        {"x": torch.ones(2), "y": torch.ones(2)}, {"y": torch.tensor([True, False])}, torch.tensor([0, 1]), 2
-    )
+    batch = Batch({"x": torch.ones(2), "y": torch.ones(2)}, {"y": torch.tensor([True, False])}, torch.tensor([0, 1]), 2)
     left = batch.without("y", "never")
     assert left.values.keys() == {"x"}
     assert left.observed == {}

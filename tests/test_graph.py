@@ -88,9 +88,7 @@ def levels(draw: st.DrawFn, low: int, high: int) -> list[Any]:
 
 @st.composite
 def node_specs(draw: st.DrawFn, discrete: bool = False) -> dict[str, Any]:
-    kinds = (
-        ["categorical", "binary"] if discrete else ["continuous", "count", "image", "categorical", "binary"]
-    )
+    kinds = ["categorical", "binary"] if discrete else ["continuous", "count", "image", "categorical", "binary"]
     keys: dict[str, Any] = {"type": draw(st.sampled_from(kinds))}
     match keys["type"]:
         case "categorical":
@@ -311,9 +309,7 @@ def test_forms_of_edges_agree() -> None:
 
 
 def test_a_name_with_an_arrow_takes_the_list_form() -> None:
-    graph = CausalGraph(
-        {"target": "y", "nodes": {"y": "binary", "a -> b": "count"}, "edges": [["y", "a -> b"]]}
-    )
+    graph = CausalGraph({"target": "y", "nodes": {"y": "binary", "a -> b": "count"}, "edges": [["y", "a -> b"]]})
     assert graph.blanket.children == ("a -> b",)
     assert CausalGraph.from_yaml(graph.to_yaml()) == graph
 
@@ -357,12 +353,8 @@ def test_nodes_may_be_called_z_and_m_when_the_latents_are_not() -> None:
 
 
 def test_mechanism_and_affects_for_all_or_by_child() -> None:
-    one = CausalGraph(
-        spec(latents={"m": {"mechanism": "concat", "affects": "measurement", "scope": "site"}})
-    ).m
-    some = CausalGraph(
-        spec(latents={"m": {"mechanism": {"x2": "concat"}, "affects": {"x1": "measurement"}}})
-    ).m
+    one = CausalGraph(spec(latents={"m": {"mechanism": "concat", "affects": "measurement", "scope": "site"}})).m
+    some = CausalGraph(spec(latents={"m": {"mechanism": {"x2": "concat"}, "affects": {"x1": "measurement"}}})).m
     assert one is not None
     assert some is not None
     assert one.mechanism == {"x1": "concat", "x2": "concat"}
