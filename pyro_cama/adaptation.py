@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from pyro_cama.data import Batch, Table
 from pyro_cama.elbo import context_of, importance_bound, log_weights, marginal, shared_draw, shared_mean, shared_term
 from pyro_cama.engine import optimise
+from pyro_cama.errors import expect
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.mechanisms import Mechanism
 from pyro_cama.noise import common_noise
@@ -42,6 +43,7 @@ class Candidate:
         proportions: of the classes among the new rows, ``(classes,)``.
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
             believes the world does.
+        penalty: what the prior of a shared theta takes off the evidence, in nats a row.
     """
 
     start: str
@@ -50,6 +52,7 @@ class Candidate:
     proportions: Tensor
     recovery: float
     state: dict[str, Tensor]
+    penalty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,11 @@ def adapt(
             f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, folds >= 2; "
             f"found {alpha=}, {restarts=}, {steps=}, {folds=}"
         )
+    for name, value in (("batch_size", batch_size), ("samples", samples)):
+        expect("adapt", name, value, value >= 1, "at least 1")
+    expect("adapt", "lr", lr, lr > 0, "more than 0")
+    expect("adapt", "sparsity", sparsity, sparsity >= 0, "at least 0")
+    expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
     new = base.encode(new_data, target="ignore")
     kept = None if clean is None else base.encode(clean, target="require")
@@ -180,7 +188,7 @@ def adapt(
     candidates = []
     for k in range(restarts):
         twin, start, ratio = run(k, everything, f"start {k + 1} of {restarts}", learns_prior)
-        candidates.append(_examine(twin, start, new, ratio, do=None))
+        candidates.append(_examine(twin, start, new, ratio, do=None, sparsity=sparsity))
     winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
     held_out = torch.empty_like(before.evidence)
     parts = _folds(new.rows, folds, cama.settings.seed)
@@ -194,7 +202,7 @@ def adapt(
     anchored = None
     if learns_prior and _moved(best.proportions, expected) > _plausible(new.rows):
         twin, start, ratio = run(None, everything, "class proportions held", False)
-        anchored = _examine(twin, start, new, ratio, do=None)
+        anchored = _examine(twin, start, new, ratio, do=None, sparsity=sparsity)
     bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
@@ -252,7 +260,7 @@ def judge(
     agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
     insisted = False
     if anchored is not None:
-        over, over_se = compare(best.evidence, anchored.evidence)
+        over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
         insisted = over > 3 * over_se
     if not math.isfinite(gain):
         reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
@@ -430,6 +438,16 @@ def _random(cama: CAMA) -> Tensor:
     return torch.cat(parts).to(cama.model.like)
 
 
+def _penalty(cama: CAMA, sparsity: float) -> float:
+    """Minus the log-prior of a shared theta; zero in scope row, where theta belongs to the rows."""
+    assert cama.graph.m is not None
+    if sparsity == 0 or cama.graph.m.scope == "row":
+        return 0.0
+    with torch.no_grad():
+        theta = manipulation_of(cama.model)(shared_mean(cama.guide))[..., : manipulation_of(cama.model).size]
+    return sparsity * float((theta.abs() / _typical(cama)).sum())
+
+
 def _typical(cama: CAMA) -> Tensor:
     """Usual sizes of theta, ``(size,)``."""
     parts = [
@@ -510,7 +528,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
         return (marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu()
 
 
-def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any) -> Candidate:
+def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0) -> Candidate:
     """Evidence, labels and class proportions of the new rows, and the recovery of own ones."""
     log_p = torch.log_softmax(cama._class_log_probs(new, do, 16, 4) + ratio[:, None], 0)
     return Candidate(
@@ -520,6 +538,7 @@ def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any) -> C
         proportions=log_p.exp().mean(1).cpu(),
         recovery=_recovery(cama, new, do),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
+        penalty=_penalty(cama, sparsity) / new.rows,
     )
 
 

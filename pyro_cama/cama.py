@@ -30,7 +30,7 @@ from pyro_cama.elbo import (
     shared_term,
 )
 from pyro_cama.engine import History, optimise
-from pyro_cama.errors import DataError, GraphError
+from pyro_cama.errors import DataError, GraphError, expect
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
@@ -104,6 +104,8 @@ def build(
     ('x',)
     """
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
+    expect("build", "hidden", hidden, hidden >= 1, "at least 1")
+    expect("build", "layers", layers, layers >= 0, "at least 0")
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:
         raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
@@ -257,6 +259,13 @@ class CAMA:
         Raises:
             DataError: the table does not fit the graph; names column, rows and remedy.
         """
+        for name, value in (("batch_size", batch_size), ("samples", samples), ("patience", patience)):
+            expect("fit", name, value, value >= 1, "at least 1")
+        expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
+        expect("fit", "conditional_weight", conditional_weight, conditional_weight >= 0, "at least 0")
+        expect("fit", "lr", lr, lr > 0, "more than 0")
+        expect("fit", "mixing", mixing, 0 <= mixing <= 1, "0 to 1")
+        expect("fit", "validation", validation, 0 <= validation < 1, "at least 0, less than 1")
         simulated = self._scales(interventions)
         if not self.encoder.fitted:
             encoder = TableEncoder(self.graph).fit(clean)
@@ -326,6 +335,8 @@ class CAMA:
             samples: draws of z.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
         """
+        for name, value in (("samples", samples), ("m_samples", m_samples)):
+            expect("predict", name, value, value >= 1, "at least 1")
         batch = self.encode(data, target="ignore")
         log_p = self._class_log_probs(batch, self._do(do), samples, m_samples)
         ratio = self._log_prior_ratio(class_prior, log_p)
@@ -349,7 +360,7 @@ class CAMA:
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
         batch = self.encode(data)
-        given = self._do(self._clean() if isinstance(do, str) else do)
+        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=given, samples=samples, classes=True)
         bound = mean_bound(weights)
@@ -370,6 +381,7 @@ class CAMA:
         Args:
             do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
         """
+        expect("sample", "n", n, n >= 1, "at least 1")
         m = self.graph.m
         given: dict[str, Any] = {}
         for name, value in (do or {}).items():
@@ -397,7 +409,7 @@ class CAMA:
         batch = self.encode(data, target="ignore")
         m = self.graph.m
         seen = self._do("auto")
-        given = self._do(self._clean() if isinstance(do, str) else do)
+        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=seen, samples=samples, classes=True)
             # mixed over samples as well as classes: the weights are each draw's share of the posterior
@@ -535,7 +547,12 @@ class CAMA:
                 f"do: {unknown} is not the manipulation latent; expected {expected} (nodes: use sample(do=...))"
             )
         assert m is not None
-        value = torch.as_tensor(do[m.name], dtype=self.model.like.dtype, device=self.device)
+        try:
+            value = torch.as_tensor(do[m.name], dtype=self.model.like.dtype, device=self.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"do: {m.name!r} takes a number or {m.dim} of them, found {do[m.name]!r}") from None
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"do: {m.name!r} has to be finite, found {do[m.name]!r}")
         if value.dim() == 0:
             value = value.expand(m.dim)
         if value.shape[-1] != m.dim or value.dim() > 2:
@@ -543,6 +560,7 @@ class CAMA:
         return {m.name: value}
 
     def _clean(self) -> Do:
+        """do(m=0)."""
         return None if self.graph.m is None else {self.graph.m.name: 0.0}
 
     def _encode_value(self, name: str, value: Any) -> Tensor:
@@ -573,9 +591,12 @@ class CAMA:
                 raise ValueError(
                     f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}"
                 )
-            return {name: float(scale) for name, scale in interventions.items()}
+            scales = {name: float(scale) for name, scale in interventions.items()}
+            expect("fit", "interventions", scales, min(scales.values()) > 0, "scales above 0")
+            return scales
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
+        expect("fit", "interventions", interventions, interventions > 0, "a scale above 0")
         return dict.fromkeys(acting, float(interventions))
 
     def _seeded(self, seed: int | None = None) -> Any:

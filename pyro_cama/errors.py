@@ -7,3 +7,17 @@ class GraphError(ValueError):
 
 class DataError(ValueError):
     """The data do not fit the graph or the model; the message names the column, the rows and the remedy."""
+
+
+def expect(where: str, name: str, value: object, fits: bool, expected: str) -> None:
+    """Refuses an argument.
+
+    Raises:
+        ValueError: ``fits`` is False; names the call, the argument, what was found and what was expected.
+
+    >>> expect("fit", "batch_size", 0, False, "at least 1")
+    Traceback (most recent call last):
+    ValueError: fit(batch_size=0): expected at least 1
+    """
+    if not fits:
+        raise ValueError(f"{where}({name}={value!r}): expected {expected}")

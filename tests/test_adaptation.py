@@ -327,7 +327,8 @@ def test_a_drift_beside_other_class_proportions(scope: str) -> None:
     copy = cama.adapt(unlabelled(new), **QUICK)
     assert copy.adaptation.accepted, copy.adaptation
     assert copy.score(new, class_prior="estimate") > cama.score(new) + 0.1
-    assert copy.adaptation.class_prior[0] == pytest.approx((new["y"] == 0).mean(), abs=0.03)
+    tolerance = 0.06 if scope == "row" else 0.03  # an m of its own a row explains some of the mix
+    assert copy.adaptation.class_prior[0] == pytest.approx((new["y"] == 0).mean(), abs=tolerance)
 
 
 def test_proportions_that_the_user_knows() -> None:

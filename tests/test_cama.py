@@ -1,6 +1,7 @@
 """The public class: fitting, predicting by Bayes' rule, bounds, samples, reconstruction, missing values, arguments."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -610,3 +611,38 @@ def test_a_guide_that_lacks_a_site_is_told_which() -> None:
 
     with pytest.raises(ValueError, match="no site 'z'"):
         build(graph(), hidden=8, guide=Forgetful, device="cpu").fit(CLINIC[:40], max_epochs=1, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "found"),
+    [
+        ("fit", {"batch_size": 0}, "batch_size=0"),
+        ("fit", {"max_epochs": -1}, "max_epochs=-1"),
+        ("fit", {"mixing": 2}, "mixing=2"),
+        ("fit", {"validation": 1.0}, "validation=1.0"),
+        ("fit", {"conditional_weight": -1}, "conditional_weight=-1"),
+        ("fit", {"lr": 0}, "lr=0"),
+        ("predict", {"samples": 0}, "samples=0"),
+        ("predict", {"m_samples": 0}, "m_samples=0"),
+        ("predict", {"do": {"m": float("nan")}}, "finite"),
+        ("predict", {"do": {"m": "much"}}, "much"),
+        ("elbo", {"do": "dirty"}, "dirty"),
+        ("adapt", {"keep": "x"}, "keep='x'"),
+        ("adapt", {"batch_size": 0}, "batch_size=0"),
+        ("adapt", {"sparsity": -1}, "sparsity=-1"),
+    ],
+)
+def test_arguments_out_of_range_are_named(call: str, options: dict[str, Any], found: str) -> None:
+    frame = pd.DataFrame({"x": [0.0, 1.0, 0.1, 1.1], "y": [0, 1, 0, 1]})
+    cama = build({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}, device="cpu")
+    cama.fit(frame, max_epochs=0, progress=False)
+    with pytest.raises(ValueError, match=re.escape(found)):
+        getattr(cama, call)(frame, **options)
+
+
+def test_sizes_out_of_range_are_named() -> None:
+    raw = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
+    with pytest.raises(ValueError, match=re.escape("build(hidden=0)")):
+        build(raw, hidden=0)
+    with pytest.raises(ValueError, match=re.escape("build(layers=-1)")):
+        build(raw, layers=-1)
