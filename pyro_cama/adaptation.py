@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
 
+WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One start of the adaptation, optimised.
@@ -264,7 +267,7 @@ def judge(
         insisted = over > 3 * over_se
     if not math.isfinite(gain):
         reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
-    elif gain <= se:
+    elif gain <= max(se, WORTH):
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
@@ -362,6 +365,13 @@ def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> None:
         away = _away(cama, batch)
         theta[away] = _thetas(cama)[away]
     direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(cama.model.like)
+    if batch.site is not None:
+        # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
+        drifting = ~(away & (theta.abs() < 0.05).all(-1))
+        direction[~drifting] = 0.0
+        theta[~drifting] = 0.0
+        if int(drifting.sum()) <= manipulation.dim:
+            direction[drifting] = torch.linalg.qr(direction[drifting].T)[0].T
     if manipulation.size:
         manipulation.aim(direction, theta.to(direction))
     with torch.no_grad():

@@ -197,6 +197,17 @@ def test_the_other_sites_stay_as_they_were() -> None:
     assert float(theta(copy, north)[0].abs().max()) < 0.3
 
 
+def test_a_site_adapted_before_is_not_forgotten() -> None:
+    east, west = patients(300, seed=2, a=3.0, b=-3.0), patients(300, seed=3, c=3.0, d=-3.0)
+    first = model("site").adapt(unlabelled(east), **QUICK)
+    second = first.adapt(unlabelled(west, "west"), **QUICK)
+    assert second.adaptation.accepted, second.adaptation
+    for site, frame in (("east", east), ("west", west)):
+        here = frame.assign(site=site)
+        assert second.score(here) > model("site").score(here, {"m": 0.0}) + 0.1
+    assert second.score(east.assign(site="east")) > first.score(east.assign(site="east")) - 0.02
+
+
 # What is not kept.
 
 
