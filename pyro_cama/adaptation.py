@@ -217,8 +217,8 @@ def adapt(
     twin.adaptation = Adaptation(
         accepted=accepted,
         reason=reason,
-        evidence_before=_winsorised(before.evidence),
-        evidence_after=_winsorised(held_out),
+        evidence_before=float(_winsorise(before.evidence).mean()),
+        evidence_after=float(_winsorise(held_out).mean()),
         gain_se=compare(held_out, before.evidence)[1],
         proportions_before=tuple(before.proportions.tolist()),
         proportions_after=tuple(best.proportions.tolist()),
@@ -581,14 +581,13 @@ def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
         return math.nan, math.inf
     if len(gain) < 2:
         return float(gain.mean()), math.inf
-    low, high = torch.quantile(gain, torch.tensor([0.05, 0.95], dtype=gain.dtype))
-    gain = gain.clamp(low, high)
+    gain = _winsorise(gain)
     return float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
 
 
-def _winsorised(values: Tensor) -> float:
-    """Mean of values whose outer twentieths are pulled in."""
+def _winsorise(values: Tensor) -> Tensor:
+    """The values, their outer twentieths pulled in."""
     if len(values) < 2 or not bool(torch.isfinite(values).all()):
-        return float(values.mean())
+        return values
     low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype))
-    return float(values.clamp(low, high).mean())
+    return values.clamp(low, high)

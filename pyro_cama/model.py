@@ -15,8 +15,9 @@ scope ``row`` puts it in ``rows``, scope ``dataset`` in ``samples`` alone, a sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import pyro
@@ -40,7 +41,7 @@ class Plates:
     """The plates of one call of model or guide; ones not asked for are empty contexts."""
 
     def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
-        free = _FreeNames(graph)
+        free = partial(_free_name, graph)
         self.rows = pyro.plate(free("rows"), rows, dim=-1)
         self.samples: AbstractContextManager[Any] = (
             pyro.plate(free("samples"), samples, dim=-3) if samples is not None else nullcontext()
@@ -58,16 +59,12 @@ class Plates:
             self.m = pyro.plate(free("sites"), sites, dim=-1)
 
 
-class _FreeNames:
-    """Plate names that no node or latent has taken."""
-
-    def __init__(self, graph: CausalGraph) -> None:
-        self.taken = {*graph.nodes, *(latent.name for latent in (graph.z, graph.m) if latent)}
-
-    def __call__(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        return name
+def _free_name(graph: CausalGraph, name: str) -> str:
+    """A plate name that no node or latent has taken."""
+    taken = {*graph.nodes, *(latent.name for latent in (graph.z, graph.m) if latent)}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def as_batch(data: Data | None, rows: int | None) -> Batch:
@@ -277,16 +274,14 @@ class CAMAModel(PyroModule):
                 missing = [name for name in group.nodes if name not in causes.values]
                 raise KeyError(f"log_prob needs a value for every node; missing: {missing}")
             score = self._group_log_prob(group, causes, batch, classes)
-            for name, part in score:
-                if name in inside:
-                    likelihood = likelihood + part
-                else:
-                    context = context + part
+            if group.nodes[0] in inside:  # a group is of one side: what y causes has y among its causes, y stands alone
+                likelihood = likelihood + score
+            else:
+                context = context + score
         return likelihood, context
 
-    def _group_log_prob(
-        self, group: Group, causes: Causes, batch: Batch, classes: bool
-    ) -> Iterator[tuple[str, Tensor]]:
+    def _group_log_prob(self, group: Group, causes: Causes, batch: Batch, classes: bool) -> Tensor:
+        """log p of a group's nodes given their causes, summed over the nodes, missing entries left out."""
         d = group.likelihood.distribution(causes.params(group))
         if group.theta_size and causes.theta is not None:
             assert group.mechanism is not None
@@ -299,14 +294,7 @@ class CAMAModel(PyroModule):
         mask = group.stack_masks(known, batch.rows)
         if mask is not None:
             log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-        inside = {self.graph.target, *self.graph.blanket.children}
-        kinds = [name in inside for name in group.nodes]
-        if all(kinds) or not any(kinds):
-            yield group.nodes[0], log_prob.sum(-1)
-            return
-        for name in group.nodes:
-            part = log_prob[..., group.component(name)]
-            yield name, part if self.graph.nodes[name].dim is None else part.sum(-1)
+        return log_prob.sum(-1)
 
 
 class Causes:
