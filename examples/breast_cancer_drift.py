@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from support import experiment, tables
 from support.drift import Drift
-from support.tables import plot, run, summary, write
 
 
 def main() -> None:
@@ -28,17 +27,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     drifts = [Drift(1.0, 0.2), Drift(1.0, 0.5), Drift(1.0, 1.0), Drift(2.0, 1.0)]
-    extra: dict[str, Any] = {}
     if options.smoke:
         drifts = drifts[-1:]
-        extra = {"fit": {"max_epochs": 5}, "adapt": {"steps": 10, "restarts": 1, "folds": 2}, "tune": False}
     start = time.perf_counter()
-    rows = run("breast_cancer", options.seed, drifts=drifts, setting="smoke" if options.smoke else "demo", **extra)
-    print(f"\nbreast cancer, accuracy on 284 test rows, seed {options.seed}\n")
-    print(summary(rows).round(3).to_string())
-    write(rows, options.out / "breast_cancer_drift.json")
-    plot(rows, options.out / "breast_cancer_drift.png")
-    print(f"\npicture: {options.out / 'breast_cancer_drift.png'}   ({time.perf_counter() - start:.0f} s)")
+    rows = tables.run(
+        "breast_cancer", options.seed, name="demo", cases=drifts, methods=tables.FEW,
+        size="smoke" if options.smoke else "full", progress=True,
+    )  # fmt: skip
+    experiment.write(rows, options.out / "breast_cancer_drift.json")
+    tables.report(rows, options.out / "breast_cancer_drift.png")
+    print(f"({time.perf_counter() - start:.0f} s)")
 
 
 if __name__ == "__main__":

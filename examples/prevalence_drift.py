@@ -9,29 +9,29 @@ Writes results/prevalence_drift.json and .png.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import Any
 
+from support import experiment, tables
 from support.drift import TABLES, PrevalenceDrift
-from support.tables import run_all
+
+CHANGES = ((0.0, 0.0), (1.0, 0.5), (1.0, 1.0))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds: one seed, one drift, few epochs")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    options = parser.parse_args()
-    tasks = []
-    for table, (_, target) in TABLES.items():
-        drifts = [PrevalenceDrift(size, fraction, target) for size, fraction in ((0.0, 0.0), (1.0, 0.5), (1.0, 1.0))]
-        tasks += [
-            {"table": table, "seed": seed, "drifts": drifts, "class_prior": "estimate"}
-            for seed in range(options.seed, options.seed + options.seeds)
-        ]
-    run_all(tasks, options.out / "prevalence_drift", jobs=options.jobs, smoke=options.smoke)
+    options = experiment.parser(__doc__).parse_args()
+    tasks: list[dict[str, Any]] = [
+        {
+            "table": table, "seed": seed, "name": "prevalence", "methods": tables.FEW, "class_prior": "estimate",
+            "cases": [PrevalenceDrift(size, fraction, TABLES[table][1]) for size, fraction in CHANGES],
+            "size": experiment.size(options),
+        }
+        for table in ("breast_cancer", "wine")
+        for seed in experiment.seeds(options)
+    ]  # fmt: skip
+    if options.smoke:
+        tasks = [tasks[-1] | {"cases": tasks[-1]["cases"][-1:]}]
+    rows = experiment.run(tables.run, tasks, "prevalence_drift", options)
+    tables.report(rows, options.out / "prevalence_drift.png")
 
 
 if __name__ == "__main__":

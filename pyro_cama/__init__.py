@@ -6,7 +6,19 @@ Cheng Zhang, Kun Zhang and Yingzhen Li: A Causal View on Robustness of Neural Ne
 from pyro_cama.cama import CAMA, build
 from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph import CausalGraph
+from pyro_cama.simulate import Recode, Shift, StructuralModel, simulate
 from pyro_cama.storage import load
 
 __version__ = "0.1.0"
-__all__ = ["CAMA", "CausalGraph", "DataError", "GraphError", "build", "load"]
+__all__ = [
+    "CAMA",
+    "CausalGraph",
+    "DataError",
+    "GraphError",
+    "Recode",
+    "Shift",
+    "StructuralModel",
+    "build",
+    "load",
+    "simulate",
+]

@@ -47,6 +47,7 @@ class Candidate:
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
             believes the world does.
         penalty: what the prior of a shared theta takes off the evidence, in nats a row.
+        theta: see :class:`Adaptation`.
     """
 
     start: str
@@ -56,6 +57,7 @@ class Candidate:
     recovery: float
     state: dict[str, Tensor]
     penalty: float = 0.0
+    theta: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Adaptation:
         start: the start that won.
         rows: how many new rows there were.
         class_prior: class proportions the adaptation settled on, for ``predict(class_prior=...)``.
+        theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
+        replicates: the same of every fold, adapted to the other rows.
+        sites: the sites that had new rows, in a scope that has sites.
     """
 
     accepted: bool
@@ -89,6 +94,9 @@ class Adaptation:
     start: str
     rows: int
     class_prior: tuple[float, ...]
+    theta: tuple[tuple[float, ...], ...] = ()
+    replicates: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    sites: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -195,10 +203,12 @@ def adapt(
     winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
     held_out = torch.empty_like(before.evidence)
     parts = _folds(new.rows, folds, cama.settings.seed)
+    replicates = []
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
         twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
         held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
+        replicates.append(_usual(twin, new.select(rest.to(base.device))))
     if len(parts) == 1:
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
     best = candidates[winner]
@@ -228,6 +238,9 @@ def adapt(
         start=best.start,
         rows=new.rows,
         class_prior=tuple(best.proportions.tolist()),
+        theta=best.theta,
+        replicates=tuple(replicates) if len(parts) > 1 else (),
+        sites=() if new.site is None else tuple(base.encoder.sites[i] for i in new.site.unique().tolist() if i >= 0),
     )
     return twin
 
@@ -352,15 +365,21 @@ def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
         theta = torch.zeros(sites, manipulation.size)
     else:
         theta = torch.stack([_random(cama) for _ in range(sites)])
-    _begin(cama, batch, theta)
+    m, theta = _begin(cama, batch, theta)
+    if k == 0:
+        _search(cama, batch, m, theta)
     return "moments" if k == 0 else "here" if k == 1 else f"random {k - 1}"
 
 
-def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> None:
-    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs."""
+def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
+
+    Returns:
+        m, ``(sites, dim)``, and the theta it stands for.
+    """
     manipulation = manipulation_of(cama.model)
     q: Any = cama.guide._networks["m"]
-    theta, sites = theta.to(cama.model.like), len(theta)
+    theta, sites = theta.to(cama.model.like, copy=True), len(theta)
     if batch.site is not None:
         away = _away(cama, batch)
         theta[away] = _thetas(cama)[away]
@@ -383,6 +402,62 @@ def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> None:
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
             last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
+    return direction, theta
+
+
+def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 256, worth: float = 5.0) -> None:
+    """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
+
+    Args:
+        m, theta: the start, as :func:`_begin` set it.
+        rows: how many of the new rows are looked at.
+        worth: nats of evidence, over the rows looked at, that an alternative has to gain: the prior odds against it.
+    """
+    part = batch if batch.rows <= rows else batch.select(torch.randperm(batch.rows)[:rows].to(cama.device))
+    zero = torch.zeros_like(_log_train(cama))
+    manipulation = manipulation_of(cama.model)
+
+    def evidence(theta: Tensor) -> Tensor:
+        manipulation.aim(m, theta)
+        return _evidence(cama, part, zero, do=None, samples=8)
+
+    def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
+        found = evidence(theta)
+        return compare(found, reached)[0] * part.rows, found
+
+    sites = range(len(theta)) if batch.site is None else torch.nonzero(~_away(cama, batch)).flatten().tolist()
+    options: list[tuple[int, slice, Tensor]] = []
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        if not group.theta_size:
+            continue
+        statistics = _encoded_statistics(cama, group.nodes)
+        at = manipulation.slice_of(group).start
+        for name, width in zip(group.nodes, group.widths, strict=True):
+            for i in range(width):
+                place = slice(at, at + group.theta_size)
+                own = {k: v[i] for k, v in statistics[name].items()}
+                for site in sites:
+                    alternatives = group.mechanism.alternatives(theta[site, place], own)
+                    options += [(site, place, new) for new in alternatives]
+                at += group.theta_size
+    if not options:
+        return
+    best = evidence(theta)
+    promising = []
+    for site, place, new in options:
+        changed = theta.clone()
+        changed[site, place] = new
+        won, _ = gain(changed, best)
+        if won > worth:
+            promising.append((won, site, place, new))
+    for _, site, place, new in sorted(promising, key=lambda option: -option[0]):
+        changed = theta.clone()
+        changed[site, place] = new
+        won, found = gain(changed, best)
+        if won > worth:
+            theta, best = changed, found
+    manipulation.aim(m, theta)
 
 
 def _away(cama: CAMA, batch: Batch) -> Tensor:
@@ -398,6 +473,18 @@ def _thetas(cama: CAMA) -> Tensor:
     with torch.no_grad():
         theta = manipulation(shared_mean(cama.guide))[..., : manipulation.size]
     return theta if cama.m_trained else torch.zeros_like(theta)
+
+
+def _usual(cama: CAMA, batch: Batch, *, draws: int = 64) -> tuple[tuple[float, ...], ...]:
+    """theta of every site; of these rows in the mean where each has its own, over draws: q(m | x) may be broad."""
+    assert cama.graph.m is not None
+    manipulation = manipulation_of(cama.model)
+    with torch.no_grad(), cama._seeded():
+        if cama.graph.m.scope == "row":
+            theta = manipulation(cama.guide.m_dist(batch).sample((draws,))).mean((0, 1))
+        else:
+            theta = manipulation(shared_mean(cama.guide))
+    return tuple(tuple(site) for site in torch.atleast_2d(theta[..., : manipulation.size]).tolist())
 
 
 def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
@@ -490,6 +577,9 @@ def _loss(
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
     away = None if new.site is None else _away(cama, new)
     settled = None if away is None else manipulation_of(cama.model)(shared_mean(cama.guide))[away].detach()
+    switches = torch.nonzero(typical.isinf()).flatten()  # no gradient holds them where they are while m moves
+    with torch.no_grad():
+        start = manipulation_of(cama.model)(cama.guide.m_dist(new).mean)[..., switches]
 
     def loss(rows: Tensor) -> Tensor:
         batch = new if len(rows) == new.rows else new.select(rows.to(cama.device))
@@ -497,7 +587,12 @@ def _loss(
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
             total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
-            theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
+            posterior = cama.guide.m_dist(batch)
+            strayed = manipulation_of(cama.model)(posterior.rsample())[..., switches] - (
+                start if batch is new else start[rows.to(cama.device)]
+            )
+            total = total - 10.0 * strayed.square().sum(-1).mean()
+            theta = manipulation_of(cama.model)(posterior.mean)[..., : len(typical)] / typical
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
             total = total - sparsity * (common.abs().sum() / new.rows + apart)
@@ -508,6 +603,7 @@ def _loss(
             rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
             total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
             theta = manipulation_of(cama.model)(m)
+            total = total - 10.0 * (theta[..., switches] - start).square().sum()
             if away is not None:  # NN_pM serves all sites: the others must not forget
                 total = total - 10.0 * (theta[away] - settled).square().sum()
                 theta = theta[~away]
@@ -526,7 +622,7 @@ def _loss(
     return loss
 
 
-def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
+def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int = 32) -> Tensor:
     """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
     m = cama.graph.m
     assert m is not None
@@ -534,7 +630,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any) -> Tensor:
         do = {m.name: shared_mean(cama.guide)}
     calibrated = manipulation_of(cama.model).calibrated()
     with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed), calibrated:
-        weights = cama.log_weights(batch, do=do, samples=32, classes=True)
+        weights = cama.log_weights(batch, do=do, samples=samples, classes=True)
         return (marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu()
 
 
@@ -549,6 +645,7 @@ def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any, spar
         recovery=_recovery(cama, new, do),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
         penalty=_penalty(cama, sparsity) / new.rows,
+        theta=_usual(cama, new),
     )
 
 

@@ -141,7 +141,7 @@ def _task(
             self.bar.set_description(title, refresh=False)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
         def training_step(self, block: list[Tensor], index: int) -> None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)

@@ -218,6 +218,26 @@ class CausalGraph:
         graph._build(validated(parse_yaml(text, "<yaml>"), "<yaml>"), "<yaml>")
         return graph
 
+    @classmethod
+    def from_bif(cls, path: str | os.PathLike[str], target: str, *, latents: Mapping[str, Any] | None = None) -> Self:
+        """A graph from a BIF file, every variable categorical with its states as levels; probabilities are left out.
+
+        Args:
+            path: the file (.bif or .bif.gz); rows of its network come from :func:`pyro_cama.bayes_nets.sample_bif`.
+            target: the variable to predict, one with effects.
+            latents: as in a graph file; left out, z and m cause every child.
+
+        Raises:
+            GraphError: no such file, no BIF, no such variable, or a target that causes nothing.
+            ImportError: pgmpy is not installed.
+        """
+        from pyro_cama.bayes_nets import bif_graph
+
+        name = os.fspath(path)
+        graph = cls.__new__(cls)
+        graph._build(validated(bif_graph(path, target, latents), name), name)
+        return graph
+
     def _build(self, spec: GraphSpec, source: str) -> None:
         self.source = source
         self.nodes = {name: _node(name, node) for name, node in spec.nodes.items()}

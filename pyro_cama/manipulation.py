@@ -53,6 +53,10 @@ class Manipulation(nn.Module):
         """A group's part of theta, ``(..., width, theta_size)``."""
         return theta[..., self._slices[group]].unflatten(-1, (group.width, group.theta_size))
 
+    def slice_of(self, group: Group) -> slice:
+        """Where a group's numbers stand in theta."""
+        return self._slices[group]
+
     def features(self, theta: Tensor) -> Tensor:
         """What ``concat`` children merge with their other causes, ``(..., hidden)``."""
         return theta[..., self._features]

@@ -8,6 +8,8 @@ enter the child's merge beside those of its other causes.
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -31,13 +33,17 @@ class Mechanism:
     types: ClassVar[tuple[str, ...]] = ()
     in_merge: ClassVar[bool] = False  # True: theta joins the features that make the child's parameters
     composes: ClassVar[bool] = False  # True: transform may be applied to what transform returns, and invert likewise
+    small: ClassVar[float] = 0.25  # a change (see describe) under this is not worth a word
 
     def size(self, node: Node) -> int:
         """How many numbers of theta one scalar component takes; 0 is the identity."""
         raise NotImplementedError
 
     def typical(self, node: Node) -> Tensor:
-        """Size of a usual theta, ``(size,)``: adaptation under a shared m has a Laplace prior of this scale on it."""
+        """Size of a usual theta, ``(size,)``: adaptation under a shared m has a Laplace prior of this scale on it.
+
+        Infinite for a switch, a number that no gradient moves: adaptation holds it where its start has put it.
+        """
         return torch.ones(self.size(node))
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
@@ -69,6 +75,27 @@ class Mechanism:
         """
         return None
 
+    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Other thetas of one component, ``(size,)``, that no gradient leads to; adaptation tries them by evidence.
+
+        Args:
+            statistics: as for :meth:`start`.
+        """
+        return ()
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """What a theta of one component, ``(size,)``, does to its readings.
+
+        Args:
+            statistics: of the training rows in raw units (``mean``, ``sd``), or the levels' ``frequencies``.
+
+        Returns:
+            ``change``, how far a usual reading moves (see :class:`pyro_cama.explain.Explanation`), and named parameters
+            in raw units.
+        """
+        named = {f"theta {i}": float(value) for i, value in enumerate(theta)}
+        return {"change": float((theta / self.typical(node).to(theta)).norm())} | named
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
@@ -81,6 +108,11 @@ def _bounded(raw: Tensor, limit: float = 4.0) -> Tensor:
     return limit * torch.tanh(raw / limit)
 
 
+def _magnitude(raw: Tensor) -> Tensor:
+    """|raw| whose slope at 0 is 1, not 0: identity at 0, and no gradient is lost there."""
+    return torch.where(raw >= 0, raw, -raw)
+
+
 class _Affine(dist.TransformedDistribution):
     """One affine transform of any distribution: its mean, which torch does not work out."""
 
@@ -91,40 +123,75 @@ class _Affine(dist.TransformedDistribution):
 
 
 class Affine(Mechanism):
-    """A continuous child: x = exp(g) x~ + b, in training standard deviations; theta = (g, b)."""
+    """A continuous child: x = ±exp(g) x~ + b + noise, in training standard deviations; theta = (g, b, s, r).
+
+    The noise has variance ``|s|``, so that a noisy, reversed or otherwise unexplained column can be trusted less; it
+    widens normal and Student-t likelihoods and is left out of others.  A scale is reversed where ``r > 1``: no gradient
+    finds that, so adaptation searches it (:meth:`alternatives`).
+    """
 
     types = ("continuous",)
     composes = True
+    _REVERSED = 2.0
 
     def size(self, node: Node) -> int:
-        return 2
+        return 4
 
     def typical(self, node: Node) -> Tensor:
-        return torch.tensor([0.1, 1.0])
+        return torch.tensor([0.1, 1.0, 0.5, math.inf])
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
-        gain, offset = _bounded(theta[..., 0]).exp(), theta[..., 1]
-        if isinstance(clean, dist.Normal):
-            return dist.Normal(gain * clean.loc + offset, gain * clean.scale)
-        if isinstance(clean, dist.StudentT):
-            return dist.StudentT(clean.df, gain * clean.loc + offset, gain * clean.scale)
+        gain, offset = self._gain(theta), theta[..., 1]
+        if isinstance(clean, dist.Normal | dist.StudentT):
+            scale = gain.abs() * clean.scale
+            scale = scale * (1 + _magnitude(theta[..., 2]) / scale.square()).sqrt()  # exactly times 1 without noise
+            loc = gain * clean.loc + offset
+            return dist.Normal(loc, scale) if isinstance(clean, dist.Normal) else dist.StudentT(clean.df, loc, scale)
         return _Affine(clean, [dist.transforms.AffineTransform(offset, gain)])
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
-        return (x - theta[..., 1]) * (-_bounded(theta[..., 0])).exp()
+        return (x - theta[..., 1]) / self._gain(theta)
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
-        return x * _bounded(theta[..., 0]).exp() + theta[..., 1]
+        return x * self._gain(theta) + theta[..., 1] + torch.randn_like(x) * _magnitude(theta[..., 2]).sqrt()
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         hit = torch.rand(*shape, 1) < 0.5  # a drift rarely moves every column
-        return torch.randn(*shape, 2) * torch.tensor([0.2, 1.0]) * scale * hit
+        return torch.randn(*shape, 4) * torch.tensor([0.2, 1.0, 0.0, 0.0]) * scale * hit
 
     def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
         ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
         gain = 4.0 * torch.atanh(ratio / 4.0)  # undoes _bounded
-        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"]])
+        rest = torch.zeros_like(gain)
+        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], rest, rest])
+
+    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The scale reversed; a wider spread as noise, which gradients mistake for gain.  The mean of x stays."""
+        gain = self._gain(theta)
+        turned, noisy = theta.clone(), theta.clone()
+        turned[3] = 0.0 if theta[3] > 1 else self._REVERSED
+        noisy[0] = 0.0
+        noisy[2] = _magnitude(theta[2]) + (gain.square() - 1) * statistics["sd"].square()
+        found = (turned, noisy) if gain.abs() > 1 else (turned,)
+        for other in found:
+            other[1] += (gain - self._gain(other)) * statistics["mean"]
+        return found
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        gain, offset, noise = float(self._gain(theta)), float(theta[1]), abs(float(theta[2]))
+        mean, sd = float(statistics["mean"]), float(statistics["sd"])
+        return {
+            "change": math.sqrt((gain - 1) ** 2 + offset**2 + noise),  # root mean square of x - x~, training rows
+            "gain": gain,
+            "offset": offset * sd + mean * (1 - gain),
+            "shift at the mean": offset * sd,
+            "noise": math.sqrt(noise) * sd,
+        }
+
+    def _gain(self, theta: Tensor) -> Tensor:
+        gain = _bounded(theta[..., 0]).exp()
+        return torch.where(theta[..., 3] > 1, -gain, gain)
 
 
 class Rate(Mechanism):
@@ -132,6 +199,7 @@ class Rate(Mechanism):
 
     types = ("count",)
     composes = True
+    small = 0.1
 
     def size(self, node: Node) -> int:
         return 1
@@ -160,6 +228,10 @@ class Rate(Mechanism):
         ratio = (x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)).log().clamp(-3.5, 3.5)
         return 4.0 * torch.atanh(ratio / 4.0).reshape(1)
 
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        gain = float(_bounded(theta[0]).exp())
+        return {"change": abs(gain - 1), "gain": gain}
+
 
 class Confusion(Mechanism):
     """A categorical or binary child, recorded through a row-stochastic matrix R(theta); theta = L * L numbers.
@@ -170,6 +242,7 @@ class Confusion(Mechanism):
     """
 
     types = ("categorical", "binary")
+    small = 0.05
 
     def size(self, node: Node) -> int:
         return node.classes**2
@@ -178,9 +251,8 @@ class Confusion(Mechanism):
         """R, shape ``(..., L, L)``."""
         levels = round(theta.shape[-1] ** 0.5)
         theta = _bounded(theta, 6.0).unflatten(-1, (levels, levels))
-        distance = torch.where(theta >= 0, theta, -theta)  # |theta| whose slope at 0 is 1, not 0
         eye = torch.eye(levels, dtype=theta.dtype, device=theta.device)
-        weight = torch.expm1(distance) * (1 - eye) + eye
+        weight = torch.expm1(_magnitude(theta)) * (1 - eye) + eye
         return weight / weight.sum(-1, keepdim=True)
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
@@ -210,6 +282,30 @@ class Confusion(Mechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         size = self.size(node)
         return torch.rand(*shape, size) * scale * (torch.rand(*shape, 1) < 0.5)
+
+    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Levels recoded: every permutation of up to four, of more every swap of two and the reversal."""
+        levels = round(len(theta) ** 0.5)
+        same = tuple(range(levels))
+        if levels <= 4:
+            codes = list(itertools.permutations(same))
+        else:
+            swaps = itertools.combinations(same, 2)
+            codes = [same[::-1], *(tuple({i: j, j: i}.get(k, k) for k in same) for i, j in swaps)]
+        found = []
+        for code in codes:
+            recoded = theta.new_zeros(levels, levels)
+            for i, j in enumerate(code):
+                recoded[i, j] = 0.0 if i == j else 4.0  # 98 % of i are recorded as j
+            found.append(recoded.flatten())
+        return tuple(new for code, new in zip(codes, found, strict=True) if code != same)
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        matrix = self.matrix(theta)
+        levels = node.levels or (0, 1)
+        moved = 1 - (statistics["frequencies"].to(matrix) * matrix.diagonal()).sum()
+        pairs = [(i, j) for i in range(len(levels)) for j in range(len(levels)) if i != j]
+        return {"change": float(moved)} | {f"{levels[i]} -> {levels[j]}": float(matrix[i, j]) for i, j in pairs}
 
 
 def _is_code(x: Tensor) -> bool:

@@ -124,7 +124,8 @@ class CAMAModel(PyroModule):
                 sources[cause] = inputs.width(cause)
         if graph.z is not None:
             sources[graph.z.name] = graph.z.dim
-        features = FeatureNetworks(sources, hidden, layers, networks)
+        numbers = [n for n in sources if n in graph.nodes and graph.nodes[n].type in ("continuous", "count")]
+        features = FeatureNetworks(sources, hidden, layers, numbers, networks)
         merges, constants = [], []
         for group in groups:
             widths = {cause: features.widths[cause] for cause in group.parents}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 
 import torch
@@ -99,14 +99,38 @@ class NodeInputs(nn.Module):
         return next((b.dtype for b in self.buffers()), None)
 
 
+class NumberFeatures(nn.Module):
+    """Features of a number: a quarter of them straight lines, the others a bounded curve.
+
+    A cause may come to lie beyond its training range, and p(v | pa(v)) has to hold there: every effect goes on as a
+    straight line, where SiLU units would go on as they happened to end.
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        lines = max(1, hidden // 4)
+        self.lines = nn.Linear(inputs, lines)
+        widths = [inputs, *[hidden] * (layers - 1), hidden - lines]
+        self.curve = nn.Sequential(*(m for a, b in pairwise(widths) for m in (nn.Linear(a, b), nn.Tanh())))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``(..., hidden)`` from ``(..., inputs)``."""
+        return torch.cat([self.lines(value), self.curve(value)], -1)
+
+
 class FeatureNetworks(nn.Module):
-    """NN_v for every cause v: deep, one per cause, shared by all its effects; the identity where ``layers=0``."""
+    """NN_v for every cause v: deep, one per cause, shared by all its effects; the identity where ``layers=0``.
+
+    Args:
+        numbers: the causes whose features are :class:`NumberFeatures`.
+    """
 
     def __init__(
         self,
         widths: Mapping[str, int],
         hidden: int,
         layers: int,
+        numbers: Collection[str] = (),
         chosen: Mapping[str, NetworkFactory] | None = None,
     ) -> None:
         super().__init__()
@@ -117,6 +141,8 @@ class FeatureNetworks(nn.Module):
                 networks[name] = chosen[name](width, hidden)
             elif layers == 0:
                 networks[name] = nn.Identity()
+            elif name in numbers and hidden > 1:
+                networks[name] = NumberFeatures(width, hidden, layers)
             else:
                 networks[name] = nn.Sequential(mlp(width, hidden, hidden, layers - 1), nn.SiLU())
         self.networks = NamedModules(networks)

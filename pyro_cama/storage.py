@@ -24,7 +24,7 @@ from pyro_cama.graph import CausalGraph
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
 
 
@@ -139,8 +139,7 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
         cama.m_trained = bool(stored["m_trained"])
         kept = stored["adaptation"]
         if kept is not None:
-            kept = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
-            cama.adaptation = Adaptation(**kept)
+            cama.adaptation = Adaptation(**{name: _tuples(value) for name, value in kept.items()})
     file = folder / "tensors.safetensors"
     with _damage(file):
         tensors = load_file(file)
@@ -150,6 +149,11 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
                 raise ValueError(f"{name} has shape {found}, expected {expected}")
         cama.modules.load_state_dict({name: tensors[first] for name, first in _first(cama).items()})
     return cama
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager

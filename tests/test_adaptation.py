@@ -168,11 +168,13 @@ def test_a_drift_is_undone(scope: str, clean: bool) -> None:
     cama = model(scope)
     new, unseen = patients(300, seed=2, a=3.0), patients(300, seed=3, a=3.0).assign(site="east")
     training = patients(300, seed=0).assign(site="north") if clean else None
-    copy = cama.adapt(unlabelled(new), training, **QUICK)
+    steps = 100 if scope == "row" else 40  # a single row's offset is first taken for noise
+    copy = cama.adapt(unlabelled(new), training, **QUICK | {"steps": steps})
     assert copy.adaptation.accepted, copy.adaptation
     assert copy.score(unseen) > cama.score(unseen, {"m": 0.0}) + 0.05
     assert copy.adaptation.evidence_after > copy.adaptation.evidence_before + 1
     offset = float(theta(copy, unseen)[-1 if scope == "site" else slice(None), 1].mean())
+    assert copy.adaptation.theta[-1][1] == pytest.approx(offset, abs=0.15)
     offset *= float(cama.encoder.statistics["a"]["sd"])
     # q(m | x) of a single row stays broad, and the gain takes its part
     assert 0.5 < offset < 4.0 if scope == "row" else abs(offset - 3.0) < 0.7
@@ -206,6 +208,109 @@ def test_a_site_adapted_before_is_not_forgotten() -> None:
         here = frame.assign(site=site)
         assert second.score(here) > model("site").score(here, {"m": 0.0}) + 0.1
     assert second.score(east.assign(site="east")) > first.score(east.assign(site="east")) - 0.02
+
+
+# Scales reversed and columns of noise.
+
+
+def reverse(frame: pd.DataFrame, name: str = "a") -> pd.DataFrame:
+    return frame.assign(**{name: frame[name].max() + frame[name].min() - frame[name]})
+
+
+def blur(frame: pd.DataFrame, name: str = "a", sd: float = 6.0) -> pd.DataFrame:
+    return frame.assign(**{name: frame[name] + sd * np.random.default_rng(9).normal(size=len(frame))})
+
+
+@pytest.mark.parametrize("scope", ["dataset", "site"])
+def test_a_reversed_scale_is_found(scope: str) -> None:
+    cama, new, unseen = model(scope), reverse(patients(300, seed=2)), reverse(patients(300, seed=3)).assign(site="east")
+    copy = cama.adapt(unlabelled(new), **QUICK | {"steps": 100})
+    assert copy.adaptation.accepted, copy.adaptation
+    assert cama.score(unseen, {"m": 0.0}) < 0.85
+    assert copy.score(unseen) > 0.98
+    found = copy.explain_shift()
+    assert found.moved == ("a",)
+    gains = found.parameters.query("parameter == 'gain'").set_index("column")[["estimate", "low", "high"]]
+    assert gains.loc["a", "estimate"] == pytest.approx(-1.0, abs=0.25)
+    assert gains.loc["a", "high"] < 0
+    assert (gains.loc[["b", "c", "d"], "low"] > 0).all()
+
+
+@pytest.mark.parametrize("scope", ["dataset", "site"])
+def test_several_reversed_scales_are_found(scope: str) -> None:
+    cama, new = model(scope), reverse(reverse(patients(300, seed=2), "a"), "d")
+    copy = cama.adapt(unlabelled(new), **QUICK | {"restarts": 1})
+    assert copy.adaptation.accepted, copy.adaptation
+    assert copy.score(new.assign(site="east")) > 0.98
+    assert [r > 1 for r in copy.adaptation.theta[-1][3::4]] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("scope", ["dataset", "site"])
+def test_a_reversal_outlasts_the_optimisation(scope: str) -> None:
+    """No gradient moves r, but m moves: r has to stay what it was, or the scale turns back on the way."""
+    new = unlabelled(reverse(patients(300, seed=2)))
+    copy = model(scope).adapt(new, **QUICK | {"steps": 200, "restarts": 1})
+    assert copy.adaptation.theta[-1][3::4] == pytest.approx((2.0, 0.0, 0.0, 0.0), abs=0.1)
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset", "site"])
+def test_a_column_of_noise_is_trusted_less(scope: str) -> None:
+    cama, new, unseen = model(scope), blur(patients(300, seed=2)), blur(patients(300, seed=3)).assign(site="east")
+    copy = cama.adapt(unlabelled(new), **QUICK)
+    assert copy.adaptation.accepted, copy.adaptation
+    assert copy.score(unseen) > cama.score(unseen, {"m": 0.0}) + 0.1
+    if scope != "row":
+        noise = [abs(s) for s in copy.adaptation.theta[-1][2::4]]
+        truth = float((6.0 / cama.encoder.statistics["a"]["sd"]) ** 2)
+        assert noise[0] == pytest.approx(truth, rel=0.35)
+        assert max(noise[1:]) < 0.1
+        assert copy.explain_shift().moved == ("a",)
+
+
+def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
+    """The model at the start "moments", nothing optimised, and its theta, ``(sites, components, 4)``."""
+    twin = module._with_sites(cama, rows)
+    batch = twin.encode(rows, target="ignore")
+    with twin._seeded(0), manipulation_of(twin.model).calibrated():
+        assert module._initialise(twin, batch, 0) == "moments"
+    return twin, np.array(module._usual(twin, batch)).reshape(-1, 4, 4)
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset", "site"])
+@pytest.mark.parametrize("rows", [20, 300])
+def test_the_search_leaves_undrifted_rows_alone(scope: str, rows: int) -> None:
+    for seed, share in ((5, SHARE), (6, SHARE), (7, 0.3)):
+        new = unlabelled(patients(rows, seed, share))
+        twin, found = begun(model(scope), new)
+        moments = module._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
+        assert np.abs(found[..., 2:]).max() < 0.1  # neither noise nor a reversed scale
+        if scope != "row":
+            assert np.allclose(found[-1], moments, atol=1e-4)
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset", "site"])
+def test_the_search_finds_what_no_gradient_leads_to(scope: str) -> None:
+    _, found = begun(model(scope), unlabelled(blur(reverse(patients(300, seed=2), "d"))))
+    assert (found[-1, :, 3] > 1).tolist() == [False, False, False, True]
+    assert (np.abs(found[-1, :, 2]) > 1).tolist() == [True, False, False, False]
+    if scope == "site":
+        assert not found[:2].any()
+
+
+def test_the_search_changes_nn_qm_no_more_than_a_start_does() -> None:
+    last = model("row").guide._networks["m"].network[-1].weight
+    twin, _ = begun(model("row"), unlabelled(reverse(patients(300, seed=2))))
+    torch.testing.assert_close(twin.guide._networks["m"].network[-1].weight, 0.1 * last)
+
+
+def test_the_search_leaves_sites_without_new_rows_alone() -> None:
+    first = model("site").adapt(unlabelled(reverse(patients(300, seed=2))), **QUICK | {"restarts": 1})
+    assert first.adaptation.accepted, first.adaptation
+    before = np.array(first.adaptation.theta)
+    _, found = begun(first, unlabelled(reverse(patients(300, seed=3), "b"), "west"))
+    assert np.allclose(found.reshape(4, -1)[:3], np.where(np.abs(before) > 0.05, before, 0.0), atol=0.05)
+    assert (found[:, :, 3] > 1).nonzero()[0].tolist() == [2, 3]
+    assert (found[:, :, 3] > 1).nonzero()[1].tolist() == [0, 1]
 
 
 # What is not kept.

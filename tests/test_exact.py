@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,16 @@ def double() -> Iterator[None]:
 
 @dataclass
 class World:
-    """a -> y; y and c -> x1, x2; y and x1 -> x3; one z, one m with x = exp(g(m)) x~ + b(m): the true densities.
+    """a -> y; y and c -> x1, x2; y and x1 -> x3; one z, one m with x = ±exp(g) x~ + b + noise: the true densities.
 
-    ``gain`` and ``offset`` are the slopes of g and b in m.  Under ``measurement`` x3 reads the clean x1.
+    ``gain``, ``offset``, ``noise`` and ``reverse`` are the slopes of g, b, s and r in m.  Under ``measurement`` x3
+    reads the clean x1, and there must be no noise.
     """
 
     gain: Tensor
     offset: Tensor
+    noise: Tensor = field(default_factory=lambda: torch.zeros(3))
+    reverse: Tensor = field(default_factory=lambda: torch.zeros(3))
     affects: str = "quantity"
     scope: str = "row"
 
@@ -71,7 +74,8 @@ class World:
         }
 
     def gains(self, m: Tensor | float) -> tuple[Tensor, Tensor]:
-        return (4.0 * torch.tanh(self.gain * m / 4.0)).exp(), self.offset * m
+        sign = 1.0 - 2.0 * (self.reverse * m > 1).double()
+        return sign * (4.0 * torch.tanh(self.gain * m / 4.0)).exp(), self.offset * m
 
     def normal(self, y: int, c: Tensor, m: float, c_known: bool = True) -> tuple[Tensor, Tensor]:
         """Mean ``(rows, 3)`` and covariance of x given y, c and m; c integrated out unless known."""
@@ -88,7 +92,7 @@ class World:
         else:
             solve = torch.linalg.inv(torch.eye(3) - scale @ read)
             mean = (gain * clean + offset) @ solve.T
-            solve = solve @ scale
+            noise = scale @ noise @ scale + torch.diag((self.noise * m).abs())
         return mean.expand(len(c), 3), solve @ noise @ solve.T
 
     def log_joint(self, values: dict[str, Tensor], m: float, observed: tuple[str, ...] = ()) -> Tensor:
@@ -130,7 +134,7 @@ class World:
                 sources = {"y": MEAN[i][None], "z": BY_Z[i].reshape(1, 1), **others}
                 set_factor(cama, name, [0.0], float(SD[i]), sources)
             manipulation = manipulation_of(cama.model)
-            theta = torch.stack([self.gain, self.offset], -1)
+            theta = torch.stack([self.gain, self.offset, self.noise, self.reverse], -1)
             last: Any = manipulation.network[-1]
             last.bias.normal_()  # theta(m) - theta(0): it must not matter
             last.weight.zero_()
@@ -205,9 +209,9 @@ def offset_world(**changes: Any) -> World:
 
 @pytest.mark.parametrize("trace", [True, False])
 @pytest.mark.parametrize("affects", ["quantity", "measurement"])
-@pytest.mark.parametrize("m", [0.0, 0.8])
-def test_exact_guide_makes_every_weight_the_evidence(m: float, affects: str, trace: bool) -> None:
-    world = worlds(affects=affects)
+@pytest.mark.parametrize(("m", "reverse"), [(0.0, 0.0), (0.8, 0.0), (0.8, 2.0)])
+def test_exact_guide_makes_every_weight_the_evidence(m: float, reverse: float, affects: str, trace: bool) -> None:
+    world = worlds(affects=affects, reverse=torch.tensor([reverse, 0.0, reverse]))
     cama = world.build()
     world.exact_guide(cama, m)
     batch = world.draw(6, m)
@@ -246,6 +250,18 @@ def test_posterior_of_the_class_with_an_imperfect_guide(m: float, affects: str) 
     weights = weights_of(cama, batch, do={"m": m}, samples=100_000, classes=True)
     exact = torch.softmax(world.log_joint(batch.values, m), 0)
     torch.testing.assert_close(class_log_probs(weights).exp(), exact, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("noise", [0.5, -0.5])
+def test_noise_of_a_mechanism_is_in_the_evidence(noise: float) -> None:
+    """The guide does not know of the noise, so importance weights have to make up for that."""
+    world, m = worlds(noise=torch.tensor([noise, 0.0, noise])), 0.8
+    cama = world.build()
+    world.exact_guide(cama, m, widen=1.2)
+    batch = world.draw(5, m)
+    bound = importance_bound(weights_of(cama, batch, do={"m": m}, samples=100_000, classes=True))
+    torch.testing.assert_close(bound, world.log_joint(batch.values, m), atol=2e-2, rtol=0)
+    assert (bound - worlds().log_joint(batch.values, m)).abs().max() > 0.2
 
 
 def test_a_guide_set_wrong_is_seen() -> None:

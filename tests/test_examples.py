@@ -15,9 +15,9 @@ SCRIPTS = (
     "custom_network.py",
     "prevalence_drift.py",
     "quickstart.py",
+    "real_tables.py",
     "sites.py",
     "svi_loop.py",
-    "table_drift.py",
 )
 
 

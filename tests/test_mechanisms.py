@@ -43,8 +43,16 @@ def gain(raw: Tensor) -> Tensor:
     return (4.0 * torch.tanh(raw / 4.0)).exp()
 
 
+def signed_gain(theta: Tensor) -> Tensor:
+    """The slope of an affine mechanism."""
+    return gain(theta[..., 0]) * (1 - 2 * (theta[..., 3] > 1).double())
+
+
 some = st.floats(-3.0, 3.0)
 pair = st.tuples(some, some).map(torch.tensor)
+switch = st.sampled_from([0.0, 2.0])  # r of an affine theta: as it was, reversed
+silent = st.tuples(some, some, st.sampled_from([0.0, -0.0]), switch).map(torch.tensor)  # no noise
+noisy = st.tuples(some, some, some, switch).map(torch.tensor)
 values = st.lists(st.floats(-50.0, 50.0), min_size=1, max_size=6).map(torch.tensor)
 counts = st.lists(st.integers(0, 500), min_size=1, max_size=6).map(lambda x: torch.tensor(x, dtype=torch.float64))
 
@@ -62,13 +70,16 @@ def confusions(draw: st.DrawFn) -> tuple[int, Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_affine_and_rate_at_zero_change_no_bit(dtype: torch.dtype) -> None:
     torch.set_default_dtype(dtype)
-    x, zero = torch.randn(100), torch.zeros(2)
-    assert torch.equal(Affine().push(x, zero), x)
-    assert torch.equal(Affine().invert(x, zero, None), x)
+    x = torch.randn(100)
     normal = dist.Normal(torch.randn(100), torch.rand(100) + 0.1)
     student = dist.StudentT(torch.rand(100) + 2, torch.randn(100), torch.rand(100) + 0.1)
-    for real in (normal, student, dist.Laplace(torch.randn(100), torch.rand(100) + 0.1)):
-        assert torch.equal(Affine().transform(real, zero).log_prob(x), real.log_prob(x))
+    for zero in (torch.zeros(4), -torch.zeros(4), torch.zeros(100, 4)):
+        assert torch.equal(Affine().push(x, zero), x)
+        assert torch.equal(Affine().invert(x, zero, None), x)
+        for real in (normal, student, dist.Laplace(torch.randn(100), torch.rand(100) + 0.1)):
+            assert torch.equal(Affine().transform(real, zero).log_prob(x), real.log_prob(x))
+    tight = dist.Normal(torch.randn(100), torch.full((100,), 1e-2))
+    assert torch.equal(Affine().transform(tight, torch.zeros(4)).scale, tight.scale)
     n, zero = torch.randint(0, 40, (100,)).to(dtype), torch.zeros(1)
     assert torch.equal(Rate().push(n, zero), n)
     assert torch.equal(Rate().invert(n, zero, None), n)
@@ -128,16 +139,71 @@ def test_confusion_is_not_flat_at_zero() -> None:
 # densities -----------------------------------------------------------------------------------------------------------
 
 
-@given(pair, values)
+@given(silent, values)
 def test_affine_density_is_the_change_of_variables(theta: Tensor, x: Tensor) -> None:
     loc, scale = torch.tensor(0.4), torch.tensor(1.3)
-    map_ = dist.transforms.AffineTransform(theta[1], gain(theta[0]))
+    map_ = dist.transforms.AffineTransform(theta[1], signed_gain(theta))
     student = dist.StudentT(torch.tensor(3.0), loc, scale)
     for clean in (dist.Normal(loc, scale), student, dist.Laplace(loc, scale)):
         exact = dist.TransformedDistribution(clean, [map_]).log_prob(x)
         torch.testing.assert_close(Affine().transform(clean, theta).log_prob(x), exact, atol=1e-9, rtol=1e-9)
         by_hand = clean.log_prob(Affine().invert(x, theta, None)) - gain(theta[0]).log()
         torch.testing.assert_close(by_hand, exact, atol=1e-9, rtol=1e-9)
+
+
+@given(noisy, values)
+def test_noise_adds_its_variance_to_a_normal(theta: Tensor, x: Tensor) -> None:
+    slope, offset, loc, scale = signed_gain(theta), theta[1], torch.tensor(0.4), torch.tensor(1.3)
+    variance = slope.square() * scale.square() + theta[2].abs()
+    exact = -0.5 * ((x - slope * loc - offset).square() / variance + variance.log() + math.log(2 * math.pi))
+    found = Affine().transform(dist.Normal(loc, scale), theta).log_prob(x)
+    torch.testing.assert_close(found, exact, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("theta", [(0.5, -0.3, 0.7, 0.0), (-0.4, 0.2, -1.5, 2.0)])
+def test_noise_is_a_convolution(theta: tuple[float, ...]) -> None:
+    """p(x) is the integral of p(x~) N(x; slope x~ + b, |s|) over x~."""
+    values, x = torch.tensor(theta), torch.linspace(-4.0, 4.0, 9)
+    clean = torch.linspace(-12.0, 12.0, 4001)
+    d = dist.Normal(torch.tensor(0.4), torch.tensor(1.3))
+    around = dist.Normal(signed_gain(values) * clean + values[1], values[2].abs().sqrt())
+    exact = torch.trapezoid((d.log_prob(clean) + around.log_prob(x[:, None])).exp(), clean)
+    torch.testing.assert_close(Affine().transform(d, values).log_prob(x).exp(), exact, atol=1e-9, rtol=0)
+
+
+def test_noise_widens_student_t_and_leaves_others_as_they_are() -> None:
+    theta, x = torch.tensor([0.2, 0.5, -0.8, 2.0]), torch.linspace(-3.0, 3.0, 7)
+    df, loc, scale = torch.tensor(3.0), torch.tensor(0.4), torch.tensor(1.3)
+    slope = signed_gain(theta)
+    wide = dist.StudentT(df, slope * loc + 0.5, (slope.square() * scale.square() + 0.8).sqrt())
+    found = Affine().transform(dist.StudentT(df, loc, scale), theta)
+    torch.testing.assert_close(found.log_prob(x), wide.log_prob(x))
+    laplace = dist.Laplace(loc, scale)
+    quiet = theta * torch.tensor([1.0, 1.0, 0.0, 1.0])
+    noisy, silent = (Affine().transform(laplace, value).log_prob(x) for value in (theta, quiet))
+    assert torch.equal(noisy, silent)
+
+
+def test_two_noisy_transforms_compose() -> None:
+    """Needed where ``composes`` is set: the first one's noise goes through the second one's gain."""
+    first, second = torch.tensor([0.3, -0.5, 0.4, 2.0]), torch.tensor([-0.2, 0.6, -0.9, 2.0])
+    clean = dist.Normal(torch.tensor(0.4), torch.tensor(1.3))
+    found = Affine().transform(Affine().transform(clean, first), second)
+    torch.testing.assert_close(found.loc, gain(second[0]) * (gain(first[0]) * 0.4 + 0.5) + 0.6)
+    one = (2 * gain(first[0]).log()).exp() * 1.3**2 + 0.4
+    torch.testing.assert_close(found.variance, gain(second[0]).square() * one + 0.9)
+
+
+@pytest.mark.parametrize("start", [0.0, -0.0])
+def test_noise_is_not_flat_at_zero(start: float) -> None:
+    x, scale = torch.tensor([0.4, 1.0, 5.0]), 1.3
+    theta = torch.tensor([0.0, 0.0, start, 0.0]).repeat(3, 1).requires_grad_(True)
+    for clean in (dist.Normal(0.4, scale), dist.StudentT(1e9, 0.4, scale)):
+        (slope,) = torch.autograd.grad(Affine().transform(clean, theta).log_prob(x).sum(), theta)
+        z = (x - 0.4) / scale
+        torch.testing.assert_close(slope[:, 2], (z.square() - 1) / (2 * scale**2), atol=1e-6, rtol=0)
+        assert (slope[:, 2] != 0).all()
+        assert not slope[:, 3].any()  # no gradient finds a reversal
 
 
 @pytest.mark.parametrize("raw", [-1.0, 0.7])
@@ -181,11 +247,28 @@ def test_confusion_matrix_by_hand() -> None:
 # inverses ------------------------------------------------------------------------------------------------------------
 
 
-@given(pair, values)
+@given(silent, values)
 def test_affine_undoes_itself(theta: Tensor, x: Tensor) -> None:
     pushed = Affine().push(x, theta)
-    torch.testing.assert_close(pushed, gain(theta[0]) * x + theta[1])
+    torch.testing.assert_close(pushed, signed_gain(theta) * x + theta[1])
     torch.testing.assert_close(Affine().invert(pushed, theta, None), x, atol=1e-10, rtol=1e-10)
+
+
+@given(silent, values)
+def test_push_has_the_density_that_transform_gives(theta: Tensor, x: Tensor) -> None:
+    clean = dist.Normal(torch.tensor(0.4), torch.tensor(1.3))
+    moved = Affine().transform(clean, theta).log_prob(Affine().push(x, theta))
+    torch.testing.assert_close(moved, clean.log_prob(x) - gain(theta[0]).log(), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("theta", [(0.3, -0.5, 0.6, 0.0), (0.3, -0.5, -0.6, 2.0)])
+def test_push_draws_the_noise(theta: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    values, x = torch.tensor(theta), torch.randn(20_000)
+    noise = Affine().push(x, values) - signed_gain(values) * x + 0.5
+    assert abs(float(noise.mean())) < 4 * (0.6 / 20_000) ** 0.5
+    assert abs(float(noise.var()) - 0.6) < 4 * 0.6 * (2 / 20_000) ** 0.5
+    assert abs(float((noise * x).mean())) < 4 * (0.6 / 20_000) ** 0.5
 
 
 @given(some, counts)
@@ -198,7 +281,7 @@ def test_rate_undoes_itself_up_to_rounding(raw: float, n: Tensor) -> None:
 
 @pytest.mark.parametrize("mechanism", [Affine(), Rate()])
 def test_no_theta_overflows(mechanism: Mechanism) -> None:
-    x, theta = torch.ones(1), torch.full((2,), 1e4)
+    x, theta = torch.ones(1), torch.full((4,), 1e4)
     for value in (theta, -theta):
         assert mechanism.push(x, value).isfinite().all()
         assert mechanism.invert(x, value, None).isfinite().all()
@@ -261,12 +344,52 @@ def test_simulated_theta(mechanism: Mechanism, node: Node) -> None:
 
 
 @given(pair)
-def test_affine_starts_at_the_moments(theta: Tensor) -> None:
+def test_affine_starts_at_the_moments(moments: Tensor) -> None:
+    theta = torch.cat([moments, torch.zeros(2)])  # neither noise nor a reversed scale is in two moments
     clean = torch.randn(200, generator=torch.Generator().manual_seed(0))
     statistics = {"mean": clean.mean(), "sd": clean.std()}
     start = Affine().start(Affine().push(clean, theta), statistics)
     assert start is not None
     torch.testing.assert_close(start, theta, atol=1e-6, rtol=1e-6)
+
+
+@given(noisy, some)
+def test_the_reversed_scale_keeps_the_mean_and_reverses_back(theta: Tensor, mean: float) -> None:
+    statistics = {"mean": torch.tensor(mean), "sd": torch.ones(())}
+    before = theta.clone()
+    turned = Affine().alternatives(theta, statistics)[0]
+    assert torch.equal(theta, before)
+    torch.testing.assert_close(signed_gain(turned), -signed_gain(theta))
+    assert torch.equal(turned[[0, 2]], theta[[0, 2]])
+    means = [signed_gain(value) * mean + value[1] for value in (theta, turned)]
+    torch.testing.assert_close(means[0], means[1], atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(Affine().alternatives(turned, statistics)[0], theta, atol=1e-10, rtol=1e-10)
+
+
+@given(noisy, some, st.floats(0.1, 3.0))
+def test_a_wider_spread_may_be_noise(theta: Tensor, mean: float, sd: float) -> None:
+    """The other alternative: mean and variance of the readings as they are, the gain 1."""
+    found = Affine().alternatives(theta, {"mean": torch.tensor(mean), "sd": torch.tensor(sd)})
+    assert len(found) == (2 if gain(theta[0]) > 1 else 1)
+    for other in found[1:]:
+        torch.testing.assert_close(signed_gain(other), signed_gain(theta).sign())
+        moments = [(signed_gain(t) * mean + t[1], signed_gain(t).square() * sd**2 + t[2].abs()) for t in (theta, other)]
+        torch.testing.assert_close(moments[0], moments[1], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("levels", "number"), [(2, 1), (3, 5), (4, 23), (6, 16)])
+def test_levels_may_be_recoded(levels: int, number: int) -> None:
+    found = [Confusion().matrix(theta) for theta in Confusion().alternatives(torch.zeros(levels**2), {})]
+    codes = [tuple(matrix.argmax(-1).tolist()) for matrix in found]
+    assert len(set(codes)) == len(codes) == number
+    assert all(sorted(code) == list(range(levels)) != list(code) for code in codes)
+    assert tuple(range(levels))[::-1] in codes
+    assert all((matrix.max(-1).values > 0.95).all() for matrix in found)
+
+
+def test_other_mechanisms_have_no_alternatives() -> None:
+    assert Rate().alternatives(torch.zeros(1), {"mean": torch.ones(())}) == ()
+    assert Mechanism().alternatives(torch.zeros(2), {}) == ()
 
 
 def test_rate_starts_at_the_ratio_of_means() -> None:
@@ -326,7 +449,7 @@ def test_theta_is_dealt_out_to_every_component() -> None:
     theta = torch.arange(float(manipulation.size))
     parts = {name: manipulation.theta(theta, g)[g.component(name)] for g in manipulation.groups for name in g.nodes}
     shapes = {name: tuple(part.shape) for name, part in parts.items()}
-    assert shapes == {"x": (2,), "v": (3, 2), "n": (1,), "b": (4,), "k": (9,)}
+    assert shapes == {"x": (4,), "v": (3, 4), "n": (1,), "b": (4,), "k": (9,)}
     assert sorted(torch.cat([part.flatten() for part in parts.values()]).tolist()) == theta.tolist()
     assert manipulation.theta(theta.expand(7, 4, -1), manipulation.groups[0]).shape[:2] == (7, 4)
 
@@ -494,9 +617,12 @@ def test_a_users_mechanism_acts_on_its_child_alone() -> None:
     m = torch.randn(4)
     manipulation = manipulation_of(cama.model)
     theta = manipulation(m)
-    shift = 2.0 * manipulation.theta(theta, groups["u"])[groups["u"].component("u"), 0]
-    g, b = manipulation.theta(theta, groups["w"])[groups["w"].component("w")]
-    back = {**data, "u": data["u"] - shift, "w": (data["w"] - b) / gain(g)}
+    u, w = (manipulation.theta(theta, groups[name])[groups[name].component(name)] for name in "uw")
+    w[2:] = torch.tensor([0.0, 2.0])  # a view of theta: no noise, and reversed
+    with torch.no_grad():
+        manipulation.aim(m[None], theta[None])
+    shift, g, b = 2.0 * u[0], w[0], w[1]
+    back = {**data, "u": data["u"] - shift, "w": (data["w"] - b) / -gain(g)}
     for trace in (True, False):
         torch.manual_seed(0)
         moved = log_weights(cama.model, cama.guide, data, do={"m": m}, samples=3, classes=True, trace=trace).w
@@ -511,6 +637,62 @@ def test_equal_mechanisms_share_a_group_and_others_do_not() -> None:
     assert len(own(u=Shift(2.0), w=Drift(2.0)).model.groups) == 3
     assert hash(Shift(2.0)) == hash(Shift(2.0))
     assert Shift(2.0) != Shift(1.0)
+
+
+# in words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theta", [(0.0, 0.0, 0.0, 0.0), (0.3, -0.5, 0.0, 0.0), (0.3, -0.5, -0.64, 2.0)])
+def test_affine_in_raw_units(theta: tuple[float, ...]) -> None:
+    values, mean, sd = torch.tensor(theta), 40.0, 5.0
+    found = Affine().describe(values, REAL, {"mean": torch.tensor(mean), "sd": torch.tensor(sd)})
+    assert set(found) == {"change", "gain", "offset", "shift at the mean", "noise"}
+    raw = mean + sd * torch.randn(1000)
+    quiet = values * torch.tensor([1.0, 1.0, 0.0, 1.0])
+    moved = mean + sd * Affine().push((raw - mean) / sd, quiet)
+    torch.testing.assert_close(found["gain"] * raw + found["offset"], moved)
+    assert found["gain"] == pytest.approx(float(signed_gain(values)))
+    assert found["gain"] * mean + found["offset"] - mean == pytest.approx(found["shift at the mean"])
+    assert found["noise"] == pytest.approx(sd * abs(theta[2]) ** 0.5)
+    usual = torch.randn(400_000)
+    apart = (Affine().push(usual, values) - usual).square().mean().sqrt()
+    assert found["change"] == pytest.approx(float(apart), rel=0.01)
+
+
+@pytest.mark.parametrize("raw", [0.0, 0.7, -1.2])
+def test_rate_in_words(raw: float) -> None:
+    found = Rate().describe(torch.tensor([raw]), COUNT, {"mean": torch.tensor(3.0)})
+    factor = float(gain(torch.tensor(raw)))
+    assert found == {"change": pytest.approx(abs(factor - 1)), "gain": pytest.approx(factor)}
+
+
+def test_confusion_in_words() -> None:
+    node = Node("x", "categorical", levels=("p", "q", "r"))
+    theta = torch.tensor([0.0, 0.8, 0.3, 1.1, 0.0, 0.1, 0.2, 0.0, 0.0])
+    matrix, frequencies = Confusion().matrix(theta), torch.tensor([0.5, 0.3, 0.2])
+    found = Confusion().describe(theta, node, {"frequencies": frequencies})
+    torch.manual_seed(0)
+    clean = torch.multinomial(frequencies, 100_000, replacement=True)
+    share = float((Confusion().push(clean, theta) != clean).double().mean())
+    assert found.pop("change") == pytest.approx(share, abs=0.01)
+    pairs = [f"{node.levels[i]} -> {node.levels[j]}" for i, j in itertools.permutations(range(3), 2)]
+    assert list(found) == pairs
+    exact = [float(matrix[i, j]) for i, j in itertools.permutations(range(3), 2)]
+    assert list(found.values()) == pytest.approx(exact)
+    binary = Confusion().describe(torch.zeros(4), BINARY, {"frequencies": torch.tensor([0.3, 0.7])})
+    assert binary == {"change": 0.0, "0 -> 1": 0.0, "1 -> 0": 0.0}
+
+
+def test_a_users_mechanism_in_words() -> None:
+    class Two(Shift):
+        def size(self, node: Node) -> int:
+            return 2
+
+        def typical(self, node: Node) -> Tensor:
+            return torch.tensor([1.0, 0.5])
+
+    assert Two(1.0).describe(torch.tensor([3.0, -2.0]), REAL, {}) == {"change": 5.0, "theta 0": 3.0, "theta 1": -2.0}
+    assert Shift(1.0).describe(torch.zeros(1), REAL, {}) == {"change": 0.0, "theta 0": 0.0}
 
 
 def test_simulated_interventions_need_push_and_simulate() -> None:

@@ -1,31 +1,83 @@
-"""Real tables, and instruments that drift: a constant is added to some columns, no label is touched."""
+"""Real tables, and what happens to their columns later; no label is ever touched."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.model_selection import train_test_split
 
-TABLES = {"breast_cancer": (load_breast_cancer, "diagnosis"), "wine": (load_wine, "cultivar")}
+from pyro_cama import CausalGraph
+from pyro_cama.bayes_nets import example_network
+
+GRAPHS = Path(__file__).parents[2] / "graphs"
+
+
+def _breast_cancer() -> pd.DataFrame:
+    bunch = load_breast_cancer(as_frame=True)
+    return bunch.data.assign(diagnosis=bunch.target_names[bunch.target].astype(str))
+
+
+def _wine() -> pd.DataFrame:
+    bunch = load_wine(as_frame=True)
+    return bunch.data.assign(cultivar=bunch.target_names[bunch.target].astype(str))
+
+
+def _digits() -> pd.DataFrame:
+    """Without the pixels that are dark in more than 99 % of the scans."""
+    bunch = load_digits(as_frame=True)
+    pixels = bunch.data.rename(columns=lambda name: name.replace("_", " "))
+    lit = pixels.columns[(pixels > 0).mean() >= 0.01]
+    return pixels[lit].assign(digit=bunch.target.astype(str))
+
+
+def _anes96() -> pd.DataFrame:
+    from statsmodels.datasets import anes96  # takes a second
+
+    answers = anes96.load_pandas().data.drop(columns="popul")  # logpopul says the same
+    return answers.assign(vote=answers["vote"].map({0: "Clinton", 1: "Dole"}))
+
+
+TABLES: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
+    "breast_cancer": (_breast_cancer, "diagnosis"),
+    "wine": (_wine, "cultivar"),
+    "digits": (_digits, "digit"),
+    "anes96": (_anes96, "vote"),
+}
+
+
+# published networks with known graphs, and a variable of each that is worth predicting from its effects
+NETWORKS = {"child": "Disease", "insurance": "Accident", "hepar2": "PBC", "ecoli70": "lacA"}
+SAMPLED = 2000
+
+
+def graph_of(name: str) -> CausalGraph:
+    """The causal graph of a table; of a network its own, with one m for all rows and no style."""
+    if name in NETWORKS:
+        return example_network(name, NETWORKS[name], latents={"z": None, "m": {"scope": "dataset"}})[0]
+    return CausalGraph(GRAPHS / f"{name}.yaml")
 
 
 def load_table(name: str) -> tuple[pd.DataFrame, str]:
-    """A table of scikit-learn with named classes, and the name of its target column.
+    """A table of scikit-learn or statsmodels, or rows sampled from a network, and the name of its target column.
 
     >>> table, target = load_table("wine")
     >>> table.shape, target, sorted(table[target].unique())
     ((178, 14), 'cultivar', ['class_0', 'class_1', 'class_2'])
     """
+    if name in NETWORKS:
+        return example_network(name, NETWORKS[name])[1](SAMPLED, 0), NETWORKS[name]
     if name not in TABLES:
         raise ValueError(f"no table {name!r}; there are {', '.join(TABLES)}")
     load, target = TABLES[name]
-    bunch = load(as_frame=True)
-    return bunch.data.assign(**{target: bunch.target_names[bunch.target].astype(str)}), target
+    return load(), target
 
 
 def split(frame: pd.DataFrame, target: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -44,25 +96,156 @@ def cross_fit(frame: pd.DataFrame, seed: int) -> list[tuple[pd.DataFrame, pd.Dat
     return [(first, second), (second, first)]
 
 
-@dataclass(frozen=True)
-class Drift:
-    """`size_sd` training standard deviations on `fraction` of the columns."""
+class Case:
+    """Something that may have happened to some columns, `fraction` of them; 0 is a single one."""
 
-    size_sd: float
+    kind: ClassVar[str]
     fraction: float
-
-    def __str__(self) -> str:
-        return f"+{self.size_sd:g} sd on {self.fraction:.0%}"
 
     def apply(
         self, frame: pd.DataFrame, train: pd.DataFrame, columns: list[str], seed: int
     ) -> tuple[pd.DataFrame, list[str]]:
-        """A drifted copy of `frame`, and the columns that moved (chosen among `columns` by `seed`)."""
+        """A copy of `frame` after it, and the columns that moved (chosen among `columns` by `seed`)."""
         # 0.2 * 35 is a little more than 7 in floating point
-        count = math.ceil(round(self.fraction * len(columns), 9))
+        count = max(1, math.ceil(round(self.fraction * len(columns), 9)))
         moved = [columns[i] for i in np.random.default_rng(seed).permutation(len(columns))[:count]]
-        shift = self.size_sd * train[moved].std(ddof=0)
-        return frame.assign(**{name: frame[name] + shift[name] for name in moved}), moved
+        noise = np.random.default_rng((seed, 1))
+        return frame.assign(**{name: self.reading(frame[name], train[name], noise) for name in moved}), moved
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        """What a column that moved reads instead of `values`."""
+        raise NotImplementedError
+
+    @property
+    def where(self) -> str:
+        return f"on {self.fraction:.0%}" if self.fraction else "on 1 column"
+
+
+@dataclass(frozen=True)
+class Unchanged(Case):
+    kind = "clean"
+
+    def __str__(self) -> str:
+        return "clean"
+
+    def apply(
+        self, frame: pd.DataFrame, train: pd.DataFrame, columns: list[str], seed: int
+    ) -> tuple[pd.DataFrame, list[str]]:
+        return frame, []
+
+
+@dataclass(frozen=True)
+class Drift(Case):
+    """Another calibration: `size_sd` training standard deviations too high."""
+
+    kind = "calibration"
+    size_sd: float
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"+{self.size_sd:g} sd {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        return values + self.size_sd * train.std(ddof=0)
+
+
+@dataclass(frozen=True)
+class Gain(Case):
+    """A wrong gain."""
+
+    kind = "gain"
+    factor: float
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"gain {self.factor:g} {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        return values * self.factor
+
+
+@dataclass(frozen=True)
+class Unit(Gain):
+    """Another unit: centimetres for inches."""
+
+    kind = "unit"
+
+    def __str__(self) -> str:
+        return f"unit ×{self.factor:g} {self.where}"
+
+
+@dataclass(frozen=True)
+class Swapped(Case):
+    """A scale read from its other end."""
+
+    kind = "swapped scale"
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"swapped scale {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        return train.max() + train.min() - values
+
+
+@dataclass(frozen=True)
+class Noise(Case):
+    """Normal noise of `size_sd` training standard deviations."""
+
+    kind = "noise"
+    size_sd: float
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"noise {self.size_sd:g} sd {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        return values + noise.normal(0, self.size_sd * train.std(ddof=0), len(values))
+
+
+@dataclass(frozen=True)
+class Dead(Case):
+    """A sensor that says nothing any more."""
+
+    kind = "dead sensor"
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"dead {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        return pd.Series(np.nan, values.index)
+
+
+@dataclass(frozen=True)
+class Recoded(Case):
+    """Levels written down under other names: each one as the next, in the order of their names."""
+
+    kind = "recoded"
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"recoded {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        levels = sorted(train.unique())
+        return values.map(dict(zip(levels, [*levels[1:], levels[0]], strict=True)))
+
+
+@dataclass(frozen=True)
+class Misreported(Case):
+    """A share of the readings of the most frequent level are written down as the next frequent one."""
+
+    kind = "misreported"
+    share: float
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%} misreported {self.where}"
+
+    def reading(self, values: pd.Series, train: pd.Series, noise: np.random.Generator) -> pd.Series:
+        first, second = train.value_counts().index[:2]
+        return values.mask((values == first) & (noise.random(len(values)) < self.share), second)
 
 
 @dataclass(frozen=True)
@@ -86,3 +269,29 @@ class PrevalenceDrift(Drift):
 
 
 DRIFTS = tuple(Drift(size, fraction) for size, fraction in product((0.5, 1.0, 2.0), (0.2, 0.5, 1.0)))
+CASES: tuple[Case, ...] = (
+    *DRIFTS,
+    *(Gain(factor, 0.5) for factor in (0.5, 1.5)),
+    *(Unit(2.54, fraction) for fraction in (0.2, 0.5, 1.0)),
+    *(Swapped(fraction) for fraction in (0.0, 0.2)),
+    *(Noise(size, fraction) for size, fraction in product((0.5, 1.0, 2.0), (0.2, 0.5))),
+    *(Dead(fraction) for fraction in (0.0, 0.2)),
+)
+# digits costs much more than the others; a fifth of the election study's four answers is one column
+SOME: tuple[Case, ...] = (
+    *(Drift(1.0, fraction) for fraction in (0.2, 0.5, 1.0)), Gain(1.5, 0.5), Unit(2.54, 0.2), Unit(2.54, 0.5),
+    *(Swapped(fraction) for fraction in (0.0, 0.2)), *(Noise(size, 0.2) for size in (1.0, 2.0)),
+    *(Dead(fraction) for fraction in (0.0, 0.2)),
+)  # fmt: skip
+CASES_OF = {
+    "breast_cancer": CASES,
+    "wine": CASES,
+    "digits": SOME,
+    "anes96": tuple(case for case in CASES if case not in (Swapped(0.2), Dead(0.2))),
+}
+_CODES: tuple[Case, ...] = (
+    *(Recoded(fraction) for fraction in (0.0, 0.5)),
+    *(Misreported(share, fraction) for share, fraction in product((0.3, 0.6), (0.0, 0.5))),
+)
+_SCALES: tuple[Case, ...] = (Drift(1.0, 0.5), Drift(2.0, 0.5), Drift(2.0, 1.0), Gain(1.5, 0.5), Swapped(0.0))
+CASES_OF_NETWORK = {name: _SCALES if name == "ecoli70" else _CODES for name in NETWORKS}

@@ -1,0 +1,500 @@
+"""Adversarial attacks on any classifier that torch can differentiate, and on the tables of a CAMA.
+
+:func:`fgsm` (Goodfellow et al. 2015, *Explaining and Harnessing Adversarial Examples*; under l2 the fast gradient
+method), :func:`pgd` (Madry et al. 2018, *Towards Deep Learning Models Resistant to Adversarial Attacks*), both over an
+expectation where the classifier is stochastic (Athalye et al. 2018, *Obfuscated Gradients Give a False Sense of
+Security*).  Untargeted: they raise the cross-entropy with the labels.
+
+    part = AttackableTable(cama, test)
+    adversarial = pgd(part.logits, part.x, part.y, eps=0.5, mask=part.mask)
+    cama.score(part.table(adversarial))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from pyro_cama.cama import CAMA
+from pyro_cama.columns import read_column, read_table
+from pyro_cama.data import Table
+from pyro_cama.elbo import class_log_probs
+from pyro_cama.errors import expect
+from pyro_cama.noise import NoCommonNoise, common_noise
+
+Logits = Callable[[Tensor], Tensor]
+Norm = Literal["linf", "l2"]
+Bounds = tuple[float | Tensor, float | Tensor]
+
+
+def fgsm(
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    norm: Norm = "linf",
+    mask: Tensor | None = None,
+    bounds: Bounds | None = None,
+    draws: int = 1,
+    seed: int = 0,
+) -> Tensor:
+    """One step of length eps up the gradient (linf: its sign), from x.
+
+    Arguments, errors and what is left untouched are those of :func:`pgd`.
+
+    Returns:
+        x, perturbed: a new tensor of its shape, dtype and device.
+
+    >>> weights = torch.tensor([[1.0, -1.0], [2.0, -2.0]])
+    >>> x, y = torch.tensor([[1.0, 0.5]]), torch.tensor([0])
+    >>> fgsm(lambda x: x @ weights, x, y, eps=0.25).tolist()
+    [[0.75, 0.25]]
+    >>> fgsm(lambda x: x @ weights, x, y, eps=0.25, mask=torch.tensor([True, False])).tolist()
+    [[0.75, 0.5]]
+    """
+    ball, y = _checked("fgsm", x, y, eps, norm, mask, bounds, draws)
+    if not ball.x.numel():
+        return ball.x
+    with _seeded(seed):
+        _, gradient = _ascent("fgsm", logits, ball.x, y, draws)
+    return ball.step(ball.x, gradient, ball.eps)
+
+
+def pgd(
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    norm: Norm = "linf",
+    steps: int = 20,
+    step_size: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    bounds: Bounds | None = None,
+    starts: int = 1,
+    draws: int = 1,
+    seed: int = 0,
+    keep: Literal["worst", "last"] = "worst",
+) -> Tensor:
+    """Projected gradient ascent, within eps of x.
+
+    A row's result does not depend on the rows beside it, as long as its logits do not (put a network with batch
+    normalisation into eval mode).  Parameters, their gradients and the global random state are left as they were.
+
+    Args:
+        logits: from ``(rows, ...)`` to logits or log-probabilities ``(rows, classes)``; may be stochastic.
+        x: ``(rows, ...)``, floats in any unit.  Entries that are not finite are left as they are.
+        y: class codes, ``(rows,)``.
+        eps: how far an entry (linf) or a row (l2, Euclidean) may move, in the unit of x.  Under linf also a tensor
+            that broadcasts to one row: an eps of each feature.
+        norm: "linf" or "l2".
+        steps: of the ascent, at least 1.
+        step_size: length of a step, a number or (linf) as eps; None is ``2.5 * eps / steps``, as Madry et al. have it.
+        mask: bool, broadcastable to x: where False, x stays bitwise as it is and counts in no norm.
+        bounds: low and high, numbers or tensors broadcastable to x.  An entry that is outside moves no further out.
+        starts: ascents; the first begins at x, the others at random points of the ball, the same offsets for every row.
+        draws: evaluations over which loss and gradient are averaged, for stochastic logits.
+        seed: of the starts, and of what the logits draw from torch's global generators.
+        keep: "worst" keeps each row's iterate of the highest loss over all steps and starts, x itself included: never
+            a lower loss than at x, where the logits are deterministic; else a lucky draw may pass for a high loss,
+            unless ``draws`` are many.  "last" keeps the worst of the starts' last iterates.
+
+    Returns:
+        x, perturbed: a new tensor of its shape, dtype and device.  Where the gradient is not finite it counts as 0.
+
+    Raises:
+        ValueError: an argument out of range, shapes that do not fit, or logits that are not a differentiable function
+            of x.
+
+    >>> weights = torch.tensor([[1.0, -1.0], [2.0, -2.0]])
+    >>> x, y = torch.tensor([[1.0, 0.5]]), torch.tensor([0])
+    >>> adversarial = pgd(lambda x: x @ weights, x, y, eps=1.0, norm="l2", starts=3)
+    >>> (adversarial - x).norm().item() <= 1.0 + 1e-6, (adversarial @ weights).argmax(1).item()
+    (True, 1)
+    """
+    ball, y = _checked("pgd", x, y, eps, norm, mask, bounds, draws)
+    for name, value in (("steps", steps), ("starts", starts)):
+        expect("pgd", name, value, value >= 1, "at least 1")
+    expect("pgd", "keep", keep, keep in ("worst", "last"), "'worst' or 'last'")
+    size = 2.5 * ball.eps / steps if step_size is None else ball.length("pgd", "step_size", step_size)
+    if not ball.x.numel():
+        return ball.x
+    generator = torch.Generator().manual_seed(seed)
+    highest: Tensor | None = None
+    kept = ball.x
+    with _seeded(seed):
+        for start in range(starts):
+            z = ball.random(generator) if start else ball.x
+            for step in range(steps + 1):
+                loss, gradient = _ascent("pgd", logits, z, y, draws, step < steps)
+                if keep == "worst" or step == steps:
+                    better = torch.ones_like(y, dtype=torch.bool) if highest is None else loss > highest
+                    kept = torch.where(ball.per_row(better), z, kept)
+                    highest = loss if highest is None else torch.maximum(loss, highest)
+                if step < steps:
+                    z = ball.step(z, gradient, size)
+    return kept
+
+
+class _Ball:
+    """What an attack may reach: the ball about x, within the bounds, in the entries that are allowed."""
+
+    def __init__(
+        self,
+        where: str,
+        x: Tensor,
+        eps: float | Tensor,
+        norm: Norm,
+        mask: Tensor | None,
+        bounds: Bounds | None,
+    ) -> None:
+        expect(where, "norm", norm, norm in ("linf", "l2"), "'linf' or 'l2'")
+        expect(where, "x.dtype", x.dtype, x.is_floating_point(), "floats")
+        expect(where, "x.shape", tuple(x.shape), x.dim() >= 1, "(rows, ...)")
+        self.x = x.detach().clone()
+        self.norm = norm
+        self.eps = self.length(where, "eps", eps)
+        allowed = x.new_ones((), dtype=torch.bool) if mask is None else mask.to(x.device)
+        expect(where, "mask.dtype", allowed.dtype, allowed.dtype == torch.bool, "torch.bool")
+        _expect_broadcast(where, "mask", allowed, x.shape)
+        self.allowed = allowed & self.x.isfinite() & (self.eps > 0)
+        low, high = (-torch.inf, torch.inf) if bounds is None else bounds
+        low, high = self.like(low), self.like(high)
+        for bound in (low, high):
+            _expect_broadcast(where, "bounds", bound, x.shape)
+        pairs = torch.stack(torch.broadcast_tensors(low, high), -1).reshape(-1, 2)
+        wrong = pairs[~(pairs[:, 0] <= pairs[:, 1])][:1].tolist()
+        expect(where, "bounds", wrong, not wrong, "low at most high")
+        self.low, self.high = torch.minimum(low, self.x), torch.maximum(high, self.x)
+
+    def length(self, where: str, name: str, value: float | Tensor) -> Tensor:
+        """A number, or a tensor that broadcasts to one row, as tensor."""
+        length = self.like(value)
+        if self.norm == "l2":
+            expect(where, f"{name}.shape", tuple(length.shape), length.dim() == 0, "a number under norm='l2'")
+        _expect_broadcast(where, name, length, self.x.shape[1:], "one row of x")
+        wrong = length[~(length.isfinite() & (length >= 0))][:1].tolist()
+        expect(where, name, wrong, not wrong, "finite, at least 0")
+        return length
+
+    def like(self, value: float | Tensor) -> Tensor:
+        """On x's device, in its dtype."""
+        return torch.as_tensor(value, dtype=self.x.dtype, device=self.x.device).detach()
+
+    def step(self, z: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """From z a step up the gradient, and back to what may be reached."""
+        gradient = gradient.where(self.allowed, 0.0)
+        return self.project(z + size * (gradient.sign() if self.norm == "linf" else self.unit(gradient)))
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """A point drawn uniformly from the ball, its offset in units of eps the same for every row."""
+        event = self.x.shape[1:]
+        if self.norm == "linf":
+            offset = 2.0 * torch.rand(event, generator=generator, dtype=torch.float64).to(self.x) - 1.0
+            return self.project(self.x + self.eps * offset)
+        normal = torch.randn(event, generator=generator, dtype=torch.float64).to(self.x)
+        direction = self.unit(normal.where(self.allowed, 0.0))
+        share = torch.rand((), generator=generator, dtype=torch.float64).to(self.x)
+        entries = self.per_row(self.allowed.reshape(len(self.x), -1).sum(1)).clamp_min(1)
+        return self.project(self.x + self.eps * share ** (1.0 / entries) * direction)
+
+    def project(self, z: Tensor) -> Tensor:
+        """The ball first, the bounds after: they hold x, so they lengthen no offset."""
+        offset = (z - self.x).where(self.allowed, 0.0)
+        if self.norm == "linf":
+            offset = offset.clamp(-self.eps, self.eps)
+        else:
+            length = torch.linalg.vector_norm(offset.reshape(len(offset), -1), dim=1)
+            offset = offset * (self.eps / self.per_row(length)).clamp_max(1.0)
+        return (self.x + offset).clamp(self.low, self.high).where(self.allowed, self.x)
+
+    def unit(self, v: Tensor) -> Tensor:
+        """Every row at length 1; zeros stay zeros.  Scaled first: no square underflows or overflows."""
+        tiny = torch.finfo(v.dtype).tiny
+        flat = v.reshape(len(v), -1)
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
+        return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)).reshape(v.shape)
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """``(rows,)`` so that it broadcasts against x."""
+        return values.reshape(-1, *[1] * (self.x.dim() - 1))
+
+
+def _checked(
+    where: str,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    norm: Norm,
+    mask: Tensor | None,
+    bounds: Bounds | None,
+    draws: int,
+) -> tuple[_Ball, Tensor]:
+    for name, value in (("x", x), ("y", y)):
+        expect(where, f"type({name})", type(value).__name__, isinstance(value, Tensor), "Tensor")
+    ball = _Ball(where, x, eps, norm, mask, bounds)
+    integers = not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool
+    expect(where, "y.dtype", y.dtype, integers, "integer class codes")
+    expect(where, "y.shape", tuple(y.shape), y.shape == x.shape[:1], f"({len(x)},), a code for every row of x")
+    expect(where, "draws", draws, draws >= 1, "at least 1")
+    return ball, y.to(x.device, torch.long)
+
+
+def _expect_broadcast(where: str, name: str, value: Tensor, shape: torch.Size, to: str = "x") -> None:
+    try:
+        fits = torch.broadcast_shapes(value.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    expect(where, f"{name}.shape", tuple(value.shape), fits, f"a shape that broadcasts to {tuple(shape)}, {to}")
+
+
+def _ascent(
+    where: str, logits: Logits, z: Tensor, y: Tensor, draws: int, with_gradient: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Mean over draws of every row's cross-entropy, -inf where it is no number, and of its gradient in z."""
+    loss, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
+    for _ in range(draws):
+        with torch.set_grad_enabled(with_gradient):
+            point = z.detach().requires_grad_(with_gradient)
+            out = logits(point)
+            fits = out.dim() == 2 and len(out) == len(z)
+            expect(where, "logits(x).shape", tuple(out.shape), fits, f"({len(z)}, classes)")
+            wrong = y[(y < 0) | (y >= out.shape[1])][:1].tolist()
+            expect(where, "y", wrong, not wrong, f"codes from 0 to {out.shape[1] - 1}")
+            each = F.cross_entropy(out, y, reduction="none")
+            slope = torch.autograd.grad(each.sum(), point, allow_unused=True)[0] if each.requires_grad else None
+            if with_gradient and slope is None:
+                raise ValueError(f"{where}(logits): its output has no gradient in x; expected a torch function of x")
+        loss = loss + each.detach().to(loss)
+        if slope is not None:
+            gradient = gradient + slope.where(slope.isfinite(), 0.0)
+    return (loss / draws).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf), gradient / draws
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws inside are a function of the seed, and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+# tables -------------------------------------------------------------------------------------------------------------
+
+
+class AttackableTable:
+    """Rows of a table as an attack sees them: numbers that may move, and a CAMA's log p(y | x, a, c) of them.
+
+    Differentiable along the same path as :meth:`CAMA.predict_proba`, with the same noise: ``logits`` at the clean
+    ``x`` are its log-probabilities.  A row's logits do not depend on the rows beside it.  Where a missing entry of a
+    discrete or count node is drawn, the gradient takes the draw for a constant.
+
+    Args:
+        cama: fitted.
+        data: the rows, in raw units; with the target's column to have ``y``.
+        nodes: continuous nodes to attack; None takes all continuous children and co-parents.
+        do, samples, m_samples: as in :meth:`CAMA.predict_proba`.
+        fresh: new noise at every call of ``logits``, from torch's global generator (for ``draws`` of :func:`pgd`),
+            instead of the same noise always.  Within a call all rows share it.
+
+    Attributes:
+        nodes: names of the attackable nodes.
+        columns: name of every column of ``x``; ``name[i]`` for the components of a vector.
+        x: ``(rows, width)``, the nodes' values side by side, standardised: 1 is one training standard deviation.
+        mask: ``(rows, width)``, False where an entry is missing; it is never attacked.
+        y: class codes, ``(rows,)``, -1 where the label is missing; None without the target's column.
+
+    Raises:
+        ValueError: nodes that cannot be attacked (named), or an argument out of range.
+        DataError: the table does not fit the graph.
+
+    >>> import pyro_cama
+    >>> graph = {"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]}
+    >>> table = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "y": [0, 0, 1, 1]})
+    >>> cama = pyro_cama.build(graph, device="cpu").fit(table, max_epochs=0, progress=False)
+    >>> part = AttackableTable(cama, table)
+    >>> adversarial = pgd(part.logits, part.x, part.y, eps=0.5, mask=part.mask)
+    >>> (adversarial - part.x).abs().max().item() <= 0.5
+    True
+    >>> part.table(part.x).equals(table)
+    True
+    """
+
+    nodes: tuple[str, ...]
+    columns: tuple[str, ...]
+    x: Tensor
+    mask: Tensor
+    y: Tensor | None
+
+    def __init__(
+        self,
+        cama: CAMA,
+        data: Table,
+        nodes: Sequence[str] | None = None,
+        *,
+        do: Literal["auto"] | Mapping[str, Any] | None = "auto",
+        samples: int = 16,
+        m_samples: int = 4,
+        fresh: bool = False,
+    ) -> None:
+        for name, value in (("samples", samples), ("m_samples", m_samples)):
+            expect("AttackableTable", name, value, value >= 1, "at least 1")
+        self.nodes = _attackable(cama, nodes)
+        self._cama, self._fresh = cama, fresh
+        self._frame = _frame(cama, data)
+        batch = cama.encode(self._frame)
+        self.y = _codes(cama, batch.values, batch.observed)
+        self._batch = batch.without(cama.graph.target)
+        self._do = cama._do(do)
+        m = cama.graph.m
+        self._m_by_row = m is not None and m.scope == "row"
+        shared = m is not None and m.scope != "row" and m.name not in (self._do or {})
+        self._draws, self._m_samples = (samples * m_samples, m_samples) if shared else (samples, 1)
+        values = [self._batch.values[name] for name in self.nodes]
+        self._vectors = [value.dim() > 1 for value in values]
+        values = [value if value.dim() > 1 else value[:, None] for value in values]
+        self._widths = [value.shape[1] for value in values]
+        self.columns = tuple(
+            f"{name}[{i}]" if vector else name
+            for name, vector, width in zip(self.nodes, self._vectors, self._widths, strict=True)
+            for i in range(width)
+        )
+        self.x = torch.cat(values, 1)
+        masks = [self._batch.observed.get(name) for name in self.nodes]
+        self.mask = torch.cat(
+            [
+                torch.ones_like(value, dtype=torch.bool) if mask is None else mask[:, None].expand_as(value)
+                for value, mask in zip(values, masks, strict=True)
+            ],
+            1,
+        )
+
+    def __repr__(self) -> str:
+        return f"AttackableTable({len(self.x)} rows, {list(self.columns)})"
+
+    def logits(self, x: Tensor) -> Tensor:
+        """log p(y | x, a, c), ``(rows, classes)``, of all rows with these values; differentiable in x.
+
+        In chunks of bounded memory: where there are several, each is computed again for its gradient.
+
+        Args:
+            x: ``(rows, width)``; missing entries are not read.
+
+        Raises:
+            ValueError: x has another shape.
+        """
+        x = torch.where(self.mask, self._fitting("logits", x).to(self.x), self.x)
+        seed = int(torch.randint(2**31, ())) if self._fresh else self._cama.settings.seed
+        widest = max(self._cama.settings.hidden, *(g.width * g.size for g in self._cama.model.groups))
+        chunk = max(1, 2**23 // (self._draws * len(self._cama.classes) * widest))
+        try:
+            return self._chunked(x, chunk, seed, True)
+        except NoCommonNoise:  # one row at a time, from one seed: still each row's own
+            return self._chunked(x, 1, seed, False)
+
+    def table(self, x: Tensor) -> pd.DataFrame:
+        """The rows in raw units, with these values of the attacked nodes.
+
+        Entries of x that are as they were, and all other columns, stay exactly as given; a column with an entry that
+        is not becomes float64.
+
+        Args:
+            x: ``(rows, width)``; missing entries stay missing.
+
+        Raises:
+            ValueError: x has another shape.
+        """
+        x = self._fitting("table", x).detach().to(self.x)
+        moved = ((x != self.x) & self.mask).cpu()
+        frame = self._frame.copy()
+        names = [str(name) for name in frame.columns]
+        parts = zip(self.nodes, self._vectors, x.split(self._widths, 1), moved.split(self._widths, 1), strict=True)
+        for name, vector, values, where in parts:
+            if not where.any():
+                continue
+            at, node = names.index(name), self._cama.graph.nodes[name]
+            raw, present = read_column(node, frame.iloc[:, at])
+            decoded = self._cama.encoder.decode(name, values if vector else values[:, 0])
+            new = np.where(where.numpy() if vector else where[:, 0].numpy(), decoded, raw)
+            if vector:
+                old = frame.iloc[:, at]
+                entries = np.empty(len(new), dtype=object)
+                for i in range(len(new)):
+                    entries[i] = new[i] if where[i].any() else old.iloc[i]
+                frame.isetitem(at, entries)
+            else:
+                frame.isetitem(at, np.where(present, new, np.nan))
+        return frame
+
+    def _fitting(self, call: str, x: Tensor) -> Tensor:
+        shape = tuple(self.x.shape)
+        expect(f"AttackableTable.{call}", "x.shape", tuple(x.shape), tuple(x.shape) == shape, f"{shape}")
+        return x
+
+    def _chunked(self, x: Tensor, chunk: int, seed: int, common: bool) -> Tensor:
+        rows = torch.arange(len(x), device=x.device).split(chunk)
+        if len(rows) > 1 and x.requires_grad and torch.is_grad_enabled():
+            options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            return torch.cat([checkpoint(self._part, x[part], part, seed, common, **options) for part in rows])
+        return torch.cat([self._part(x[part], part, seed, common) for part in rows])
+
+    def _part(self, x: Tensor, rows: Tensor, seed: int, common: bool) -> Tensor:
+        """Logits of some rows."""
+        batch = self._batch.select(rows)
+        parts = zip(self.nodes, self._vectors, x.split(self._widths, 1), strict=True)
+        values = {name: value if vector else value[:, 0] for name, vector, value in parts}
+        batch = replace(batch, values={**batch.values, **values})
+        do = {k: v[rows] if self._m_by_row and v.dim() > 1 else v for k, v in (self._do or {}).items()} or None
+        noise = common_noise(seed, strict=True) if common else self._cama._seeded(seed)
+        with self._cama._fast(), noise:
+            weights = self._cama.log_weights(batch, do=do, samples=self._draws, classes=True)
+            return class_log_probs(weights, m_samples=self._m_samples).T
+
+
+def _attackable(cama: CAMA, nodes: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the nodes to attack.
+
+    Raises:
+        ValueError: one of them is no continuous node of the target's blanket, or there are none.
+    """
+    graph = cama.graph
+    able = [n for n in graph.order if n != graph.target and graph.nodes[n].type == "continuous"]
+    if nodes is None:
+        nodes = [n for n in able if n in graph.blanket.children or n in graph.blanket.coparents]
+    wrong = [n for n in nodes if n not in able]
+    if wrong:
+        raise ValueError(f"nodes: {wrong} have no gradient to attack along; expected continuous nodes, some of {able}")
+    if not nodes or len(set(nodes)) < len(nodes):
+        raise ValueError(f"nodes: expected some of the continuous {able}, each once, found {list(nodes)}")
+    return tuple(nodes)
+
+
+def _frame(cama: CAMA, data: Table) -> pd.DataFrame:
+    """The caller's rows as a frame of our own; of a mapping or dataset, the columns that the model reads."""
+    if isinstance(data, pd.DataFrame):
+        return data.copy()
+    m = cama.graph.m
+    scope = {m.scope} - {"row", "dataset"} if m is not None else set()
+    columns = read_table(data, {*cama.graph.order, *scope}).columns
+    plain = {name: column.reset_index(drop=True) if isinstance(column, pd.Series) else column
+             for name, column in columns.items()}  # fmt: skip
+    return pd.DataFrame({name: column if column.ndim == 1 else list(column) for name, column in plain.items()})
+
+
+def _codes(cama: CAMA, values: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tensor | None:
+    """Class codes, -1 where missing; None without the target's column."""
+    target = cama.graph.target
+    if target not in values:
+        return None
+    codes = values[target].long()
+    return codes.masked_fill(~observed[target], -1) if target in observed else codes

@@ -1,0 +1,161 @@
+"""explain_shift: planted drifts are named with their size in raw units, and rows without any name nothing."""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyro_cama import CAMA, build, load
+
+UNITS = {"a": (100.0, 20.0), "b": (0.0, 1.0), "c": (-5.0, 0.1), "d": (40.0, 5.0)}  # means and deviations
+
+
+def patients(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    y = (rng.random(rows) >= 0.6).astype(int)
+    frame = {name: mean + sd * (1.5 * (y - 0.4) + 0.6 * rng.normal(size=rows)) for name, (mean, sd) in UNITS.items()}
+    return pd.DataFrame(frame).assign(n=rng.poisson(np.where(y, 9, 4)), f=rng.random(rows) < np.where(y, 0.9, 0.2), y=y)
+
+
+def graph(scope: str, **m: Any) -> dict[str, Any]:
+    nodes = {"y": "binary", **dict.fromkeys(UNITS, "continuous"), "n": "count", "f": "binary"}
+    return {
+        "target": "y",
+        "nodes": nodes,
+        "edges": [["y", name] for name in nodes if name != "y"],
+        "latents": {"z": {"dim": 1}, "m": {"dim": 2, "scope": scope} | m},
+    }
+
+
+def record(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(f=frame["f"].astype(int))
+
+
+@functools.cache
+def model(scope: str) -> CAMA:
+    train = record(patients(400, seed=0)).assign(site="home")
+    cama = build(graph(scope), hidden=16, device="cpu")
+    return cama.fit(train, max_epochs=40, lr=3e-3, conditional_weight=0.0, progress=False)
+
+
+def drifted(rows: int = 300, seed: int = 1) -> pd.DataFrame:
+    frame = patients(rows, seed)
+    lost = np.random.default_rng(seed + 100).random(rows) < 0.5
+    return record(frame.assign(a=frame["a"] + 40, c=1.5 * frame["c"] + 2.6, n=frame["n"] * 2, f=frame["f"] & ~lost)).drop(
+        columns="y"
+    )
+
+
+@functools.cache
+def adapted(scope: str) -> CAMA:
+    rows = drifted().assign(site="away")
+    options: dict[str, Any] = {"keep": "always"} if scope == "row" else {}
+    return model(scope).adapt(rows, steps=100, restarts=1, folds=3, progress=False, **options)
+
+
+@pytest.mark.parametrize("scope", ["dataset", "site"])
+def test_planted_drifts_are_found_with_their_size(scope: str) -> None:
+    found = adapted(scope).explain_shift()
+    assert found.kept
+    assert {"a", "c", "n", "f"} == set(found.moved)
+    value = found.parameters.set_index(["column", "parameter"])
+    truth = {
+        ("a", "shift at the mean"): 40,
+        ("a", "gain"): 1,
+        ("c", "gain"): 1.5,
+        ("n", "gain"): 2,
+        ("f", "1 -> 0"): 0.5,
+    }
+    for key, expected in truth.items():
+        low, high = value.loc[key, "low"], value.loc[key, "high"]
+        tolerance = 0.25 * max(abs(expected), 1.0)
+        assert value.loc[key, "estimate"] == pytest.approx(expected, abs=tolerance), key
+        assert low < value.loc[key, "estimate"] < high
+        assert high - low < 2 * max(abs(expected), 1.0), "an interval that says nothing"
+    assert "a: " in str(found)
+    if scope == "site":
+        assert set(found.table["site"]) == {"away"}
+
+
+def test_raw_units_agree_with_the_mechanism() -> None:
+    """gain and offset in raw units, applied to raw readings, are what the model takes the drift to be."""
+    found = adapted("dataset").explain_shift().parameters.set_index(["column", "parameter"])["estimate"]
+    mean = model("dataset").encoder.statistics["c"]["mean"].item()
+    moved = found["c", "gain"] * mean + found["c", "offset"]
+    assert moved - mean == pytest.approx(found["c", "shift at the mean"], abs=1e-4)
+
+
+def test_no_drift_names_nothing() -> None:
+    quiet = model("dataset").adapt(
+        record(patients(300, seed=5)).drop(columns="y"), steps=60, restarts=2, progress=False
+    )
+    assert quiet.explain_shift().moved == ()
+
+
+def test_a_refused_adaptation_moves_nothing() -> None:
+    refused = model("dataset").adapt(drifted(6), steps=5, restarts=1, progress=False)
+    assert not refused.adaptation.accepted
+    found = refused.explain_shift()
+    assert found.moved == ()
+    assert (found.table["change"] == 0).all()
+    assert refused.adaptation.reason in str(found)
+
+
+def test_without_held_out_rows_nothing_is_certain() -> None:
+    forced = model("dataset").adapt(drifted(6), steps=40, restarts=1, keep="always", progress=False)
+    assert forced.adaptation.replicates == ()
+
+
+def test_scope_row_reports_the_mean_over_rows() -> None:
+    found = adapted("row").explain_shift()
+    assert len(found.table) == 6
+    assert np.isfinite(found.table["change"]).all()
+
+
+def test_survives_saving(tmp_path: Path) -> None:
+    before = adapted("dataset")
+    after = load(before.save(tmp_path / "model"))
+    assert after.adaptation == before.adaptation
+    pd.testing.assert_frame_equal(after.explain_shift().parameters, before.explain_shift().parameters)
+
+
+def test_picture(tmp_path: Path) -> None:
+    found = adapted("site").explain_shift()
+    assert found.plot(tmp_path / "shift.png").axes
+    assert (tmp_path / "shift.png").stat().st_size > 5000
+
+
+def test_vectors_have_a_row_a_component() -> None:
+    raw = {"target": "y", "nodes": {"y": "binary", "v": {"type": "continuous", "dim": 2}}, "edges": ["y -> v"],
+           "latents": {"m": {"scope": "dataset"}}}  # fmt: skip
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 80)
+    v = list(rng.normal(size=(80, 2)) + y[:, None])
+    cama = build(raw, hidden=8, device="cpu").fit({"y": y, "v": np.array(v)}, max_epochs=2, progress=False)
+    new = cama.adapt({"v": np.array(v) + np.array([0.0, 9.0])}, steps=20, restarts=1, keep="always", progress=False)
+    assert set(new.explain_shift().table["column"]) == {"v[0]", "v[1]"}
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="never adapted"):
+        model("dataset").explain_shift()
+    with pytest.raises(ValueError, match="level: expected"):
+        adapted("dataset").explain_shift(level=2.0)
+    raw = graph("dataset", mechanism="concat")
+    cama = build(raw, hidden=8, device="cpu").fit(record(patients(60, 0)), max_epochs=1, progress=False)
+    free = cama.adapt(drifted(30), steps=2, restarts=1, folds=2, progress=False)
+    with pytest.raises(ValueError, match="concat has no parameters"):
+        free.explain_shift()
+
+
+def test_jackknife() -> None:
+    from pyro_cama.explain import _interval
+
+    low, high = _interval(1.0, [0.9, 1.1, 1.0, 1.0], 0.95)
+    se = math.sqrt(3 / 4 * 0.02)
+    assert high - 1.0 == pytest.approx(3.18245 * se, rel=1e-4)
+    assert low == pytest.approx(2.0 - high)
