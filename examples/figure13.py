@@ -30,9 +30,9 @@ from support.baselines import CVAE, Classifier, DiscriminativeNet, boosting, log
 from support.experiment import Row
 from support.measurement import FIT, GRAPH, adapt_options, rows_of, variant
 
-ROWS = {"full": (400, 600), "quick": (150, 200), "smoke": (30, 30)}  # adapted to, scored
+ROWS = {"full": (250, 400), "quick": (150, 200), "smoke": (30, 30)}  # adapted to, scored
 STEPS = {"full": 10, "quick": 5, "smoke": 2}
-ROUNDS = {"full": 3, "quick": 1, "smoke": 1}
+ROUNDS = {"full": 2, "quick": 1, "smoke": 1}
 Attack = Callable[..., Tensor]
 
 
@@ -136,7 +136,7 @@ def _rows(
         return found
     adapted = method.adapt(hostile[0].drop(columns="y"))
     found.append(note(method.score(adapted, hostile[1]), "frozen attack"))
-    if eps and method.name in ("cama", "shot_im"):
+    if eps and common["tested_on"] == "pgd" and method.name in ("cama", "shot_im") and "row" not in method.mechanism:
         worst = found[-1]["value"]
         for _ in range(rounds):
             hostile = [attacked(method, adapted, frame, attack, eps) for frame in (unlabelled, test)]
@@ -149,7 +149,7 @@ def _rows(
 def main() -> None:
     options = experiment.parser(__doc__).parse_args()
     setting = experiment.size(options)
-    eps = {"full": (0.0, 0.1, 0.2, 0.4, 0.8), "quick": (0.0, 0.4), "smoke": (0.4,)}[setting]
+    eps = {"full": (0.0, 0.1, 0.2, 0.4), "quick": (0.0, 0.4), "smoke": (0.4,)}[setting]
     tasks = [{"seed": seed, "setting": setting, "eps": eps} for seed in experiment.seeds(options)]
     rows = experiment.run(task, tasks, "figure13", options)
     for name in ("fgsm", "pgd"):

@@ -67,6 +67,7 @@ class Adaptation:
     Attributes:
         accepted: False means that the copy predicts exactly as the original.
         reason: the decision in a sentence.
+        applied: whether the copy carries the change: it was accepted, or to be kept always.
         evidence_before, evidence_after: winsorised mean of log p(x | a, c) over the new rows, in nats; the latter
             is cross-fitted.
         gain_se: standard error of their difference.
@@ -97,6 +98,7 @@ class Adaptation:
     theta: tuple[tuple[float, ...], ...] = ()
     replicates: tuple[tuple[tuple[float, ...], ...], ...] = ()
     sites: tuple[Any, ...] = ()
+    applied: bool = False
 
     def __str__(self) -> str:
         return (
@@ -219,7 +221,8 @@ def adapt(
     bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
-    if accepted or keep == "always":
+    applied = accepted or keep == "always"
+    if applied:
         twin.modules.load_state_dict(best.state)
         twin.m_trained = True
     else:
@@ -238,6 +241,7 @@ def adapt(
         start=best.start,
         rows=new.rows,
         class_prior=tuple(best.proportions.tolist()),
+        applied=applied,
         theta=best.theta,
         replicates=tuple(replicates) if len(parts) > 1 else (),
         sites=() if new.site is None else tuple(base.encoder.sites[i] for i in new.site.unique().tolist() if i >= 0),
@@ -405,7 +409,7 @@ def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     return direction, theta
 
 
-def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 256, worth: float = 5.0) -> None:
+def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 128, worth: float = 5.0) -> None:
     """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
 
     Args:
@@ -419,7 +423,7 @@ def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 2
 
     def evidence(theta: Tensor) -> Tensor:
         manipulation.aim(m, theta)
-        return _evidence(cama, part, zero, do=None, samples=8)
+        return _evidence(cama, part, zero, do=None, samples=4)
 
     def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
         found = evidence(theta)
@@ -575,11 +579,10 @@ def _loss(
         q: Any = cama.guide._networks["m"]
         index = torch.zeros(new.rows, dtype=torch.long, device=cama.device) if new.site is None else new.site
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
+        switches = typical.isinf()  # no gradient holds them where they are while m moves
+        switched = manipulation_of(cama.model)(shared_mean(cama.guide))[..., : len(typical)][..., switches].detach()
     away = None if new.site is None else _away(cama, new)
     settled = None if away is None else manipulation_of(cama.model)(shared_mean(cama.guide))[away].detach()
-    switches = torch.nonzero(typical.isinf()).flatten()  # no gradient holds them where they are while m moves
-    with torch.no_grad():
-        start = manipulation_of(cama.model)(cama.guide.m_dist(new).mean)[..., switches]
 
     def loss(rows: Tensor) -> Tensor:
         batch = new if len(rows) == new.rows else new.select(rows.to(cama.device))
@@ -587,12 +590,7 @@ def _loss(
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
             total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
-            posterior = cama.guide.m_dist(batch)
-            strayed = manipulation_of(cama.model)(posterior.rsample())[..., switches] - (
-                start if batch is new else start[rows.to(cama.device)]
-            )
-            total = total - 10.0 * strayed.square().sum(-1).mean()
-            theta = manipulation_of(cama.model)(posterior.mean)[..., : len(typical)] / typical
+            theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
             total = total - sparsity * (common.abs().sum() / new.rows + apart)
@@ -603,7 +601,7 @@ def _loss(
             rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
             total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
             theta = manipulation_of(cama.model)(m)
-            total = total - 10.0 * (theta[..., switches] - start).square().sum()
+            total = total - 10.0 * (theta[..., : len(typical)][..., switches] - switched).square().sum()
             if away is not None:  # NN_pM serves all sites: the others must not forget
                 total = total - 10.0 * (theta[away] - settled).square().sum()
                 theta = theta[~away]

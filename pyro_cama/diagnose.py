@@ -167,7 +167,7 @@ def diagnose(
     cama: CAMA,
     data: Table,
     *,
-    alpha: float = 0.05,
+    alpha: float = 0.01,
     draws: int = 50,
     max_rows: int = 5000,
     seed: int = 0,

@@ -38,7 +38,7 @@ class Explanation:
             and raw units.
         parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, and ``unchanged``, its value
             where nothing is manipulated.
-        kept: whether the adaptation was kept; if not, nothing is said to have moved.
+        kept: whether the copy carries the change; if not, nothing is said to have moved.
         reason: the adaptation's own.
     """
 
@@ -120,7 +120,7 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
     if not 0 < level < 1:
         raise ValueError(f"explain_shift: level: expected more than 0 and less than 1, found {level!r}")
     folds = [torch.tensor(t) for t in adaptation.replicates]
-    whole = torch.tensor(adaptation.theta) if adaptation.accepted else torch.zeros_like(torch.tensor(adaptation.theta))
+    whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
     scope = cama.graph.m.scope if cama.graph.m else "row"
     sites = cama.encoder.sites if scope not in ("row", "dataset") else (None,)
     rows: list[dict[str, Any]] = []
@@ -131,25 +131,25 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
             continue
         for column, small, read in _readings(cama, manipulation):
             estimate, resting = read(whole[number]), read(torch.zeros_like(whole[number]))
-            others = [read(fold[number]) for fold in folds] if adaptation.accepted else []
+            others = [read(fold[number]) for fold in folds] if adaptation.applied else [estimate] * 2
             real = False
             for name, value in estimate.items():
                 low, high = _interval(value, [o[name] for o in others], level)
                 if name != "change":
-                    real |= not low <= resting[name] <= high
+                    real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
                     parameters.append(
                         {"column": column, **place, "parameter": name, "estimate": value, "low": low, "high": high,
                          "unchanged": resting[name]}
                     )  # fmt: skip
             low, high = _interval(estimate["change"], [o["change"] for o in others], level)
-            moved = bool(adaptation.accepted and real and estimate["change"] >= small)
+            moved = bool(real and estimate["change"] >= small)
             rows.append(
                 {"column": column, **place, "moved": moved, "change": estimate["change"], "low": max(low, 0.0),
                  "high": high, "small": small,
                  "reading": _words(estimate, resting, parameters[-len(estimate) + 1 :], moved)}
             )  # fmt: skip
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
-    return Explanation(table, pd.DataFrame(parameters), adaptation.accepted, adaptation.reason)
+    return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason)
 
 
 def _readings(cama: CAMA, manipulation: Manipulation) -> list[tuple[str, float, Any]]:
@@ -182,7 +182,7 @@ def _interval(value: float, others: list[float], level: float) -> tuple[float, f
     """Delete-a-group jackknife around ``value``; infinite where nothing was held out."""
     k = len(others)
     if k < 2:
-        return (value, value) if k == 0 and value == 0 else (-math.inf, math.inf)
+        return -math.inf, math.inf
     se = math.sqrt((k - 1) / k * float(np.square(np.array(others) - np.mean(others)).sum()))
     half = float(student.ppf(0.5 + level / 2, k - 1)) * se
     return value - half, value + half
@@ -191,9 +191,12 @@ def _interval(value: float, others: list[float], level: float) -> tuple[float, f
 def _words(estimate: dict[str, float], resting: dict[str, float], intervals: list[dict[str, Any]], moved: bool) -> str:
     if not moved:
         return "as before"
+    real = {p["parameter"] for p in intervals if not p["low"] <= resting[p["parameter"]] <= p["high"]}
+    if "gain" not in real:  # an offset alone is the shift at the mean, less certain
+        real -= {"offset"}
     said = [
         f"{p['parameter']} {p['estimate']:.3g} [{p['low']:.3g}, {p['high']:.3g}]"
         for p in intervals
-        if not p["low"] <= resting[p["parameter"]] <= p["high"]
+        if p["parameter"] in real
     ]
     return ", ".join(said)

@@ -42,9 +42,13 @@ class Mechanism:
     def typical(self, node: Node) -> Tensor:
         """Size of a usual theta, ``(size,)``: adaptation under a shared m has a Laplace prior of this scale on it.
 
-        Infinite for a switch, a number that no gradient moves: adaptation holds it where its start has put it.
+        Infinite for a switch, a number that no gradient moves; under a shared m it stays where the start has put it.
         """
         return torch.ones(self.size(node))
+
+    def of_scope(self, scope: str) -> Mechanism:
+        """The mechanism as a graph that names it gets it: one row tells less of its m than many rows that share it."""
+        return self
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         """The distribution of x = T(x~), x~ from ``clean``; equal to ``clean`` at theta = 0."""
@@ -128,46 +132,64 @@ class Affine(Mechanism):
     The noise has variance ``|s|``, so that a noisy, reversed or otherwise unexplained column can be trusted less; it
     widens normal and Student-t likelihoods and is left out of others.  A scale is reversed where ``r > 1``: no gradient
     finds that, so adaptation searches it (:meth:`alternatives`).
+
+    Args:
+        shared: many rows share an m.  If not, theta = (g, b): a single row cannot tell noise from an offset.
     """
 
     types = ("continuous",)
     composes = True
     _REVERSED = 2.0
 
+    def __init__(self, shared: bool = True) -> None:
+        self.shared = shared
+
     def size(self, node: Node) -> int:
-        return 4
+        return 4 if self.shared else 2
 
     def typical(self, node: Node) -> Tensor:
-        return torch.tensor([0.1, 1.0, 0.5, math.inf])
+        return torch.tensor([0.1, 1.0, 0.5, math.inf])[: self.size(node)]
+
+    def of_scope(self, scope: str) -> Affine:
+        return Affine(shared=scope != "row")
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         gain, offset = self._gain(theta), theta[..., 1]
         if isinstance(clean, dist.Normal | dist.StudentT):
             scale = gain.abs() * clean.scale
-            scale = scale * (1 + _magnitude(theta[..., 2]) / scale.square()).sqrt()  # exactly times 1 without noise
+            if self.shared:
+                scale = scale * (1 + _magnitude(theta[..., 2]) / scale.square()).sqrt()  # exactly times 1 without noise
             loc = gain * clean.loc + offset
             return dist.Normal(loc, scale) if isinstance(clean, dist.Normal) else dist.StudentT(clean.df, loc, scale)
         return _Affine(clean, [dist.transforms.AffineTransform(offset, gain)])
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
-        return (x - theta[..., 1]) / self._gain(theta)
+        gain = self._gain(theta)
+        clean: Tensor = (x - theta[..., 1]) / gain
+        if self.shared:  # what of it is not noise, x~ being standardised
+            clean = clean / (1 + _magnitude(theta[..., 2]) / gain.square())
+        return clean
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
-        return x * self._gain(theta) + theta[..., 1] + torch.randn_like(x) * _magnitude(theta[..., 2]).sqrt()
+        pushed: Tensor = x * self._gain(theta) + theta[..., 1]
+        return pushed + torch.randn_like(x) * _magnitude(theta[..., 2]).sqrt() if self.shared else pushed
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         hit = torch.rand(*shape, 1) < 0.5  # a drift rarely moves every column
-        return torch.randn(*shape, 4) * torch.tensor([0.2, 1.0, 0.0, 0.0]) * scale * hit
+        size = self.size(node)
+        return torch.randn(*shape, size) * torch.tensor([0.2, 1.0, 0.0, 0.0])[:size] * scale * hit
 
     def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
         ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
         gain = 4.0 * torch.atanh(ratio / 4.0)  # undoes _bounded
-        rest = torch.zeros_like(gain)
-        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], rest, rest])
+        rest = [torch.zeros_like(gain)] * 2 if self.shared else []
+        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], *rest])
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The scale reversed; a wider spread as noise, which gradients mistake for gain.  The mean of x stays."""
+        if not self.shared:
+            return ()
         gain = self._gain(theta)
         turned, noisy = theta.clone(), theta.clone()
         turned[3] = 0.0 if theta[3] > 1 else self._REVERSED
@@ -179,19 +201,20 @@ class Affine(Mechanism):
         return found
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        gain, offset, noise = float(self._gain(theta)), float(theta[1]), abs(float(theta[2]))
+        gain, offset = float(self._gain(theta)), float(theta[1])
+        noise = abs(float(theta[2])) if self.shared else 0.0
         mean, sd = float(statistics["mean"]), float(statistics["sd"])
         return {
             "change": math.sqrt((gain - 1) ** 2 + offset**2 + noise),  # root mean square of x - x~, training rows
             "gain": gain,
             "offset": offset * sd + mean * (1 - gain),
             "shift at the mean": offset * sd,
-            "noise": math.sqrt(noise) * sd,
+            "noise": math.sqrt(noise) * sd if noise >= self.small**2 else 0.0,  # never negative, so small says nothing
         }
 
     def _gain(self, theta: Tensor) -> Tensor:
         gain = _bounded(theta[..., 0]).exp()
-        return torch.where(theta[..., 3] > 1, -gain, gain)
+        return torch.where(theta[..., 3] > 1, -gain, gain) if self.shared else gain
 
 
 class Rate(Mechanism):
@@ -296,7 +319,7 @@ class Confusion(Mechanism):
         for code in codes:
             recoded = theta.new_zeros(levels, levels)
             for i, j in enumerate(code):
-                recoded[i, j] = 0.0 if i == j else 4.0  # 98 % of i are recorded as j
+                recoded[i, j] = 0.0 if i == j else 4.0  # 97 % of i are recorded as j
             found.append(recoded.flatten())
         return tuple(new for code, new in zip(codes, found, strict=True) if code != same)
 
@@ -360,7 +383,7 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
                 f"latent {graph.m.name!r}, child {name!r}: unknown mechanism {wanted!r}, expected one of "
                 f"{sorted(MECHANISMS)}{hint}, or pass build(mechanisms={{{name!r}: ...}})"
             )
-        mechanism = MECHANISMS[wanted]
+        mechanism = MECHANISMS[wanted].of_scope(graph.m.scope)
     if node.type not in mechanism.types:
         raise GraphError(
             f"latent {graph.m.name!r}, child {name!r}: {type(mechanism).__name__} serves "

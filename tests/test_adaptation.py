@@ -168,7 +168,7 @@ def test_a_drift_is_undone(scope: str, clean: bool) -> None:
     cama = model(scope)
     new, unseen = patients(300, seed=2, a=3.0), patients(300, seed=3, a=3.0).assign(site="east")
     training = patients(300, seed=0).assign(site="north") if clean else None
-    steps = 100 if scope == "row" else 40  # a single row's offset is first taken for noise
+    steps = 70 if scope == "row" else 40  # a single row's offset is first taken for noise
     copy = cama.adapt(unlabelled(new), training, **QUICK | {"steps": steps})
     assert copy.adaptation.accepted, copy.adaptation
     assert copy.score(unseen) > cama.score(unseen, {"m": 0.0}) + 0.05
@@ -226,6 +226,8 @@ def test_a_reversed_scale_is_found(scope: str) -> None:
     cama, new, unseen = model(scope), reverse(patients(300, seed=2)), reverse(patients(300, seed=3)).assign(site="east")
     copy = cama.adapt(unlabelled(new), **QUICK | {"steps": 100})
     assert copy.adaptation.accepted, copy.adaptation
+    # no gradient moves r, but m moves: r has to stay where it was put, or the scale turns back on the way
+    assert copy.adaptation.theta[-1][3::4] == pytest.approx((2.0, 0.0, 0.0, 0.0), abs=0.1)
     assert cama.score(unseen, {"m": 0.0}) < 0.85
     assert copy.score(unseen) > 0.98
     found = copy.explain_shift()
@@ -243,14 +245,6 @@ def test_several_reversed_scales_are_found(scope: str) -> None:
     assert copy.adaptation.accepted, copy.adaptation
     assert copy.score(new.assign(site="east")) > 0.98
     assert [r > 1 for r in copy.adaptation.theta[-1][3::4]] == [True, False, False, True]
-
-
-@pytest.mark.parametrize("scope", ["dataset", "site"])
-def test_a_reversal_outlasts_the_optimisation(scope: str) -> None:
-    """No gradient moves r, but m moves: r has to stay what it was, or the scale turns back on the way."""
-    new = unlabelled(reverse(patients(300, seed=2)))
-    copy = model(scope).adapt(new, **QUICK | {"steps": 200, "restarts": 1})
-    assert copy.adaptation.theta[-1][3::4] == pytest.approx((2.0, 0.0, 0.0, 0.0), abs=0.1)
 
 
 @pytest.mark.parametrize("scope", ["row", "dataset", "site"])

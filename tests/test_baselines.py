@@ -1,5 +1,6 @@
 """The experiments' tables, what happens to them, and the baselines (examples/support)."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from support.drift import (
     load_table,
     split,
 )
+from support.experiment import line_of
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 Wine = tuple[pd.DataFrame, pd.DataFrame, str, list[str]]
@@ -335,10 +337,12 @@ def test_cvae_adapts_its_decoders_and_nothing_else(wine: Wine) -> None:
 
 def test_a_run_of_all_methods() -> None:
     rows = tables.run("wine", 0, name="test", cases=[Dead(0.0)], size="smoke")
-    found = {(r["method"], r["tested_on"]) for r in rows if r["metric"] == "accuracy"}
+    accuracies = [r for r in rows if r["metric"] == "accuracy"]
+    found = {(line_of(r), r["tested_on"]) for r in accuracies}
     assert found == {(method, case) for method in tables.ALL for case in ("clean", "dead on 1 column")}
+    assert len(found) == len(accuracies)
     assert all(0 <= r["value"] <= 1 for r in rows if r["metric"] in ("accuracy", "kept"))
-    assert [r["value"] for r in rows if r["metric"] == "moved"] == [0, 1]
+    assert [json.loads(r["setting"]) == [] for r in rows if r["metric"] == "moved"] == [True, False]
     assert {r["value"] for r in rows if r["metric"] == "rows"} == {89}
-    accuracy = {(r["method"], r["severity"]): r["value"] for r in rows if r["metric"] == "accuracy"}
+    accuracy = {(line_of(r), r["severity"]): r["value"] for r in accuracies}
     assert accuracy["net", "dead sensor"] > 0.8

@@ -8,16 +8,21 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = (
+    "bayes_nets.py",
     "breast_cancer_drift.py",
     "custom_guide.py",
     "custom_likelihood.py",
     "custom_mechanism.py",
     "custom_network.py",
+    "figure12.py",
+    "figure13.py",
+    "figure14.py",
     "prevalence_drift.py",
     "quickstart.py",
     "real_tables.py",
     "sites.py",
     "svi_loop.py",
+    "what_changed.py",
 )
 
 

@@ -45,9 +45,9 @@ def model(scope: str) -> CAMA:
 def drifted(rows: int = 300, seed: int = 1) -> pd.DataFrame:
     frame = patients(rows, seed)
     lost = np.random.default_rng(seed + 100).random(rows) < 0.5
-    return record(frame.assign(a=frame["a"] + 40, c=1.5 * frame["c"] + 2.6, n=frame["n"] * 2, f=frame["f"] & ~lost)).drop(
-        columns="y"
-    )
+    return record(
+        frame.assign(a=frame["a"] + 40, c=1.5 * frame["c"] + 2.6, n=frame["n"] * 2, f=frame["f"] & ~lost)
+    ).drop(columns="y")
 
 
 @functools.cache

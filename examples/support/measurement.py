@@ -19,7 +19,7 @@ FIT: dict[str, dict[str, Any]] = {
     "quick": _FIT | {"max_epochs": 15},
     "smoke": _FIT | {"max_epochs": 1},
 }
-SIZES = {"full": (10_000, 1000, 2000), "quick": (3000, 500, 1000), "smoke": (200, 40, 60)}  # train, adapt, test
+SIZES = {"full": (8000, 1000, 2000), "quick": (3000, 500, 1000), "smoke": (200, 40, 60)}  # train, adapt, test
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,4 @@ def adapt_options(setting: str) -> dict[str, Any]:
     """Options of `adapt` in a setting."""
     if setting == "smoke":
         return {"steps": 10, "restarts": 1, "folds": 2}
-    return {"restarts": 2, "folds": 2, "samples": 2, "batch_size": 128}
+    return {"restarts": 2, "folds": 2, "samples": 2, "batch_size": 128, "steps": 60}
