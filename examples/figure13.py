@@ -28,7 +28,7 @@ from pyro_cama.attacks import AttackableTable, fgsm, pgd
 from support import experiment
 from support.baselines import CVAE, Classifier, DiscriminativeNet, boosting, logistic
 from support.experiment import Row
-from support.measurement import FIT, GRAPH, adapt_options, rows_of, variant
+from support.measurement import FIT, GRAPH, HIDDEN, SCORE, adapt_options, rows_of, variant
 
 ROWS = {"full": (250, 400), "quick": (150, 200), "smoke": (30, 30)}  # adapted to, scored
 STEPS = {"full": 10, "quick": 5, "smoke": 2}
@@ -70,13 +70,15 @@ def net_surface(columns: set[str], net: DiscriminativeNet, frame: pd.DataFrame) 
 
 
 def cama_surface(cama: CAMA, frame: pd.DataFrame) -> Any:
-    part = AttackableTable(cama, frame, samples=8, m_samples=1)
+    part = AttackableTable(cama, frame, **SCORE)
     assert part.y is not None
     return part.x, part.mask, part.logits, part.y, part.table
 
 
 def attacked(method: Method, classifier: Any, frame: pd.DataFrame, attack: Attack, eps: float) -> pd.DataFrame:
     """Rows that the attack makes of these against a classifier."""
+    if eps == 0:
+        return frame
     x, mask, logits, y, table = method.surface(classifier, frame)
     return table(attack(logits, x, y, eps=eps, mask=mask))
 
@@ -89,9 +91,9 @@ def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
         rows.shifted(part, (), 0.0).head(n) for part, n in zip(("adapt", "test"), ROWS[setting], strict=True)
     )
     net = DiscriminativeNet(seed, **({} if setting != "smoke" else {"max_epochs": 5})).fit(rows.train, "y")
-    cvae = CVAE(graph, seed, **FIT[setting]).fit(rows.train, "y")
+    cvae = CVAE(graph, seed, hidden=HIDDEN, **FIT[setting]).fit(rows.train, "y")
     surface, accuracy = partial(net_surface, columns), lambda classifier, frame: classifier.accuracy(frame)
-    score: Any = lambda cama, frame: cama.score(frame)  # noqa: E731
+    score: Any = lambda cama, frame: cama.score(frame, **SCORE)  # noqa: E731
     methods = [
         Method("net", surface, net, None, accuracy),
         Method("tent", surface, net, net.adapt_tent, accuracy),
@@ -100,7 +102,7 @@ def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
         Method("cvae", lambda c, frame: cama_surface(c.cama, frame), cvae, cvae.adapt, accuracy),
     ]
     for scope in ("dataset", "row"):
-        cama = pyro_cama.build(variant(graph, scope, "affine"), seed=seed).fit(
+        cama = pyro_cama.build(variant(graph, scope, "affine"), seed=seed, hidden=HIDDEN).fit(
             rows.train, progress=False, **FIT[setting]
         )
         clean = rows.train if scope == "row" else None
@@ -113,6 +115,9 @@ def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
     attacks: dict[str, Attack] = {"fgsm": fgsm, "pgd": partial(pgd, steps=STEPS[setting])}
     for name, attack in attacks.items():
         for size in eps:
+            if size == 0 and name != "fgsm":  # no attack is no attack
+                found += [row | {"tested_on": name} for row in found if row["severity"] == 0]
+                continue
             common: dict[str, Any] = {"tested_on": name, "severity": size, "seed": seed, "setting": setting}
             for method in methods:
                 found += _rows(method, unlabelled, test, attack, size, ROUNDS[setting], common)

@@ -21,7 +21,7 @@ from pyro_cama import CausalGraph
 from support import experiment
 from support.baselines import DiscriminativeNet
 from support.experiment import Row
-from support.measurement import FIT, GRAPH, adapt_options, rows_of
+from support.measurement import FIT, GRAPH, HIDDEN, SCORE, adapt_options, rows_of
 
 WRONG = {"full": ("0", "1", "2", "4", "6", "missing edge", "reversed edge"), "quick": ("0", "2", "6"), "smoke": ("2",)}
 SHIFTS = {"clean": ("children", 0.0), "children +2 sd": ("children", 2.0),
@@ -58,7 +58,7 @@ def task(seed: int, setting: str, wrong: str) -> list[Row]:
     train = rows.train.head(5000)
     right = CausalGraph(GRAPH)
     graph, nodes = misdeclared(right, wrong, seed)
-    cama = pyro_cama.build(graph, seed=seed).fit(train, progress=False, **FIT[setting])
+    cama = pyro_cama.build(graph, seed=seed, hidden=HIDDEN).fit(train, progress=False, **FIT[setting])
     found: list[Row] = []
 
     def note(method: str, value: float, tested_on: str, **more: Any) -> None:
@@ -73,16 +73,16 @@ def task(seed: int, setting: str, wrong: str) -> list[Row]:
     for name, (who, size) in SHIFTS.items():
         moved = getattr(right.blanket, who)
         unlabelled, test = rows.shifted("adapt", moved, size).drop(columns="y"), rows.shifted("test", moved, size)
-        note("cama", cama.score(test), name)
+        note("cama", cama.score(test, **SCORE), name)
         if size == 0.0:
             continue
         adapted = cama.adapt(unlabelled, progress=False, **adapt_options(setting))
-        note("cama", adapted.score(test), name, adapted_on=name)
+        note("cama", adapted.score(test, **SCORE), name, adapted_on=name)
         if net is not None:  # sees no graph: the same for all of them
             for label in WRONG[setting]:
                 note("net", net.accuracy(test), name, severity=label)
                 note("shot_im", net.adapt_shot_im(unlabelled).accuracy(test), name, adapted_on=name, severity=label)
-    found += diagnosed(cama, train.head(3000), nodes, wrong, seed, setting)
+    found += diagnosed(cama, train.head(2500), nodes, wrong, seed, setting)
     return found
 
 

@@ -76,7 +76,7 @@ def test_planted_drifts_are_found_with_their_size(scope: str) -> None:
         assert value.loc[key, "estimate"] == pytest.approx(expected, abs=tolerance), key
         assert low < value.loc[key, "estimate"] < high
         assert high - low < 2 * max(abs(expected), 1.0), "an interval that says nothing"
-    assert "a: " in str(found)
+    assert ("a at away: " if scope == "site" else "a: ") in str(found)
     if scope == "site":
         assert set(found.table["site"]) == {"away"}
 
@@ -108,12 +108,20 @@ def test_a_refused_adaptation_moves_nothing() -> None:
 def test_without_held_out_rows_nothing_is_certain() -> None:
     forced = model("dataset").adapt(drifted(6), steps=40, restarts=1, keep="always", progress=False)
     assert forced.adaptation.replicates == ()
+    found = forced.explain_shift()
+    assert found.kept, "the copy carries it, trusted or not"
+    assert found.table["change"].max() > 1
+    assert found.moved == ()
+    assert np.isinf(found.parameters["high"]).all()
 
 
 def test_scope_row_reports_the_mean_over_rows() -> None:
     found = adapted("row").explain_shift()
     assert len(found.table) == 6
-    assert np.isfinite(found.table["change"]).all()
+    assert found.kept
+    change = found.table.set_index("column")["change"]
+    assert change["a"] > 1
+    assert change["a"] > 3 * change["b"]
 
 
 def test_survives_saving(tmp_path: Path) -> None:

@@ -444,12 +444,13 @@ def test_theta_is_zero_at_zero_whatever_the_weights(scope: str, mechanism: dict[
             assert manipulation.features(away).shape == (8,)
 
 
-def test_theta_is_dealt_out_to_every_component() -> None:
-    manipulation = manipulation_of(make().model)
+@pytest.mark.parametrize(("scope", "affine"), [("row", 2), ("dataset", 4)])
+def test_theta_is_dealt_out_to_every_component(scope: str, affine: int) -> None:
+    manipulation = manipulation_of(make({"scope": scope}).model)
     theta = torch.arange(float(manipulation.size))
     parts = {name: manipulation.theta(theta, g)[g.component(name)] for g in manipulation.groups for name in g.nodes}
     shapes = {name: tuple(part.shape) for name, part in parts.items()}
-    assert shapes == {"x": (4,), "v": (3, 4), "n": (1,), "b": (4,), "k": (9,)}
+    assert shapes == {"x": (affine,), "v": (3, affine), "n": (1,), "b": (4,), "k": (9,)}
     assert sorted(torch.cat([part.flatten() for part in parts.values()]).tolist()) == theta.tolist()
     assert manipulation.theta(theta.expand(7, 4, -1), manipulation.groups[0]).shape[:2] == (7, 4)
 
@@ -599,11 +600,12 @@ def table(rows: int = 40) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "u": torch.randn(rows) + y, "w": torch.randn(rows) - y})
 
 
-def own(**mechanisms: Mechanism) -> CAMA:
+def own(scope: str = "dataset", **mechanisms: Mechanism) -> CAMA:
     spec = {
         "target": "y",
         "nodes": {"y": "binary", "u": "continuous", "w": "continuous"},
         "edges": ["y -> u", "y -> w"],
+        "latents": {"m": {"scope": scope}},
     }
     return build(spec, hidden=8, layers=1, mechanisms=mechanisms)
 
@@ -698,8 +700,8 @@ def test_a_users_mechanism_in_words() -> None:
 def test_simulated_interventions_need_push_and_simulate() -> None:
     options: dict[str, Any] = {"max_epochs": 1, "progress": False}
     with pytest.raises(NotImplementedError, match=r"Shift cannot simulate interventions: override push and simulate"):
-        own(u=Shift(2.0), w=Shift(2.0)).fit(table(), interventions=1.0, **options)
-    cama = own(u=Drift(2.0), w=Drift(2.0)).fit(table(), interventions=1.0, **options)
+        own("row", u=Shift(2.0), w=Shift(2.0)).fit(table(), interventions=1.0, **options)
+    cama = own("row", u=Drift(2.0), w=Drift(2.0)).fit(table(), interventions=1.0, **options)
     assert cama.m_trained
 
 

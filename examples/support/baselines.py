@@ -415,8 +415,10 @@ class CVAE(Classifier):
     objective (eq. 7).
     """
 
-    def __init__(self, graph: str | Path | Mapping[str, Any] | CausalGraph, seed: int = 0, **fit: Any) -> None:
-        self.cama = pyro_cama.build(without_m(graph), seed=seed, device="cpu")
+    def __init__(
+        self, graph: str | Path | Mapping[str, Any] | CausalGraph, seed: int = 0, *, hidden: int = 64, **fit: Any
+    ) -> None:
+        self.cama = pyro_cama.build(without_m(graph), seed=seed, hidden=hidden, device="cpu")
         self.seed, self.options = seed, fit
 
     def fit(self, frame: pd.DataFrame, target: str) -> Self:

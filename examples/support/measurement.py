@@ -15,11 +15,13 @@ GRAPH = Path(__file__).parents[2] / "graphs" / "measurement.yaml"
 # the graph is right, so the paper's own objective is: no conditional term
 _FIT: dict[str, Any] = {"conditional_weight": 0.0, "batch_size": 256, "lr": 6e-3, "anneal": True}
 FIT: dict[str, dict[str, Any]] = {
-    "full": _FIT | {"max_epochs": 30},
+    "full": _FIT | {"max_epochs": 25},
     "quick": _FIT | {"max_epochs": 15},
     "smoke": _FIT | {"max_epochs": 1},
 }
-SIZES = {"full": (8000, 1000, 2000), "quick": (3000, 500, 1000), "smoke": (200, 40, 60)}  # train, adapt, test
+HIDDEN = 32
+SCORE: dict[str, Any] = {"samples": 8, "m_samples": 2}  # draws of a prediction
+SIZES = {"full": (8000, 800, 1000), "quick": (3000, 500, 1000), "smoke": (200, 40, 60)}  # train, adapt, test
 
 
 @dataclass(frozen=True)
