@@ -188,11 +188,16 @@ def adapt(
                 parameter.requires_grad_(True)
             free = nn.Parameter(torch.zeros_like(fixed))
             loss = _loss(twin, part, kept, alpha, samples, sparsity, fixed, free)
-            optimise(
-                loss, twin.modules, [*moving, *([free] if learns_prior else [])],
-                len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
-                seed=cama.settings.seed + (k or 0), progress=bar, title=f"adapt, {title} ({start})",
-            )  # fmt: skip
+            began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
+            try:
+                optimise(
+                    loss, twin.modules, [*moving, *([free] if learns_prior else [])],
+                    len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
+                    seed=cama.settings.seed + (k or 0), progress=bar, title=f"adapt, {title} ({start})",
+                )  # fmt: skip
+            except FloatingPointError:  # a start that diverges counts as it began
+                twin.modules.load_state_dict(began)
+                free.data.zero_()
         return twin, start, _ratio(twin, fixed, free.detach())
 
     everything = torch.arange(new.rows, device=base.device)

@@ -297,9 +297,13 @@ class CAMA:
             with self._seeded():
                 return {"loss": float(held_loss(torch.arange(kept.rows, device=self.device)))}
 
+        # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
+        served = other is not None or bool(simulated)
+        idle = set() if served else {id(p) for p in self.manipulation_parameters().values()}
+        moving = [p for p in self.modules.parameters() if p.requires_grad and id(p) not in idle]
         with self._seeded():
             self.history = optimise(
-                loss, self.modules, [p for p in self.modules.parameters() if p.requires_grad], len(train),
+                loss, self.modules, moving, len(train),
                 validate=validate if len(held) else None, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
                 weight_decay=weight_decay, patience=patience, anneal=anneal, seed=self.settings.seed, progress=progress,
                 trainer_kwargs=trainer_kwargs,

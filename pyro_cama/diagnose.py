@@ -141,8 +141,9 @@ class Diagnosis:
         for a, b, effect in zip(tests["from"], tests["to"], tests["effect"], strict=True):
             effects[at[a], at[b]] = effects[at[b], at[a]] = effect
         size = max(3.6, 0.28 * len(names))
-        figure = Figure(figsize=(1.7 * size + 1, size + 0.8), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
+        looked = bool(self.nodes["figure"].notna().any())  # draws=0 does not look at densities
+        figure = Figure(figsize=((1.7 if looked else 1.1) * size + 1, size + 0.8), layout="constrained")
+        left, *others = figure.subplots(1, 2, width_ratios=(1.4, 1)) if looked else [figure.subplots()]
         shade = left.imshow(effects, cmap="Reds", vmin=0, vmax=0.5)
         figure.colorbar(shade, ax=left, label="effect (blank: not tested)", shrink=0.8)
         for a, b in zip(self.violations["from"], self.violations["to"], strict=True):
@@ -153,11 +154,12 @@ class Diagnosis:
             if label.get_text() in self.suspects:
                 label.set(color="red", fontweight="bold")
         left.set_title("implied independences (x: rejected)", fontsize="medium")
-        right.barh(names, self.nodes["figure"].fillna(0), color="tab:gray")
-        right.plot(self.nodes["allowed"], names, "r|", markersize=9)
-        right.invert_yaxis()
-        right.set_xlabel("distance from the data")
-        right.set_title("model's densities (|: allowed)", fontsize="medium")
+        for right in others:
+            right.barh(names, self.nodes["figure"].fillna(0), color="tab:gray")
+            right.plot(self.nodes["allowed"], names, "r|", markersize=9)
+            right.invert_yaxis()
+            right.set_xlabel("distance from the data")
+            right.set_title("model's densities (|: allowed)", fontsize="medium")
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure

@@ -439,3 +439,18 @@ def test_proportions_that_the_user_knows() -> None:
     copy = cama.adapt(unlabelled(new), class_prior=np.array([0.9, 0.1]), **QUICK)
     assert copy.adaptation.accepted, copy.adaptation
     assert copy.score(new, class_prior=np.array([0.9, 0.1])) > 0.98
+
+
+def test_a_start_that_diverges_counts_as_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(loss: Any, modules: torch.nn.Module, *_: Any, **__: Any) -> None:
+        with torch.no_grad():
+            for parameter in modules.parameters():
+                parameter.fill_(math.nan)
+        raise FloatingPointError("the loss became nan")
+
+    monkeypatch.setattr(module, "optimise", diverge)
+    cama, new = model(), patients(200, seed=2, a=2.0)
+    copy = cama.adapt(new, **QUICK)
+    assert np.isfinite(copy.predict_proba(new)).all()
+    assert np.isfinite(copy.adaptation.theta).all()
+    assert copy.adaptation.accepted, "the moments alone undo it"
