@@ -646,3 +646,15 @@ def test_sizes_out_of_range_are_named() -> None:
         build(raw, hidden=0)
     with pytest.raises(ValueError, match=re.escape("build(layers=-1)")):
         build(raw, layers=-1)
+
+
+def test_weight_decay_spares_what_clean_rows_do_not_train() -> None:
+    """NN_pM and NN_qM have no gradient under do(m=0); shrunk to nothing, they could not adapt any more."""
+    options: dict[str, Any] = {"max_epochs": 2, "weight_decay": 1.0, "conditional_weight": 0.0, **QUICK}
+    cama = build(graph("row"), hidden=8, device="cpu")
+    rows = Hospital("north").measure(CLINIC[:60], seed=0)
+    before = {name: p.clone() for name, p in cama.manipulation_parameters().items()}
+    cama.fit(rows, **options)
+    assert all(torch.equal(p, before[name]) for name, p in cama.manipulation_parameters().items())
+    cama.fit(rows, rows, **options)  # manipulated rows train them
+    assert not any(torch.equal(p, before[name]) for name, p in cama.manipulation_parameters().items())

@@ -24,6 +24,7 @@ from pyro_cama.elbo import (
     mean_bound,
     shared_term,
 )
+from pyro_cama.mechanisms import Affine
 from pyro_cama.training import manipulation_of
 
 CHILDREN = ("x1", "x2", "x3")
@@ -124,7 +125,7 @@ class World:
 
     def build(self, sites: int = 0) -> CAMA:
         """The package's model of this world, every parameter of it set to the truth."""
-        cama = build(self.spec(), layers=0, seed=1)
+        cama = build(self.spec(), layers=0, seed=1, mechanisms=dict.fromkeys(CHILDREN, Affine()))  # also in scope row
         with torch.no_grad():
             set_factor(cama, "a", [0.0], 1.0, {})
             set_factor(cama, "c", [C_MEAN], C_SD, {})

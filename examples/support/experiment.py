@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -180,9 +179,9 @@ def write(rows: Sequence[Row], path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, suffix=".new", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
 
 
 def _key(function: Callable[..., Any], task: Task) -> str:
