@@ -144,7 +144,8 @@ def test_cases_of_a_table_move_its_children_and_differ(name: str) -> None:
 
 def test_there_are_forty_cases_of_every_kind() -> None:
     assert sum(map(len, CASES_OF.values())) >= 40
-    assert all({case.kind for case in cases} == {case.kind for case in CASES} for cases in CASES_OF.values())
+    for kind in {case.kind for case in CASES}:
+        assert sum(kind in {case.kind for case in cases} for cases in CASES_OF.values()) >= 3, kind
 
 
 def test_cross_fit_scores_every_row_once_and_never_one_it_adapted_on() -> None:
