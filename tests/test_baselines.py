@@ -106,7 +106,7 @@ def test_a_fraction_that_floating_point_rounds_up() -> None:
         (Swapped(0.0), lambda x, train: train.min() + train.max() - x),
         (Dead(0.0), lambda x, train: np.nan * x),
     ],
-    ids=str,
+    ids=["gain", "unit", "swapped scale", "dead"],
 )
 def test_what_a_case_does_to_a_reading(case: Case, expected: Callable[..., pd.Series], wine: Wine) -> None:
     train, test, _, columns = wine

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import pyro_cama
-from support.drift import Drift, load_table, split
-from support.tables import GRAPHS
+from support.drift import GRAPHS, Drift, load_table, split
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is False")
 
