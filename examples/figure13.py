@@ -161,7 +161,13 @@ def main() -> None:
         print(f"\nfigure13, {name}, accuracy ({setting}, {len(tasks)} random models)")
         mine = [r | {"line": _line(r)} for r in rows if r["tested_on"] == name]
         print(experiment.table(mine, "line", "severity"))
-    drawn = [r | {"line": _line(r), "experiment": r["tested_on"].upper()} for r in rows if "row" not in r["mechanism"]]
+    drawn = [
+        r | {"experiment": f"{r['tested_on'].upper()}, frozen attack"}
+        for r in rows
+        if "row" not in r["mechanism"]
+        and r["adapted_on"] != "adaptive attack"
+        and (r["adapted_on"] or r["method"] not in ("tent", "shot_im", "coral"))  # before adapting they are the net
+    ]
     experiment.lines(drawn, options.out / "figure13.png", xlabel="eps (training standard deviations)")
 
 
