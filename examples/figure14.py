@@ -111,7 +111,7 @@ def main() -> None:
         print(experiment.table([r for r in rows if r["tested_on"] == name], "severity"))
     print("\ndiagnose on clean rows")
     print(experiment.table(rows, "severity", metric="pointed_at"))
-    drawn = [r | {"experiment": r["tested_on"]} for r in rows]
+    drawn = [r | {"experiment": r["tested_on"], "severity": r["severity"].replace(" ", "\n")} for r in rows]
     experiment.lines(drawn, options.out / "figure14.png", xlabel="what is wrong with the graph", wide=2)
 
 
