@@ -18,12 +18,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import pyro_cama
 from pyro_cama import CAMA, CausalGraph
 from support import experiment
-from support.baselines import CVAE, DiscriminativeNet, boosting, logistic
+from support.baselines import boosting, logistic
 from support.experiment import Row
-from support.measurement import FIT, GRAPH, HIDDEN, SCORE, Rows, adapt_options, rows_of, variant
+from support.measurement import (
+    GRAPH,
+    SCORE,
+    Rows,
+    adapt_options,
+    fitted_cama,
+    fitted_cvae,
+    fitted_net,
+    rows_of,
+    variant,
+)
 
 SHIFTED = {"figure12a": "co-parents", "figure12b": "children"}
 Note = Callable[..., None]
@@ -34,9 +43,7 @@ def task(seed: int, setting: str, shifts: tuple[float, ...], scope: str) -> list
     rows, graph = rows_of(seed, setting), CausalGraph(GRAPH)
     mechanisms = ("affine",) if scope == "dataset" else ("affine", "concat")
     camas = {
-        f"{mechanism}, {scope}": pyro_cama.build(variant(graph, scope, mechanism), seed=seed, hidden=HIDDEN).fit(
-            rows.train, progress=False, **FIT[setting]
-        )
+        f"{mechanism}, {scope}": fitted_cama(variant(graph, scope, mechanism), rows.train, seed, setting)
         for mechanism in mechanisms
     }
     baselines = fitted_baselines(rows, graph, seed, setting) if scope == "dataset" else None
@@ -65,10 +72,10 @@ def task(seed: int, setting: str, shifts: tuple[float, ...], scope: str) -> list
 
 def fitted_baselines(rows: Rows, graph: CausalGraph, seed: int, setting: str) -> dict[str, Any]:
     return {
-        "net": DiscriminativeNet(seed, **({} if setting != "smoke" else {"max_epochs": 5})).fit(rows.train, "y"),
+        "net": fitted_net(rows.train, seed, setting),
         "boosting": boosting(seed).fit(rows.train, "y"),
         "logistic": logistic().fit(rows.train, "y"),
-        "cvae": CVAE(graph, seed, hidden=HIDDEN, **FIT[setting]).fit(rows.train, "y"),
+        "cvae": fitted_cvae(graph, rows.train, seed, setting),
     }
 
 

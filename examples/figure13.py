@@ -22,13 +22,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-import pyro_cama
 from pyro_cama import CAMA, CausalGraph
 from pyro_cama.attacks import AttackableTable, fgsm, pgd
 from support import experiment
-from support.baselines import CVAE, Classifier, DiscriminativeNet, boosting, logistic
+from support.baselines import Classifier, DiscriminativeNet, boosting, logistic
 from support.experiment import Row
-from support.measurement import FIT, GRAPH, HIDDEN, SCORE, adapt_options, rows_of, variant
+from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_cvae, fitted_net, rows_of, variant
 
 ROWS = {"full": (200, 250), "quick": (150, 200), "smoke": (30, 30)}  # adapted to, scored
 STEPS = {"full": 8, "quick": 5, "smoke": 2}
@@ -90,8 +89,8 @@ def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
     unlabelled, test = (
         rows.shifted(part, (), 0.0).head(n) for part, n in zip(("adapt", "test"), ROWS[setting], strict=True)
     )
-    net = DiscriminativeNet(seed, **({} if setting != "smoke" else {"max_epochs": 5})).fit(rows.train, "y")
-    cvae = CVAE(graph, seed, hidden=HIDDEN, **FIT[setting]).fit(rows.train, "y")
+    net = fitted_net(rows.train, seed, setting)
+    cvae = fitted_cvae(graph, rows.train, seed, setting)
     surface, accuracy = partial(net_surface, columns), lambda classifier, frame: classifier.accuracy(frame)
     score: Any = lambda cama, frame: cama.score(frame, **SCORE)  # noqa: E731
     methods = [
@@ -102,9 +101,7 @@ def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
         Method("cvae", lambda c, frame: cama_surface(c.cama, frame), cvae, cvae.adapt, accuracy),
     ]
     for scope in ("dataset", "row"):
-        cama = pyro_cama.build(variant(graph, scope, "affine"), seed=seed, hidden=HIDDEN).fit(
-            rows.train, progress=False, **FIT[setting]
-        )
+        cama = fitted_cama(variant(graph, scope, "affine"), rows.train, seed, setting)
         clean = rows.train if scope == "row" else None
         adapt = partial(cama.adapt, clean=clean, progress=False, **adapt_options(setting))
         methods.append(Method("cama", cama_surface, cama, adapt, score, f"affine, {scope}"))

@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-import pyro_cama
 from pyro_cama import CausalGraph
 from support import experiment
-from support.baselines import DiscriminativeNet
 from support.experiment import Row
-from support.measurement import FIT, GRAPH, HIDDEN, SCORE, adapt_options, rows_of
+from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_net, rows_of
 
 WRONG = {"full": ("0", "1", "2", "4", "6", "missing edge", "reversed edge"), "quick": ("0", "2", "6"), "smoke": ("2",)}
 SHIFTS = {"clean": ("children", 0.0), "children +2 sd": ("children", 2.0),
@@ -58,7 +56,7 @@ def task(seed: int, setting: str, wrong: str) -> list[Row]:
     train = rows.train.head(5000)
     right = CausalGraph(GRAPH)
     graph, nodes = misdeclared(right, wrong, seed)
-    cama = pyro_cama.build(graph, seed=seed, hidden=HIDDEN).fit(train, progress=False, **FIT[setting])
+    cama = fitted_cama(graph, train, seed, setting)
     found: list[Row] = []
 
     def note(method: str, value: float, tested_on: str, **more: Any) -> None:
@@ -69,7 +67,7 @@ def task(seed: int, setting: str, wrong: str) -> list[Row]:
 
     net = None
     if wrong == WRONG[setting][0]:
-        net = DiscriminativeNet(seed, **({} if setting != "smoke" else {"max_epochs": 5})).fit(train, "y")
+        net = fitted_net(train, seed, setting)
     for name, (who, size) in SHIFTS.items():
         moved = getattr(right.blanket, who)
         unlabelled, test = rows.shifted("adapt", moved, size).drop(columns="y"), rows.shifted("test", moved, size)

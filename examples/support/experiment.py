@@ -321,9 +321,7 @@ def lines(
         wide: panels side by side.
         each: width and height of a panel.
     """
-    rows = [row for row in _with_line(rows) if row["metric"] == metric]
-    look = styles(sorted(dict.fromkeys(row[line] for row in rows), key=_rank), given)
-    panels = list(dict.fromkeys(row[panel] for row in rows))
+    rows, look, panels = _drawn(rows, line, panel, metric, given)
     figure, axes = _panels(panels, wide, each)
     for axis, name in zip(axes, panels, strict=True):
         mean, error = summary((row for row in rows if row[panel] == name), x, line, metric)
@@ -353,9 +351,7 @@ def dots(
     wide: int = 2,
 ) -> None:
     """A panel for every value of `panel`, in it a line of dots for every case: for many cases with long names."""
-    rows = [row for row in _with_line(rows) if row["metric"] == metric]
-    look = styles(sorted(dict.fromkeys(row[line] for row in rows), key=_rank), given)
-    panels = list(dict.fromkeys(row[panel] for row in rows))
+    rows, look, panels = _drawn(rows, line, panel, metric, given)
     most = max(len({row[case] for row in rows if row[panel] == name}) for name in panels)
     figure, axes = _panels(panels, wide, (6.0, 1.2 + 0.24 * most))
     for axis, name in zip(axes, panels, strict=True):
@@ -368,6 +364,15 @@ def dots(
         axis.grid(color="#e6e6e6")
         axis.set_xlabel(metric)
     _finish(figure, axes, path, "", look)
+
+
+def _drawn(
+    rows: Sequence[Row], line: str, panel: str, metric: str, given: Mapping[str, Style] | None
+) -> tuple[list[Row], dict[str, Style], list[Any]]:
+    """The rows of a metric, a style for every line, and the panels in order of appearance."""
+    rows = [row for row in _with_line(rows) if row["metric"] == metric]
+    look = styles(sorted(dict.fromkeys(row[line] for row in rows), key=_rank), given)
+    return rows, look, list(dict.fromkeys(row[panel] for row in rows))
 
 
 def _panels(names: Sequence[Any], wide: int, each: tuple[float, float]) -> tuple[Figure, list[Axes]]:

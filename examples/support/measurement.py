@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from pyro_cama import CausalGraph, Shift, StructuralModel
+import pyro_cama
+from pyro_cama import CAMA, CausalGraph, Shift, StructuralModel
+from support.baselines import CVAE, DiscriminativeNet
 
 GRAPH = Path(__file__).parents[2] / "graphs" / "measurement.yaml"
 # the graph is right, so the paper's own objective is: no conditional term
@@ -62,3 +64,16 @@ def adapt_options(setting: str) -> dict[str, Any]:
     if setting == "smoke":
         return {"steps": 10, "restarts": 1, "folds": 2}
     return {"restarts": 2, "folds": 2, "samples": 2, "batch_size": 128, "steps": 60}
+
+
+def fitted_cama(graph: CausalGraph, train: pd.DataFrame, seed: int, setting: str) -> CAMA:
+    """The model of a graph, fitted as all figures fit it."""
+    return pyro_cama.build(graph, seed=seed, hidden=HIDDEN).fit(train, progress=False, **FIT[setting])
+
+
+def fitted_cvae(graph: CausalGraph, train: pd.DataFrame, seed: int, setting: str) -> CVAE:
+    return CVAE(graph, seed, hidden=HIDDEN, **FIT[setting]).fit(train, "y")
+
+
+def fitted_net(train: pd.DataFrame, seed: int, setting: str) -> DiscriminativeNet:
+    return DiscriminativeNet(seed, **({"max_epochs": 5} if setting == "smoke" else {})).fit(train, "y")
