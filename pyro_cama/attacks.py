@@ -27,7 +27,6 @@ from torch.utils.checkpoint import checkpoint
 from pyro_cama.cama import CAMA
 from pyro_cama.columns import read_column, read_table
 from pyro_cama.data import Table
-from pyro_cama.elbo import class_log_probs
 from pyro_cama.errors import expect
 from pyro_cama.noise import NoCommonNoise, common_noise
 
@@ -356,10 +355,7 @@ class AttackableTable:
         self.y = _codes(cama, batch.values, batch.observed)
         self._batch = batch.without(cama.graph.target)
         self._do = cama._do(do)
-        m = cama.graph.m
-        self._m_by_row = m is not None and m.scope == "row"
-        shared = m is not None and m.scope != "row" and m.name not in (self._do or {})
-        self._draws, self._m_samples = (samples * m_samples, m_samples) if shared else (samples, 1)
+        self._draws, self._m_samples = cama._draws(self._do, samples, m_samples), m_samples
         values = [self._batch.values[name] for name in self.nodes]
         self._vectors = [value.dim() > 1 for value in values]
         values = [value if value.dim() > 1 else value[:, None] for value in values]
@@ -395,8 +391,7 @@ class AttackableTable:
         """
         x = torch.where(self.mask, self._fitting("logits", x).to(self.x), self.x)
         seed = int(torch.randint(2**31, ())) if self._fresh else self._cama.settings.seed
-        widest = max(self._cama.settings.hidden, *(g.width * g.size for g in self._cama.model.groups))
-        chunk = max(1, 2**23 // (self._draws * len(self._cama.classes) * widest))
+        chunk = self._cama._chunk(self._draws, 2**23)
         try:
             return self._chunked(x, chunk, seed, True)
         except NoCommonNoise:  # one row at a time, from one seed: still each row's own
@@ -454,11 +449,9 @@ class AttackableTable:
         parts = zip(self.nodes, self._vectors, x.split(self._widths, 1), strict=True)
         values = {name: value if vector else value[:, 0] for name, vector, value in parts}
         batch = replace(batch, values={**batch.values, **values})
-        do = {k: v[rows] if self._m_by_row and v.dim() > 1 else v for k, v in (self._do or {}).items()} or None
         noise = common_noise(seed, strict=True) if common else self._cama._seeded(seed)
         with self._cama._fast(), noise:
-            weights = self._cama.log_weights(batch, do=do, samples=self._draws, classes=True)
-            return class_log_probs(weights, m_samples=self._m_samples).T
+            return self._cama._log_probs_of(batch, rows, self._do, self._draws, self._m_samples).T
 
 
 def _attackable(cama: CAMA, nodes: Sequence[str] | None) -> tuple[str, ...]:

@@ -513,21 +513,15 @@ class CAMA:
 
     def _class_log_probs(self, batch: Batch, do: dict[str, Tensor] | None, samples: int, m_samples: int) -> Tensor:
         """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
-        m = self.graph.m
-        shared = m is not None and m.scope != "row" and m.name not in (do or {})
-        draws = samples * m_samples if shared else samples
-        widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups))
-        chunk = max(1, 2**25 // (draws * len(self.classes) * widest))
+        draws = self._draws(do, samples, m_samples)
+        chunk = self._chunk(draws, 2**25)
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
             warnings.warn(
                 "rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4
             )
 
         def one(rows: Tensor) -> Tensor:
-            by_row = m is not None and m.scope == "row"
-            part = {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
-            weights = self.log_weights(batch.select(rows), do=part, samples=draws, classes=True)
-            return class_log_probs(weights, m_samples=m_samples)
+            return self._log_probs_of(batch.select(rows), rows, do, draws, m_samples)
 
         everything = torch.arange(batch.rows, device=self.device)
         with torch.no_grad(), self._fast():
@@ -540,6 +534,26 @@ class CAMA:
                     with self._seeded():
                         parts.append(one(rows))
                 return torch.cat(parts, 1)
+
+    def _draws(self, do: dict[str, Tensor] | None, samples: int, m_samples: int) -> int:
+        """Draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m that is not given."""
+        m = self.graph.m
+        shared = m is not None and m.scope != "row" and m.name not in (do or {})
+        return samples * m_samples if shared else samples
+
+    def _chunk(self, draws: int, units: int) -> int:
+        """How many rows at a time keep the widest tensor of a prediction within so many numbers."""
+        widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups))
+        return max(1, units // (draws * len(self.classes) * widest))
+
+    def _log_probs_of(
+        self, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, draws: int, m_samples: int
+    ) -> Tensor:
+        """log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
+        by_row = self.graph.m is not None and self.graph.m.scope == "row"
+        given = {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
+        weights = self.log_weights(part, do=given, samples=draws, classes=True)
+        return class_log_probs(weights, m_samples=m_samples)
 
     def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:
         train = self.encoder.statistics[self.graph.target]["frequencies"].to(log_p)
