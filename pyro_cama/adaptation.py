@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_cama.data import Batch, Table
-from pyro_cama.elbo import context_of, importance_bound, log_weights, marginal, shared_draw, shared_mean, shared_term
+from pyro_cama.elbo import (
+    context_of,
+    importance_bound,
+    log_weights,
+    marginal,
+    mean_bound,
+    shared_draw,
+    shared_mean,
+    shared_term,
+)
 from pyro_cama.engine import optimise
 from pyro_cama.errors import expect
 from pyro_cama.guide import RowPosterior, SharedPosterior
@@ -32,6 +41,12 @@ if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
 
+TABLES: dict[str, Any] = {
+    "steps": 100, "batch_size": 256, "lr": 3e-2, "samples": 4, "restarts": 3, "folds": 4,
+}  # fmt: skip
+IMAGES: dict[str, Any] = {
+    "steps": 150, "batch_size": 32, "lr": 2e-3, "samples": 1, "restarts": 1, "folds": 1,
+}  # fmt: skip
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
 
 
@@ -113,13 +128,13 @@ def adapt(
     clean: Table | None = None,
     *,
     alpha: float = 0.5,
-    steps: int = 100,
-    batch_size: int = 256,
-    lr: float = 3e-2,
-    samples: int = 4,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    samples: int | None = None,
     sparsity: float = 1.0,
-    restarts: int = 3,
-    folds: int = 4,
+    restarts: int | None = None,
+    folds: int | None = None,
     class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "estimate",
     keep: Literal["trusted", "always"] = "trusted",
     progress: bool = True,
@@ -127,7 +142,8 @@ def adapt(
     """Adapts a copy of the model to new unlabelled rows.
 
     Maximises ``alpha * E_clean[ELBO] + (1 - alpha) * E_new[eq. 7]`` over NN_pM and NN_qM alone, with the tighter bound
-    logsumexp_c (logsumexp_k w_k - log K) in the place of eq. 7, which is its case K = 1.
+    logsumexp_c (logsumexp_k w_k - log K) in the place of eq. 7, which is its case K = 1.  What is left out takes a
+    default for tables, or the one in parentheses for graphs with images, where a step costs more and rows are many.
 
     Args:
         new_data: rows from the changed world; a target column in it is not looked at.
@@ -135,13 +151,15 @@ def adapt(
         alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
-        steps: gradient steps of every start.
+        steps: gradient steps of every start: 100 (150).
+        batch_size, lr: 256 and 3e-2 (32 and 2e-3).
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
-        samples: draws of the latents per row and step; the bound is the importance-weighted one.
-        restarts: starts tried: at the training moments of the new rows, where the model is, and random ones.
+        samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
+        restarts: starts tried, 3 (1): at the training moments of the new rows, where the model is, and random ones.
         folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
-            comes from a model adapted to the others.
+            comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows, 500 at most, is kept
+            from every adaptation and compared on.
         class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
         keep: "trusted" keeps the change only where :func:`judge` accepts it.
 
@@ -155,9 +173,15 @@ def adapt(
     m = cama.graph.m
     if m is None:
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
-    if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or folds < 2:
+    images = any(group.image for group in cama.model.groups)
+    usual = IMAGES if images else TABLES
+    steps, batch_size = steps or usual["steps"], usual["batch_size"] if batch_size is None else batch_size
+    lr, samples = usual["lr"] if lr is None else lr, usual["samples"] if samples is None else samples
+    restarts = usual["restarts"] if restarts is None else restarts
+    folds = usual["folds"] if folds is None else folds
+    if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or folds < 1:
         raise ValueError(
-            f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, folds >= 2; "
+            f"adapt: expected 0 <= alpha <= 1, restarts >= 1, steps >= 1, folds >= 1; "
             f"found {alpha=}, {restarts=}, {steps=}, {folds=}"
         )
     for name, value in (("batch_size", batch_size), ("samples", samples)):
@@ -200,29 +224,34 @@ def adapt(
                 free.data.zero_()
         return twin, start, _ratio(twin, fixed, free.detach())
 
-    everything = torch.arange(new.rows, device=base.device)
-    bar = tqdm(total=(restarts + folds) * max(1, steps // 10), disable=not progress, leave=False)
-    before = _examine(base, "before", new, fixed, do=base._do("auto"))
+    rows, held = _hold_out(new.rows, folds, cama.settings.seed)
+    seen = new.select(held.to(base.device))  # what candidates are compared on
+    bar = tqdm(total=(restarts + folds * (folds > 1)) * max(1, steps // 10), disable=not progress, leave=False)
+    before = _examine(base, "before", seen, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
-        twin, start, ratio = run(k, everything, f"start {k + 1} of {restarts}", learns_prior)
-        candidates.append(_examine(twin, start, new, ratio, do=None, sparsity=sparsity))
+        twin, start, ratio = run(k, rows.to(base.device), f"start {k + 1} of {restarts}", learns_prior)
+        candidates.append(_examine(twin, start, seen, ratio, do=None, sparsity=sparsity))
     winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
-    held_out = torch.empty_like(before.evidence)
-    parts = _folds(new.rows, folds, cama.settings.seed)
+    best = candidates[winner]
     replicates = []
+    if folds == 1:
+        held_out = best.evidence.clone()
+        parts = []
+    else:
+        held_out = torch.empty_like(before.evidence)
+        parts = _folds(new.rows, folds, cama.settings.seed)
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
         twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
         held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
         replicates.append(_usual(twin, new.select(rest.to(base.device))))
-    if len(parts) == 1:
+    if len(parts) == 1 or new.rows < 2 * max(folds, 2):
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
-    best = candidates[winner]
     anchored = None
-    if learns_prior and _moved(best.proportions, expected) > _plausible(new.rows):
-        twin, start, ratio = run(None, everything, "class proportions held", False)
-        anchored = _examine(twin, start, new, ratio, do=None, sparsity=sparsity)
+    if learns_prior and _moved(best.proportions, expected) > _plausible(seen.rows):
+        twin, start, ratio = run(None, rows.to(base.device), "class proportions held", False)
+        anchored = _examine(twin, start, seen, ratio, do=None, sparsity=sparsity)
     bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
@@ -355,6 +384,14 @@ def _with_sites(cama: CAMA, new_data: Table) -> CAMA:
     return cama.copy(encoder)
 
 
+def _hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Row numbers to adapt to and to compare on: all of them where folds follow, else apart."""
+    if folds > 1 or rows < 4:
+        return torch.arange(rows), torch.arange(rows)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return order[(kept := min(500, math.ceil(rows / 5))) :], order[:kept]
+
+
 def _folds(rows: int, folds: int, seed: int) -> list[Tensor]:
     """Row numbers in random parts; one part of all rows where there are too few to hold any out."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
@@ -367,6 +404,13 @@ def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
     q: Any = cama.guide._networks["m"]
     if (cama.m_trained and k == 1) or manipulation.size == 0:
         return "here"
+    if cama.graph.m.scope == "row" and all(group.image for group in manipulation.groups):  # type: ignore[union-attr]
+        if k == 0:
+            return "here"
+        for module in [*manipulation.network.modules(), *q.modules()]:
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.reset_parameters()
+        return f"random {k}"
     sites = q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
     if k == 0:
         theta = torch.stack([_moments(cama, batch, s if batch.site is not None else None) for s in range(sites)])
@@ -440,12 +484,12 @@ def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 1
         assert group.mechanism is not None
         if not group.theta_size:
             continue
-        statistics = _encoded_statistics(cama, group.nodes)
+        statistics = {} if group.image else _encoded_statistics(cama, group.nodes)
         at = manipulation.slice_of(group).start
-        for name, width in zip(group.nodes, group.widths, strict=True):
+        for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
             for i in range(width):
                 place = slice(at, at + group.theta_size)
-                own = {k: v[i] for k, v in statistics[name].items()}
+                own = {} if group.image else {k: v[i] for k, v in statistics[name].items()}
                 for site in sites:
                     alternatives = group.mechanism.alternatives(theta[site, place], own)
                     options += [(site, place, new) for new in alternatives]
@@ -505,6 +549,9 @@ def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
         assert group.mechanism is not None
         if group.theta_size == 0:
             continue
+        if group.image:
+            parts.append(torch.zeros(group.theta_size))
+            continue
         statistics = _encoded_statistics(cama, group.nodes)
         for name, width in zip(group.nodes, group.widths, strict=True):
             known = rows & batch.observed.get(name, rows)
@@ -538,9 +585,9 @@ def _random(cama: CAMA) -> Tensor:
     for group in manipulation_of(cama.model).groups:
         assert group.mechanism is not None
         node = cama.graph.nodes[group.nodes[0]]
-        shape = (group.width, group.theta_size)
+        shape = (group.units, group.theta_size)
         knows = type(group.mechanism).simulate is not Mechanism.simulate
-        parts.append((group.mechanism.simulate((group.width,), node, 1.0) if knows else torch.zeros(shape)).flatten())
+        parts.append((group.mechanism.simulate((group.units,), node, 1.0) if knows else torch.zeros(shape)).flatten())
     return torch.cat(parts).to(cama.model.like)
 
 
@@ -557,7 +604,7 @@ def _penalty(cama: CAMA, sparsity: float) -> float:
 def _typical(cama: CAMA) -> Tensor:
     """Usual sizes of theta, ``(size,)``."""
     parts = [
-        g.mechanism.typical(cama.graph.nodes[g.nodes[0]]).repeat(g.width)
+        g.mechanism.typical(cama.graph.nodes[g.nodes[0]]).repeat(g.units)
         for g in manipulation_of(cama.model).groups
         if g.mechanism is not None and g.theta_size
     ]
@@ -617,24 +664,29 @@ def _loss(
         if clean is not None and alpha > 0 and row_scope:
             pick = torch.randint(clean.rows, (len(rows),), device=cama.device)
             part = clean.select(pick)
-            weights = log_weights(cama.model, cama.guide, part, samples=samples, classes=True)
             y, known = part.values[graph.target], part.observed.get(graph.target)
-            total = alpha * labelled_bound(weights, y, known, 0.0).mean() + (1 - alpha) * total
+            weights = log_weights(cama.model, cama.guide, part, samples=samples, classes=known is not None)
+            bound = mean_bound(weights)[0] if known is None else labelled_bound(weights, y, known, 0.0)
+            total = alpha * bound.mean() + (1 - alpha) * total
         return -total
 
     return loss
 
 
-def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int = 32) -> Tensor:
+def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None) -> Tensor:
     """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
     m = cama.graph.m
     assert m is not None
+    samples = samples or (8 if any(group.image for group in cama.model.groups) else 32)
     if do is None and m.scope != "row":
         do = {m.name: shared_mean(cama.guide)}
     calibrated = manipulation_of(cama.model).calibrated()
     with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed), calibrated:
-        weights = cama.log_weights(batch, do=do, samples=samples, classes=True)
-        return (marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu()
+        found = []
+        for rows in torch.arange(batch.rows, device=cama.device).split(cama._chunk(samples, 2**26)):
+            weights = cama.log_weights(batch.select(rows), do=do, samples=samples, classes=True)
+            found.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
+        return torch.cat(found)
 
 
 def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0) -> Candidate:
@@ -661,8 +713,7 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
         value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
         nothing = Batch(values={}, observed={}, site=like.site, rows=rows)
         drawn = poutine.do(cama.model, data={m.name: value})(nothing)
-        event = {n: cama.graph.nodes[n].dim for n in drawn}
-        values = {n: v.expand(rows, *(() if event[n] is None else (event[n],))) for n, v in drawn.items()}
+        values = {n: v.expand(rows, *cama.graph.nodes[n].event_shape) for n, v in drawn.items()}
         y = values.pop(cama.graph.target)
         batch = Batch(values=values, observed={}, site=like.site, rows=rows)
     found = cama._class_log_probs(batch, do, 8, 2).argmax(0)

@@ -301,15 +301,16 @@ class AttackableTable:
     Args:
         cama: fitted.
         data: the rows, in raw units; with the target's column to have ``y``.
-        nodes: continuous nodes to attack; None takes all continuous children and co-parents.
+        nodes: continuous nodes and images to attack; None takes all such children and co-parents.
         do, samples, m_samples: as in :meth:`CAMA.predict_proba`.
         fresh: new noise at every call of ``logits``, from torch's global generator (for ``draws`` of :func:`pgd`),
             instead of the same noise always.  Within a call all rows share it.
 
     Attributes:
         nodes: names of the attackable nodes.
-        columns: name of every column of ``x``; ``name[i]`` for the components of a vector.
-        x: ``(rows, width)``, the nodes' values side by side, standardised: 1 is one training standard deviation.
+        columns: name of every column of ``x``; ``name[i]`` for the components of a vector or an image.
+        x: ``(rows, width)``, the nodes' values side by side, standardised: 1 is one training standard deviation.  An
+            image's are its intensities, flat; give an attack ``bounds=(0, 1)``.
         mask: ``(rows, width)``, False where an entry is missing; it is never attacked.
         y: class codes, ``(rows,)``, -1 where the label is missing; None without the target's column.
 
@@ -357,12 +358,14 @@ class AttackableTable:
         self._do = cama._do(do)
         self._draws, self._m_samples = cama._draws(self._do, samples, m_samples), m_samples
         values = [self._batch.values[name] for name in self.nodes]
-        self._vectors = [value.dim() > 1 for value in values]
-        values = [value if value.dim() > 1 else value[:, None] for value in values]
+        self._shapes = [cama.graph.nodes[name].event_shape for name in self.nodes]
+        values = [
+            value.flatten(1) if shape else value[:, None] for value, shape in zip(values, self._shapes, strict=True)
+        ]
         self._widths = [value.shape[1] for value in values]
         self.columns = tuple(
-            f"{name}[{i}]" if vector else name
-            for name, vector, width in zip(self.nodes, self._vectors, self._widths, strict=True)
+            f"{name}[{i}]" if shape else name
+            for name, shape, width in zip(self.nodes, self._shapes, self._widths, strict=True)
             for i in range(width)
         )
         self.x = torch.cat(values, 1)
@@ -413,15 +416,15 @@ class AttackableTable:
         moved = ((x != self.x) & self.mask).cpu()
         frame = self._frame.copy()
         names = [str(name) for name in frame.columns]
-        parts = zip(self.nodes, self._vectors, x.split(self._widths, 1), moved.split(self._widths, 1), strict=True)
-        for name, vector, values, where in parts:
+        parts = zip(self.nodes, self._shapes, x.split(self._widths, 1), moved.split(self._widths, 1), strict=True)
+        for name, shape, values, where in parts:
             if not where.any():
                 continue
             at, node = names.index(name), self._cama.graph.nodes[name]
             raw, present = read_column(node, frame.iloc[:, at])
-            decoded = self._cama.encoder.decode(name, values if vector else values[:, 0])
-            new = np.where(where.numpy() if vector else where[:, 0].numpy(), decoded, raw)
-            if vector:
+            decoded = self._cama.encoder.decode(name, values.reshape(-1, *shape))
+            new = np.where(where.reshape(-1, *shape).numpy(), decoded, raw)
+            if shape:
                 old = frame.iloc[:, at]
                 entries = np.empty(len(new), dtype=object)
                 for i in range(len(new)):
@@ -446,8 +449,8 @@ class AttackableTable:
     def _part(self, x: Tensor, rows: Tensor, seed: int, common: bool) -> Tensor:
         """Logits of some rows."""
         batch = self._batch.select(rows)
-        parts = zip(self.nodes, self._vectors, x.split(self._widths, 1), strict=True)
-        values = {name: value if vector else value[:, 0] for name, vector, value in parts}
+        parts = zip(self.nodes, self._shapes, x.split(self._widths, 1), strict=True)
+        values = {name: value.reshape(-1, *shape) for name, shape, value in parts}
         batch = replace(batch, values={**batch.values, **values})
         noise = common_noise(seed, strict=True) if common else self._cama._seeded(seed)
         with self._cama._fast(), noise:
@@ -458,17 +461,17 @@ def _attackable(cama: CAMA, nodes: Sequence[str] | None) -> tuple[str, ...]:
     """Names of the nodes to attack.
 
     Raises:
-        ValueError: one of them is no continuous node of the target's blanket, or there are none.
+        ValueError: one of them is neither a continuous node nor an image of the target's blanket, or there are none.
     """
     graph = cama.graph
-    able = [n for n in graph.order if n != graph.target and graph.nodes[n].type == "continuous"]
+    able = [n for n in graph.order if n != graph.target and graph.nodes[n].type in ("continuous", "image")]
     if nodes is None:
         nodes = [n for n in able if n in graph.blanket.children or n in graph.blanket.coparents]
     wrong = [n for n in nodes if n not in able]
     if wrong:
-        raise ValueError(f"nodes: {wrong} have no gradient to attack along; expected continuous nodes, some of {able}")
+        raise ValueError(f"nodes: {wrong} have no gradient to attack along; expected numbers or images, some of {able}")
     if not nodes or len(set(nodes)) < len(nodes):
-        raise ValueError(f"nodes: expected some of the continuous {able}, each once, found {list(nodes)}")
+        raise ValueError(f"nodes: expected some of {able}, each once, found {list(nodes)}")
     return tuple(nodes)
 
 

@@ -16,8 +16,10 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_cama.budget import proposal
 from pyro_cama.data import Batch, Table, TableEncoder
 from pyro_cama.distributions import Likelihood
 from pyro_cama.elbo import (
@@ -34,18 +36,21 @@ from pyro_cama.errors import DataError, GraphError, expect
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
+from pyro_cama.image_manipulations import expect_kinds
+from pyro_cama.image_networks import DecoderFactory, EncoderFactory
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.mechanisms import Mechanism
 from pyro_cama.model import CAMAModel, Causes
 from pyro_cama.networks import NetworkFactory, NodeInputs
 from pyro_cama.noise import NoCommonNoise, common_noise
-from pyro_cama.training import calibrate, fit_loss, manipulation_of, train_validation_split
+from pyro_cama.training import Scale, calibrate, fit_loss, manipulation_of, train_validation_split
 
 if TYPE_CHECKING:
     from pyro_cama.diagnose import Diagnosis
     from pyro_cama.explain import Explanation
 
 Do = Mapping[str, Any] | None
+BY_NODE = ("mechanisms", "likelihoods", "networks", "encoders", "decoders")  # options of build, mappings by node
 _names = itertools.count()  # parameters of two models in one process never share a name
 
 
@@ -67,10 +72,12 @@ class Extensions:
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
     likelihoods: Mapping[str, Likelihood] = field(default_factory=dict)
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
+    encoders: Mapping[str, EncoderFactory] = field(default_factory=dict)
+    decoders: Mapping[str, DecoderFactory] = field(default_factory=dict)
 
     def named(self) -> list[str]:
         """What a load must be given again, as ``build`` spells it."""
-        found = [f"{key}=..." for key in ("mechanisms", "likelihoods", "networks") if getattr(self, key)]
+        found = [f"{key}=..." for key in BY_NODE if getattr(self, key)]
         found += [f"model={self.model.__name__}"] if self.model is not CAMAModel else []
         return found + ([f"guide={self.guide.__name__}"] if self.guide is not CAMAGuide else [])
 
@@ -86,6 +93,8 @@ def build(
     mechanisms: Mapping[str, Mechanism] | None = None,
     likelihoods: Mapping[str, Likelihood] | None = None,
     networks: Mapping[str, NetworkFactory] | None = None,
+    encoders: Mapping[str, EncoderFactory] | None = None,
+    decoders: Mapping[str, DecoderFactory] | None = None,
     device: str | torch.device = "auto",
 ) -> CAMA:
     """A deep CAMA model, its factorisation and guide generated from the Markov blanket of the graph's target.
@@ -98,6 +107,8 @@ def build(
         model, guide: subclasses to use.
         mechanisms, likelihoods: objects by node name.
         networks: by the name of a cause, a function from (inputs, outputs) to the module that makes its features.
+        encoders, decoders: by the name of an image, what reads and what draws it; see
+            :mod:`pyro_cama.image_networks` for the two functions' arguments.
         device: "auto" takes a GPU where there is one.
 
     Raises:
@@ -113,8 +124,13 @@ def build(
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:
         raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
-    extensions = Extensions(model, guide, dict(mechanisms or {}), dict(likelihoods or {}), dict(networks or {}))
-    for option in ("mechanisms", "likelihoods", "networks"):
+    by_node = (mechanisms, likelihoods, networks, encoders, decoders)
+    extensions = Extensions(model, guide, *(dict(option or {}) for option in by_node))  # type: ignore[arg-type]
+    for option in ("encoders", "decoders"):
+        flat = [n for n in getattr(extensions, option) if n in causal.nodes and causal.nodes[n].type != "image"]
+        if flat:
+            raise ValueError(f"build({option}=...): expected nodes of type image, found {sorted(flat)}")
+    for option in BY_NODE:
         unknown = set(getattr(extensions, option)) - set(causal.order)
         if unknown:
             raise ValueError(
@@ -171,10 +187,12 @@ class CAMA:
                 manipulation,
                 **shared,
                 networks=extensions.networks,
+                encoders=extensions.encoders,
+                decoders=extensions.decoders,
                 name=f"{name}.model",
             )
             self.guide: CAMAGuide = extensions.guide(
-                graph, groups, inputs, manipulation, **shared, name=f"{name}.guide"
+                graph, groups, inputs, manipulation, **shared, encoders=extensions.encoders, name=f"{name}.guide"
             )
         self.modules = nn.ModuleList([self.model, self.guide]).to(device=device, dtype=dtype)
 
@@ -232,9 +250,9 @@ class CAMA:
         self,
         clean: Table,
         manipulated: Table | None = None,
-        interventions: float | Mapping[str, float] | None = None,
+        interventions: float | Mapping[str, Scale] | None = None,
         *,
-        max_epochs: int = 300,
+        max_epochs: int | None = None,
         batch_size: int = 64,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -253,11 +271,14 @@ class CAMA:
             clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).
             manipulated: labelled rows under unknown manipulations.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
-                or one a child (1.0 is offsets of one training standard deviation, say).  Scope row only.
+                or one a child (1.0 is offsets of one training standard deviation, say).  An image's may be severities
+                of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``: see
+                :mod:`pyro_cama.image_manipulations`.  Scope row only.
+            max_epochs: passes over the rows: 300, of images 20.
             conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
-            validation: fraction of the clean rows held out, stratified, for early stopping.
+            validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
             patience: epochs without improvement before stopping; the best weights are kept.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.
@@ -268,6 +289,8 @@ class CAMA:
         """
         for name, value in (("batch_size", batch_size), ("samples", samples), ("patience", patience)):
             expect("fit", name, value, value >= 1, "at least 1")
+        images = any(group.image for group in self.model.groups)
+        max_epochs = (20 if images else 300) if max_epochs is None else max_epochs
         expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
         expect("fit", "conditional_weight", conditional_weight, conditional_weight >= 0, "at least 0")
         expect("fit", "lr", lr, lr > 0, "more than 0")
@@ -291,11 +314,13 @@ class CAMA:
             "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
         }  # fmt: skip
         loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
-        held_loss = fit_loss(self.model, self.guide, kept, other, samples=8, **common)
+        draws = 2 if images else 8
+        held_loss = fit_loss(self.model, self.guide, kept, other, samples=draws, **common)
 
         def validate() -> dict[str, float]:
+            parts = torch.arange(kept.rows, device=self.device).split(self._chunk(draws, 2**26))
             with self._seeded():
-                return {"loss": float(held_loss(torch.arange(kept.rows, device=self.device)))}
+                return {"loss": sum(float(held_loss(part)) * len(part) for part in parts) / kept.rows}
 
         # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
         served = other is not None or bool(simulated)
@@ -354,6 +379,8 @@ class CAMA:
         *,
         samples: int = 16,
         m_samples: int = 4,
+        widen: float = 1.0,
+        refine: int = 0,
     ) -> NDArray[np.float64]:
         """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
 
@@ -363,11 +390,17 @@ class CAMA:
                 (Saerens et al. 2002), which then do depend on the rows together.
             samples: draws of z.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
+            widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
+                every row's own m before it is drawn.  Large manipulations need them; see :mod:`pyro_cama.budget`.
         """
         for name, value in (("samples", samples), ("m_samples", m_samples)):
             expect("predict", name, value, value >= 1, "at least 1")
+        expect("predict", "widen", widen, widen > 0, "more than 0")
+        expect("predict", "refine", refine, refine >= 0, "at least 0")
+        if (widen != 1 or refine) and (self.graph.m is None or self.graph.m.scope != "row"):
+            raise ValueError("predict: widen and refine are for a manipulation of scope row, where each row has its m")
         batch = self.encode(data, target="ignore")
-        log_p = self._class_log_probs(batch, self._do(do), samples, m_samples)
+        log_p = self._class_log_probs(batch, self._do(do), samples, m_samples, widen=widen, refine=refine)
         ratio = self._log_prior_ratio(class_prior, log_p)
         if ratio is not None:
             log_p = torch.log_softmax(log_p + ratio[:, None], 0)
@@ -424,9 +457,8 @@ class CAMA:
         frame = {}
         for name in self.graph.order:
             node = self.graph.nodes[name]
-            event = () if node.dim is None else (node.dim,)
-            decoded = self.encoder.decode(name, values[name].expand(n, *event))
-            frame[name] = decoded if not event else list(decoded)
+            decoded = self.encoder.decode(name, values[name].expand(n, *node.event_shape))
+            frame[name] = list(decoded) if node.event_shape else decoded
         return pd.DataFrame(frame)
 
     def reconstruct(self, data: Table, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> pd.DataFrame:
@@ -511,8 +543,18 @@ class CAMA:
         inputs: Any = self.model._modules["networks"]["inputs"]  # type: ignore[index]
         inputs.set_statistics(encoder.statistics)
 
-    def _class_log_probs(self, batch: Batch, do: dict[str, Tensor] | None, samples: int, m_samples: int) -> Tensor:
+    def _class_log_probs(
+        self,
+        batch: Batch,
+        do: dict[str, Tensor] | None,
+        samples: int,
+        m_samples: int,
+        *,
+        widen: float = 1.0,
+        refine: int = 0,
+    ) -> Tensor:
         """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
+        better = (widen != 1 or bool(refine)) and not do
         draws = self._draws(do, samples, m_samples)
         chunk = self._chunk(draws, 2**25)
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
@@ -521,7 +563,9 @@ class CAMA:
             )
 
         def one(rows: Tensor) -> Tensor:
-            return self._log_probs_of(batch.select(rows), rows, do, draws, m_samples)
+            part = batch.select(rows)
+            q = proposal(self, part, widen=widen, refine=refine) if better else None
+            return self._log_probs_of(part, rows, do, draws, m_samples, q)
 
         everything = torch.arange(batch.rows, device=self.device)
         with torch.no_grad(), self._fast():
@@ -543,16 +587,23 @@ class CAMA:
 
     def _chunk(self, draws: int, units: int) -> int:
         """How many rows at a time keep the widest tensor of a prediction within so many numbers."""
-        widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups))
+        images = [8 * g.width for g in self.model.groups if g.image]  # a decoder's widest layers
+        widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups), *images)
         return max(1, units // (draws * len(self.classes) * widest))
 
     def _log_probs_of(
-        self, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, draws: int, m_samples: int
+        self,
+        part: Batch,
+        rows: Tensor,
+        do: dict[str, Tensor] | None,
+        draws: int,
+        m_samples: int,
+        q: TorchDistribution | None = None,
     ) -> Tensor:
         """log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
         by_row = self.graph.m is not None and self.graph.m.scope == "row"
         given = {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
-        weights = self.log_weights(part, do=given, samples=draws, classes=True)
+        weights = self.log_weights(part, do=given, samples=draws, classes=True, proposal=q)
         return class_log_probs(weights, m_samples=m_samples)
 
     def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:
@@ -611,7 +662,7 @@ class CAMA:
             raise ValueError(f"do: {name!r} is neither the manipulation latent nor a node of {list(self.graph.order)}")
         return self.encoder.encode_value(name, value).to(self.device)
 
-    def _scales(self, interventions: float | Mapping[str, float] | None) -> dict[str, float]:
+    def _scales(self, interventions: float | Mapping[str, Scale] | None) -> dict[str, Scale]:
         """Simulated interventions by child.
 
         Raises:
@@ -634,8 +685,19 @@ class CAMA:
                 raise ValueError(
                     f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}"
                 )
-            scales = {name: float(scale) for name, scale in interventions.items()}
-            expect("fit", "interventions", scales, min(scales.values()) > 0, "scales above 0")
+            scales: dict[str, Scale] = {}
+            for name, scale in interventions.items():
+                if isinstance(scale, Mapping):
+                    if self.graph.nodes[name].type != "image":
+                        raise ValueError(
+                            f"fit(interventions=...): {name!r} is {self.graph.nodes[name].type}; expected a number, "
+                            "since kinds of manipulations are an image's"
+                        )
+                    expect_kinds(scale, "fit(interventions=...)")
+                    scales[name] = dict(scale)
+                else:
+                    expect("fit", "interventions", scale, scale > 0, "scales above 0")
+                    scales[name] = float(scale)
             return scales
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")

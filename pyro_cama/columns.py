@@ -174,13 +174,6 @@ def _array(value: Tensor) -> NDArray[Any]:
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
-def entry_shape(node: Node) -> tuple[int, ...]:
-    """Shape of one entry of a node."""
-    if node.type == "image":
-        return node.shape or ()
-    return () if node.dim is None else (node.dim,)
-
-
 def levels_of(node: Node) -> tuple[Level, ...]:
     """The levels of a node, none if it is not discrete."""
     return node.levels or ()
@@ -198,7 +191,7 @@ def read_column(node: Node, column: Column, unknown_is_missing: bool = False) ->
     if node.levels:
         codes = _codes(node, column, unknown_is_missing)
         return codes, codes >= 0
-    shape = entry_shape(node)
+    shape = node.event_shape
     if not shape and column.ndim > 1:
         raise _wrong_shape(node, column.shape[1:])
     raw = _stacked(node, column, shape) if shape else _numbers(node, column, np.arange(len(column)))
@@ -397,7 +390,7 @@ def sizes_text(shape: Iterable[int]) -> str:
 
 
 def _wrong_shape(node: Node, found: tuple[int, ...], row: int | None = None) -> DataError:
-    shape = entry_shape(node)
+    shape = node.event_shape
     place = "" if row is None else f" in row {row} (counted from 0)"
     expected = f"shape ({sizes_text(shape)})" if shape else "one value a row"
     key = "shape" if node.type == "image" else "dim"

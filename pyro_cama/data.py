@@ -39,7 +39,6 @@ from pyro_cama.columns import (
     Columns,
     Mask,
     Table,
-    entry_shape,
     levels_of,
     read_column,
     read_sites,
@@ -317,7 +316,7 @@ class TableEncoder:
         node, values = self._node(name), values.detach().cpu()
         if node.levels:
             return _decoded(node, values)
-        shape = entry_shape(node)
+        shape = node.event_shape
         if values.dim() < len(shape) or values.shape[values.dim() - len(shape) :] != shape:
             raise DataError(f"node {name!r}: found shape {tuple(values.shape)}; expected (..., {sizes_text(shape)})")
         if node.type == "image":
@@ -436,7 +435,7 @@ def _statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     if node.type == "image":
         return {"mean": ()}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
-    return dict.fromkeys(keys, entry_shape(node))
+    return dict.fromkeys(keys, node.event_shape)
 
 
 def _statistics(node: Node, raw: NDArray[Any]) -> dict[str, Tensor]:

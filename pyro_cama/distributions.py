@@ -20,10 +20,11 @@ from pyro_cama.errors import GraphError
 from pyro_cama.graph import Node
 
 MIN_SCALE = 1e-2  # standardised units: keeps a child that is constant within a class from owning the posterior
+MIN_PROBABILITY = 1e-3  # of a pixel being on, or off
 
 
 class Likelihood:
-    """The distribution of one scalar component of a node, given ``size(node)`` unconstrained numbers.
+    """The distribution of one scalar component or pixel of a node, given ``size(node)`` unconstrained numbers.
 
     Subclass it, set ``types`` to the node types it serves and pass an object to ``build(likelihoods={node: ...})``.
     Nodes whose likelihoods are equal (``==``) and whose parents are the same are computed as one tensor.
@@ -152,6 +153,40 @@ class NegativeBinomial(Likelihood):
         return torch.tensor([0.0, 2.0])
 
 
+class PixelBernoulli(Likelihood):
+    """An image of intensities in [0, 1], one logit a pixel: the cross-entropy, for grey values too.
+
+    Probabilities keep ``MIN_PROBABILITY`` off 0 and 1, so that one odd pixel cannot rule a class out.
+    """
+
+    types = ("image",)
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Bernoulli(probs=MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params[..., 0]))
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([-2.0])
+
+
+class PixelNormal(Likelihood):
+    """An image about a mean that the causes set, with one scale for all pixels."""
+
+    types = ("image",)
+    constants = 1
+
+    def size(self, node: Node) -> int:
+        return 2
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Normal(params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([0.3, -1.5])
+
+
 LIKELIHOODS: dict[str, Likelihood] = {
     "normal": Normal(),
     "heteroscedastic": HeteroscedasticNormal(),
@@ -161,7 +196,9 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "poisson": Poisson(),
     "negative_binomial": NegativeBinomial(),
 }
+IMAGE_LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": PixelBernoulli(), "normal": PixelNormal()}
 DEFAULTS = {
+    "image": "bernoulli",
     "continuous": "normal",
     "categorical": "categorical",
     "binary": "bernoulli",
@@ -178,19 +215,13 @@ def likelihood_of(node: Node, chosen: Mapping[str, Likelihood] | None = None) ->
     if chosen and node.name in chosen:
         likelihood = chosen[node.name]
     else:
-        name = node.likelihood or DEFAULTS.get(node.type)
-        if name is None:
-            raise GraphError(
-                f"node {node.name!r}: no likelihood for type {node.type!r} yet; expected one of {sorted(DEFAULTS)}, "
-                f"or pass build(likelihoods={{{node.name!r}: ...}})"
-            )
-        if name not in LIKELIHOODS:
-            near = difflib.get_close_matches(name, LIKELIHOODS, 1)
+        name = node.likelihood or DEFAULTS[node.type]
+        known = IMAGE_LIKELIHOODS if node.type == "image" else LIKELIHOODS
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise GraphError(
-                f"node {node.name!r}: unknown likelihood {name!r}, expected one of {sorted(LIKELIHOODS)}{hint}"
-            )
-        likelihood = LIKELIHOODS[name]
+            raise GraphError(f"node {node.name!r}: unknown likelihood {name!r}, expected one of {sorted(known)}{hint}")
+        likelihood = known[name]
     if node.type not in likelihood.types:
         raise GraphError(
             f"node {node.name!r} is {node.type}; {type(likelihood).__name__} serves {', '.join(likelihood.types)}"

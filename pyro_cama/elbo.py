@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_cama.data import Batch
@@ -60,12 +62,14 @@ def log_weights(
     samples: int = 1,
     classes: bool = False,
     trace: bool | None = None,
+    proposal: TorchDistribution | None = None,
 ) -> LogWeights:
     """The log-weights of every sample, class and row.
 
     Args:
         do: values of the manipulation latent, ``(dim,)`` or ``(rows, dim)``, for model and guide alike.
         classes: weigh every class of the target instead of the rows' labels.
+        proposal: draws m in the place of the guide's q(m | x), batch shape ``(rows,)``; scope row.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.
     """
@@ -74,7 +78,7 @@ def log_weights(
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
     way = _traced if trace else _grouped
-    return way(model, guide, batch, do, samples, classes)
+    return way(model, guide, batch, do, samples, classes, proposal)
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
@@ -90,9 +94,33 @@ def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
     return given
 
 
-def _traced(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool) -> LogWeights:
+class _Proposed(Messenger):
+    """Draws a site from another distribution."""
+
+    def __init__(self, name: str, proposal: TorchDistribution) -> None:
+        super().__init__()
+        self.name, self.proposal = name, proposal
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self.name:
+            msg["fn"] = self.proposal.expand(msg["fn"].batch_shape)
+
+
+def _traced(
+    model: CAMAModel,
+    guide: CAMAGuide,
+    batch: Batch,
+    do: Do,
+    samples: int,
+    classes: bool,
+    proposal: TorchDistribution | None,
+) -> LogWeights:
     arguments = {"samples": samples, "classes": classes}
-    guide_trace = poutine.trace(intervene(guide, do)).get_trace(batch, **arguments)
+    drawn: Callable[..., Any] = intervene(guide, do)
+    if proposal is not None:
+        assert model.graph.m is not None
+        drawn = _Proposed(model.graph.m.name, proposal)(drawn)
+    guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
     model_trace = poutine.trace(poutine.replay(intervene(model, do), guide_trace)).get_trace(batch, **arguments)
     check_sites(model, guide_trace, do)
     graph = model.graph
@@ -132,7 +160,15 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
         raise ValueError(f"the guide samples {name!r}, which the model has not: expected {sorted(latents)}")
 
 
-def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: int, classes: bool) -> LogWeights:
+def _grouped(
+    model: CAMAModel,
+    guide: CAMAGuide,
+    batch: Batch,
+    do: Do,
+    samples: int,
+    classes: bool,
+    proposal: TorchDistribution | None,
+) -> LogWeights:
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     ratio, shared = zero, None
@@ -141,7 +177,7 @@ def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, do: Do, samples: 
         if graph.m.name in do:
             m = torch.as_tensor(do[graph.m.name])
         else:
-            q = guide.m_dist(batch)
+            q = guide.m_dist(batch) if proposal is None else proposal
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
             m = draw(q, graph.m.name)

@@ -27,14 +27,14 @@ The keys of a node:
 - ``type``: continuous, categorical, binary, count or image;
 - ``dim``: of a vector, for continuous and count; left out, the node is a scalar;
 - ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
-- ``shape``: ``[channels, height, width]``, for images;
+- ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
 - ``likelihood``: the name of a likelihood, where the default is not meant.
 
 The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
 ``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
-affine, rate, confusion or warp, after the child's type) and ``affects`` (``quantity``, the default, or
-``measurement``), the last two one for all children or a mapping by child.  ``z: null`` drops a latent; a
-latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
+affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
+``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
+child.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
 
 Text that YAML reads as something else needs quotes: yes, no, on, off, numbers, dates.
 """
@@ -82,7 +82,8 @@ _DIM = {_Z: 8, _M: 4}
 class Node:
     """An observed variable: a column, a vector of columns or an image.
 
-    ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape`` for images.
+    ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape`` and ``channels`` (of
+    the convolutions) for images.
     """
 
     name: str
@@ -91,11 +92,17 @@ class Node:
     levels: tuple[Level, ...] | None = None
     shape: tuple[int, ...] | None = None
     likelihood: str | None = None
+    channels: int | None = None
 
     @property
     def classes(self) -> int:
         """The number of levels; 0 for a node that is not discrete."""
         return len(self.levels or ())
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one entry: ``()``, ``(dim,)`` or an image's shape."""
+        return self.shape or (() if self.dim is None else (self.dim,))
 
 
 @dataclass(frozen=True)
@@ -392,7 +399,7 @@ class CausalGraph:
         """The graph in the form of the YAML file, nothing left to defaults."""
         nodes = {}
         for name, node in self.nodes.items():
-            keys = {key: getattr(node, key) for key in ("type", "dim", "levels", "shape", "likelihood")}
+            keys = {key: getattr(node, key) for key in ("type", "dim", "levels", "shape", "channels", "likelihood")}
             nodes[name] = {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in keys.items()
@@ -464,6 +471,7 @@ def _node(name: str, spec: NodeSpec) -> Node:
         levels=None if levels is None else tuple(levels),
         shape=None if spec.shape is None else tuple(spec.shape),
         likelihood=spec.likelihood,
+        channels=spec.channels,
     )
 
 

@@ -184,8 +184,8 @@ def from_networkx(graph: nx.Graph[Any], source: str) -> dict[Any, Any]:
 
 
 def _from_text(key: object, value: object, source: str) -> object:
-    """dim, levels and shape from the text that GML, GraphML and DOT hold."""
-    if not isinstance(value, str) or key not in ("dim", "levels", "shape"):
+    """dim, levels, shape and channels from the text that GML, GraphML and DOT hold."""
+    if not isinstance(value, str) or key not in ("dim", "levels", "shape", "channels"):
         return value
     if value.lstrip().startswith("["):
         return parse_yaml(value, f"{source}, {key}")

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_cama.catalogue import mechanism_of
 from pyro_cama.distributions import Likelihood, likelihood_of
 from pyro_cama.errors import GraphError
 from pyro_cama.graph import CausalGraph
-from pyro_cama.mechanisms import Mechanism, mechanism_of
+from pyro_cama.mechanisms import Mechanism
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes with the same causes, likelihood and mechanism, laid out as ``width`` scalar components side by side."""
+    """Nodes with the same causes, likelihood and mechanism, laid out as ``width`` scalar components side by side.
+
+    An image is a group of its own and keeps its shape.
+    """
 
     nodes: tuple[str, ...]
     parents: tuple[str, ...]  # observed causes, in topological order
@@ -29,27 +34,42 @@ class Group:
     mechanism: Mechanism | None
     dims: tuple[int | None, ...]  # of each node; None is a scalar
     size: int  # numbers the likelihood takes per component
-    theta_size: int  # numbers the mechanism takes per component
+    theta_size: int  # numbers the mechanism takes per component; for an image as a whole
+    image: tuple[int, ...] | None = None  # channels, height and width
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Components of each node."""
-        return tuple(dim or 1 for dim in self.dims)
+        return (prod(self.image),) if self.image else tuple(dim or 1 for dim in self.dims)
 
     @property
     def width(self) -> int:
         """Components of the group."""
         return sum(self.widths)
 
+    @property
+    def units(self) -> int:
+        """How many thetas there are: one a component, or one an image."""
+        return 1 if self.image else self.width
+
+    @property
+    def event_dim(self) -> int:
+        """Dimensions of the group's values in one row."""
+        return len(self.image) if self.image else 1
+
     def component(self, name: str) -> slice | int:
-        """Where a node stands among the components: an index for a scalar, a slice for a vector."""
+        """Where a node stands among the components: an index for a scalar, a slice for a vector or an image."""
+        if self.image:
+            return slice(None)
         i = self.nodes.index(name)
         start = sum(self.widths[:i])
         return start if self.dims[i] is None else slice(start, start + self.widths[i])
 
     def stack(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The nodes' values side by side, ``(..., width)``."""
+        """The nodes' values side by side, ``(..., width)``; an image as it is."""
         parts = [values[name] for name in self.nodes]
+        if self.image:
+            return parts[0]
         if all(dim is None for dim in self.dims):
             if len({part.shape for part in parts}) > 1:  # draws of missing values have samples in front, others not
                 parts = list(torch.broadcast_tensors(*parts))
@@ -59,11 +79,13 @@ class Group:
         return torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], -1)
 
     def stack_masks(self, observed: Mapping[str, Tensor], rows: int) -> Tensor | None:
-        """Which components are observed, ``(rows, width)``; None where all are."""
+        """Which components are observed, ``(rows, width)``, of an image ``(rows, 1, 1, 1)``; None where all are."""
         known = [observed.get(name) for name in self.nodes]
         if all(mask is None for mask in known):
             return None
         some = next(mask for mask in known if mask is not None)
+        if self.image:
+            return some[:, None, None, None]
         columns = [
             (torch.ones(rows, dtype=torch.bool, device=some.device) if mask is None else mask)[:, None].expand(rows, w)
             for mask, w in zip(known, self.widths, strict=True)
@@ -98,8 +120,10 @@ def make_groups(
             "mechanism": mechanism,
             "size": likelihood.size(node),
             "theta_size": mechanism.size(node) if mechanism else 0,
+            "image": node.shape,
         }
-        key = (*kind.values(), name if name == graph.target else None)
+        alone = name == graph.target or node.type == "image"
+        key = (*kind.values(), name if alone else None)
         members.setdefault(key, []).append(name)
         common[key] = kind
     return tuple(

@@ -7,6 +7,7 @@ undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -20,11 +21,17 @@ from torch import Tensor, nn
 from pyro_cama.data import Batch
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import Group
+from pyro_cama.image_networks import EncoderFactory, ImageEncoder, encode_images, initialise
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.model import Data, Plates, as_batch, class_values, m_of_rows
-from pyro_cama.networks import Merge, NodeInputs, mlp
+from pyro_cama.networks import Merge, NamedModules, NodeInputs, mlp
 
 MISSING = "missing flags"
+
+
+def _image(name: str) -> str:
+    """An image among the encoder's sources, whose own names are values, target and the like."""
+    return f"image {name}"
 
 
 class SharedPosterior(nn.Module):
@@ -41,15 +48,17 @@ class SharedPosterior(nn.Module):
 
 
 class RowPosterior(nn.Module):
-    """NN_qM: from the children as measured to loc and scale of q(m | x)."""
+    """NN_qM: from the children as measured to loc and scale of q(m | x); images go through encoders of its own."""
 
-    def __init__(self, inputs: int, hidden: int, dim: int, layers: int) -> None:
+    def __init__(self, inputs: int, hidden: int, dim: int, layers: int, encoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.network = mlp(inputs, hidden, 2 * dim, max(layers, 1))
+        self.encoders = NamedModules(encoders)
+        self.network = mlp(inputs + hidden * len(encoders), hidden, 2 * dim, max(layers, 1))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Loc and scale, ``(rows, dim)`` each."""
-        loc, raw_scale = self.network(x).chunk(2, -1)
+        seen = [self.encoders[name](images[name]) for name in self.encoders]
+        loc, raw_scale = self.network(torch.cat([x, *seen], -1)).chunk(2, -1)
         return loc, F.softplus(raw_scale) + 1e-3
 
 
@@ -68,6 +77,7 @@ class CAMAGuide(PyroModule):
         *,
         hidden: int,
         layers: int,
+        encoders: Mapping[str, EncoderFactory] | None = None,
         sites: int = 0,
         name: str = "",
     ) -> None:
@@ -75,6 +85,11 @@ class CAMAGuide(PyroModule):
         self.graph = graph
         self.groups = groups
         self.sites = max(sites, 1)
+
+        def encoders_of(names: Iterable[str]) -> dict[str, nn.Module]:
+            images = (graph.nodes[n] for n in names if graph.nodes[n].type == "image")
+            return {node.name: (encoders or {}).get(node.name, ImageEncoder)(node, hidden) for node in images}
+
         self._read = tuple(n for group in groups for n in group.nodes if n != graph.target)  # side by side as in groups
         networks: dict[str, nn.Module] = {"inputs": inputs}
         if manipulation is not None:
@@ -85,16 +100,23 @@ class CAMAGuide(PyroModule):
             if manipulation is not None and manipulation.features_in_merge:
                 widths["m"] = manipulation.dim
             out = 2 * graph.z.dim
+            images = encoders_of(self._read)
+            networks["images"] = NamedModules(images)
+            widths |= {_image(name): hidden for name in images}
+            widths = {source: size for source, size in widths.items() if size}
             encoder = Merge(widths, hidden, hidden if layers else out, min(layers, 1))
             nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
             networks["encoder"] = encoder
             if layers:
                 networks["z"] = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, out, max(layers - 1, 0)))
+            if images:
+                initialise(nn.ModuleList([networks[part] for part in ("encoder", "z") if part in networks]))
+                nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
         # NN_qM stands by itself: adaptation trains it and NN_pM, nothing else
         if graph.m is not None:
             x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
             networks["m"] = (
-                RowPosterior(x_width, hidden, graph.m.dim, layers)
+                RowPosterior(x_width, hidden, graph.m.dim, layers, encoders_of(graph.blanket.children))
                 if graph.m.scope == "row"
                 else SharedPosterior(self.sites, graph.m.dim)
             )
@@ -127,7 +149,7 @@ class CAMAGuide(PyroModule):
         networks = self._networks
         if self.graph.m.scope == "row":
             assert batch is not None
-            loc, scale = networks["m"](self._children(batch))
+            loc, scale = networks["m"](*self._children(batch))
         else:
             loc, scale = networks["m"]()
             if self.graph.m.scope == "dataset":
@@ -157,7 +179,11 @@ class CAMAGuide(PyroModule):
         networks = self._networks
         scope = self.graph.m.scope if self.graph.m else "row"
         m = m if m is None else m_of_rows(m, scope, batch.site)
-        sources = [("values", self._values(batch, m)), (MISSING, self._missing(batch, self._read))]
+        values, images = self._values(batch, m)
+        sources = [("values", values)] if values.shape[-1] else []
+        sources.append((MISSING, self._missing(batch, self._read)))
+        # an image is encoded once per draw of m, and not once per class
+        sources += [(_image(n), encode_images(networks["images"][n], image)) for n, image in images.items()]
         if y is not None:
             sources.append(("target", networks["inputs"](self.graph.target, y)))
         if "manipulation" in networks and networks["manipulation"].features_in_merge and m is not None:
@@ -181,14 +207,19 @@ class CAMAGuide(PyroModule):
     def _networks(self) -> Any:
         return self._modules["networks"]  # past PyroModule's attribute access, which costs a pass over all parameters
 
-    def _values(self, batch: Batch, m: Tensor | None) -> Tensor:
-        """All values but the target's, the manipulation undone, ``(..., rows, width)``."""
+    def _values(self, batch: Batch, m: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
         networks = self._networks
         values = self._filled(batch, self._read)
         theta = networks["manipulation"](m) if m is not None else None
-        parts = []
+        parts, images = [], {}
         for group in self.groups:
             if group.nodes == (self.graph.target,):
+                continue
+            if group.image:
+                name = group.nodes[0]
+                undone = group.theta_size and theta is not None
+                images[name] = networks["manipulation"].undo(values, theta, group)[name] if undone else values[name]
                 continue
             if group.mechanism is not None and group.theta_size and theta is not None:
                 clean = networks["manipulation"].undo(values, theta, group)
@@ -200,19 +231,21 @@ class CAMAGuide(PyroModule):
                 parts.append(group.stack(values))
                 continue
             parts += [networks["inputs"](n, values[n]) for n in group.nodes]
-        return _join(parts, batch.rows, self.like)
+        return _join(parts, batch.rows, self.like), images
 
     def _plain(self, group: Group) -> bool:
         """Whether the networks read a group's values as they are."""
         return self.graph.nodes[group.nodes[0]].type == "continuous"
 
-    def _children(self, batch: Batch) -> Tensor:
-        """The children as measured and their missing flags: what q(m | x) sees, ``(rows, width)``."""
+    def _children(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What q(m | x) sees: the children as measured and their missing flags, ``(rows, width)``; images by name."""
         networks = self._networks
         children = self.graph.blanket.children
         values = self._filled(batch, children)
-        joined = _join([networks["inputs"](n, values[n]) for n in children], batch.rows, self.like)
-        return torch.cat([joined, self._missing(batch, children)], -1)
+        images = {n: values[n] for n in children if self.graph.nodes[n].type == "image"}
+        plain = [networks["inputs"](n, values[n]) for n in children if n not in images]
+        joined = _join(plain, batch.rows, self.like)
+        return torch.cat([joined, self._missing(batch, children)], -1), images
 
     def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Values by name; zeros for a node the batch lacks altogether."""
@@ -220,9 +253,8 @@ class CAMAGuide(PyroModule):
         values = dict(batch.values)
         for name in absent:
             node = self.graph.nodes[name]
-            shape = (batch.rows,) if node.dim is None else (batch.rows, node.dim)
             dtype = torch.long if node.type == "categorical" else self.like.dtype
-            values[name] = torch.zeros(shape, dtype=dtype, device=self.like.device)
+            values[name] = torch.zeros((batch.rows, *node.event_shape), dtype=dtype, device=self.like.device)
         return values
 
     def _missing(self, batch: Batch, names: tuple[str, ...]) -> Tensor:

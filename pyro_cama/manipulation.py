@@ -32,7 +32,7 @@ class Manipulation(nn.Module):
         self._slices: dict[Group, slice] = {}
         start = 0
         for group in self.groups:
-            size = group.width * group.theta_size
+            size = group.units * group.theta_size
             self._slices[group] = slice(start, start + size)
             start += size
         self.features_in_merge = any(g.mechanism is not None and g.mechanism.in_merge for g in self.groups)
@@ -49,9 +49,10 @@ class Manipulation(nn.Module):
         theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
         return theta
 
-    def theta(self, theta: Tensor, group: Group) -> Tensor:
-        """A group's part of theta, ``(..., width, theta_size)``."""
-        return theta[..., self._slices[group]].unflatten(-1, (group.width, group.theta_size))
+    def theta(self, theta: Tensor, group: Group, at: int | slice = _ALL) -> Tensor:
+        """A group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
+        own = theta[..., self._slices[group]]
+        return own if group.image else own.unflatten(-1, (group.width, group.theta_size))[..., at, :]
 
     def slice_of(self, group: Group) -> slice:
         """Where a group's numbers stand in theta."""
@@ -67,22 +68,22 @@ class Manipulation(nn.Module):
         """The distribution of a group's nodes (or of some components) as measured."""
         assert group.mechanism is not None
         if self._calibrating and group.mechanism.composes:
-            clean = group.mechanism.transform(clean, self.theta(self.calibration, group)[at, :])
-        return group.mechanism.transform(clean, self.theta(theta, group)[..., at, :])
+            clean = group.mechanism.transform(clean, self.theta(self.calibration, group, at))
+        return group.mechanism.transform(clean, self.theta(theta, group, at))
 
     def invert(self, x: Tensor, theta: Tensor, group: Group, at: int | slice, frequencies: Tensor | None) -> Tensor:
         """The clean values of some components of a group."""
         assert group.mechanism is not None
-        x = group.mechanism.invert(x, self.theta(theta, group)[..., at, :], frequencies)
+        x = group.mechanism.invert(x, self.theta(theta, group, at), frequencies)
         if self._calibrating and group.mechanism.composes:
-            x = group.mechanism.invert(x, self.theta(self.calibration, group)[at, :], frequencies)
+            x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
     def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> Tensor | dict[str, Tensor]:
         """The clean values x~ of a group's nodes.
 
         Returns:
-            Continuous nodes side by side, ``(..., width)``; other types by name, levels as probabilities.
+            Continuous nodes side by side, ``(..., width)``; others by name, levels as probabilities, images as such.
         """
         if self.inputs.nodes[group.nodes[0]].type == "continuous":
             return self.invert(group.stack(values), theta, group, _ALL, None)

@@ -7,7 +7,6 @@ enter the child's merge beside those of its other causes.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.errors import GraphError
-from pyro_cama.graph import CausalGraph, Node
+from pyro_cama.graph import Node
 
 
 class Mechanism:
@@ -353,40 +352,3 @@ class Concat(Mechanism):
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         return x
-
-
-MECHANISMS: dict[str, Mechanism] = {
-    "affine": Affine(),
-    "rate": Rate(),
-    "confusion": Confusion(),
-    "concat": Concat(),
-}
-
-
-def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:
-    """The mechanism by which m acts on a node, None where it does not.
-
-    Raises:
-        GraphError: the mechanism is unknown, or does not serve the node's type.
-    """
-    if graph.m is None or name not in graph.m.children:
-        return None
-    node = graph.nodes[name]
-    if chosen and name in chosen:
-        mechanism = chosen[name]
-    else:
-        wanted = graph.m.mechanism[name]
-        if wanted not in MECHANISMS:
-            near = difflib.get_close_matches(wanted, MECHANISMS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise GraphError(
-                f"latent {graph.m.name!r}, child {name!r}: unknown mechanism {wanted!r}, expected one of "
-                f"{sorted(MECHANISMS)}{hint}, or pass build(mechanisms={{{name!r}: ...}})"
-            )
-        mechanism = MECHANISMS[wanted].of_scope(graph.m.scope)
-    if node.type not in mechanism.types:
-        raise GraphError(
-            f"latent {graph.m.name!r}, child {name!r}: {type(mechanism).__name__} serves "
-            f"{', '.join(mechanism.types)}, found type {node.type}"
-        )
-    return mechanism

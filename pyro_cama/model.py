@@ -30,8 +30,16 @@ from torch import Tensor, nn
 from pyro_cama.data import Batch
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import Group
+from pyro_cama.image_networks import (
+    DecoderFactory,
+    EncoderFactory,
+    ImageDecoder,
+    ImageEncoder,
+    decode_images,
+    initialise,
+)
 from pyro_cama.manipulation import Manipulation
-from pyro_cama.networks import FeatureNetworks, Merge, NetworkFactory, NodeInputs
+from pyro_cama.networks import FeatureNetworks, Merge, NamedModules, NetworkFactory, NodeInputs
 from pyro_cama.noise import draw
 
 Data = Batch | Mapping[str, Tensor]
@@ -110,6 +118,8 @@ class CAMAModel(PyroModule):
         hidden: int,
         layers: int,
         networks: Mapping[str, NetworkFactory] | None = None,
+        encoders: Mapping[str, EncoderFactory] | None = None,
+        decoders: Mapping[str, DecoderFactory] | None = None,
         sites: int = 0,
         name: str = "",
     ) -> None:
@@ -125,8 +135,13 @@ class CAMAModel(PyroModule):
         if graph.z is not None:
             sources[graph.z.name] = graph.z.dim
         numbers = [n for n in sources if n in graph.nodes and graph.nodes[n].type in ("continuous", "count")]
-        features = FeatureNetworks(sources, hidden, layers, numbers, networks)
-        merges, constants = [], []
+        images = {
+            n: (encoders or {}).get(n, ImageEncoder)(graph.nodes[n], hidden)
+            for n in sources
+            if n in graph.nodes and graph.nodes[n].type == "image" and n not in (networks or {})
+        }
+        features = FeatureNetworks(sources, hidden, layers, numbers, networks, images)
+        merges, constants, drawn = [], [], {}
         for group in groups:
             widths = {cause: features.widths[cause] for cause in group.parents}
             if group.has_z:
@@ -137,6 +152,17 @@ class CAMAModel(PyroModule):
                 assert manipulation is not None
                 widths[graph.m.name] = manipulation.hidden
             free = group.size - group.likelihood.constants
+            if group.image:
+                node = graph.nodes[group.nodes[0]]
+                decoder: Any = (decoders or {}).get(node.name, ImageDecoder)(node, free)
+                start = group.likelihood.bias(node)
+                if isinstance(decoder, ImageDecoder):
+                    with torch.no_grad():
+                        decoder.layers[-1].bias.copy_(start[:free].repeat(group.image[0]))  # type: ignore[operator]
+                drawn[node.name] = decoder
+                merges.append(Merge(widths, hidden, decoder.inputs, 0))
+                constants.append(nn.Parameter(start[None, free:].clone()))
+                continue
             merge = Merge(widths, hidden, group.width * free, min(layers, 1))
             bias = torch.cat(
                 [
@@ -148,9 +174,12 @@ class CAMAModel(PyroModule):
                 merge.last_bias.copy_(bias[:, :free].flatten())
             constants.append(nn.Parameter(bias[:, free:].clone()))
             merges.append(merge)
+        if drawn:
+            initialise(nn.ModuleList([*merges, *(features.networks[n] for n in sources if n not in (networks or {}))]))
         # one plain module for all networks: PyroModule registers a child's parameters at every access
         self.networks = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
         self.networks["constants"] = nn.ParameterList(constants)
+        self.networks["decoders"] = NamedModules(drawn)
         if manipulation is not None:
             self.networks["manipulation"] = manipulation
 
@@ -206,7 +235,8 @@ class CAMAModel(PyroModule):
             assert group.mechanism is not None
             assert causes.manipulation is not None
             d = causes.manipulation.transform(d, causes.theta, group, at)
-        return d if self.graph.nodes[name].dim is None else d.to_event(1)
+        event_dim = len(self.graph.nodes[name].event_shape)
+        return d.to_event(event_dim) if event_dim else d
 
     def _node(self, name: str, causes: Causes, batch: Batch, classes: bool) -> Tensor:
         d = self.node_dist(name, causes)
@@ -295,7 +325,7 @@ class CAMAModel(PyroModule):
         mask = group.stack_masks(known, batch.rows)
         if mask is not None:
             log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
-        return log_prob.sum(-1)
+        return log_prob.sum(tuple(range(-group.event_dim, 0)))
 
 
 class Causes:
@@ -316,6 +346,7 @@ class Causes:
         self._networks: FeatureNetworks = networks["features"]
         self._merges = networks["merges"]
         self._constants = networks["constants"]
+        self._decoders = networks["decoders"]
         self._features: dict[str, Tensor] = {}
         self._params: dict[Group, Tensor] = {}
         self._clean: dict[str, Tensor] = {}
@@ -353,7 +384,7 @@ class Causes:
         return manipulation.invert(self.values[source], self.theta, group, group.component(source), frequencies)
 
     def params(self, group: Group) -> Tensor:
-        """A group's likelihood parameters, ``(..., width, size)``."""
+        """A group's likelihood parameters, ``(..., width, size)``, or ``(..., C, H, W, size)`` of an image."""
         if group not in self._params:
             sources = list(group.parents)
             if group.has_z and self.graph.z is not None:
@@ -362,7 +393,10 @@ class Causes:
                 sources.append(self.graph.m.name)
             index = self.groups.index(group)
             flat: Tensor = self._merges[index]((source, self.features(source)) for source in sources)
-            params = flat.unflatten(-1, (group.width, -1))
+            if group.image:
+                params = decode_images(self._decoders[group.nodes[0]], flat, group.image)
+            else:
+                params = flat.unflatten(-1, (group.width, -1))
             if group.likelihood.constants:
                 constants: Tensor = self._constants[index]
                 params = torch.cat([params, constants.expand(*params.shape[:-1], -1)], -1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_cama.graph import CausalGraph, Node
+from pyro_cama.image_networks import encode_images
 
 NetworkFactory = Callable[[int, int], nn.Module]
 
@@ -53,16 +54,17 @@ class NodeInputs(nn.Module):
         self._index = {name: i for i, name in enumerate(self.nodes)}
         for name, node in self.nodes.items():
             i = self._index[name]
-            shape = () if node.dim is None else (node.dim,)
             if node.type == "count":
-                self.register_buffer(f"log_mean_{i}", torch.zeros(shape))
-                self.register_buffer(f"log_sd_{i}", torch.ones(shape))
+                self.register_buffer(f"log_mean_{i}", torch.zeros(node.event_shape))
+                self.register_buffer(f"log_sd_{i}", torch.ones(node.event_shape))
             elif node.classes:
                 self.register_buffer(f"frequencies_{i}", torch.full((node.classes,), 1.0 / node.classes))
 
     def width(self, name: str) -> int:
-        """How many numbers a node's value becomes."""
+        """How many numbers a node's value becomes; 0 for an image, which an encoder reads."""
         node = self.nodes[name]
+        if node.type == "image":
+            return 0
         return node.classes if node.type == "categorical" else (node.dim or 1)
 
     def set_statistics(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -79,8 +81,10 @@ class NodeInputs(nn.Module):
         return found
 
     def forward(self, name: str, value: Tensor) -> Tensor:
-        """``(..., width)`` from a value ``(...)`` or ``(..., dim)``; soft levels ``(..., levels)`` pass through."""
+        """``(..., width)`` from a value ``(...)`` or ``(..., dim)``; soft levels and images pass through."""
         node = self.nodes[name]
+        if node.type == "image":
+            return value
         if node.type == "categorical":
             if value.is_floating_point():
                 return value
@@ -123,6 +127,7 @@ class FeatureNetworks(nn.Module):
 
     Args:
         numbers: the causes whose features are :class:`NumberFeatures`.
+        images: encoders of the causes that are images, from ``(n, C, H, W)`` to ``(n, hidden)``.
     """
 
     def __init__(
@@ -132,12 +137,16 @@ class FeatureNetworks(nn.Module):
         layers: int,
         numbers: Collection[str] = (),
         chosen: Mapping[str, NetworkFactory] | None = None,
+        images: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         chosen = chosen or {}
+        images = images or {}
         networks: dict[str, nn.Module] = {}
         for name, width in widths.items():
-            if name in chosen:
+            if name in images:
+                networks[name] = images[name]
+            elif name in chosen:
                 networks[name] = chosen[name](width, hidden)
             elif layers == 0:
                 networks[name] = nn.Identity()
@@ -146,11 +155,13 @@ class FeatureNetworks(nn.Module):
             else:
                 networks[name] = nn.Sequential(mlp(width, hidden, hidden, layers - 1), nn.SiLU())
         self.networks = NamedModules(networks)
-        self.widths = {n: hidden if n in chosen or layers else w for n, w in widths.items()}
+        self.widths = {n: hidden if n in chosen or n in images or layers else w for n, w in widths.items()}
+        self._images = frozenset(images)
 
     def forward(self, name: str, value: Tensor) -> Tensor:
-        """``(..., hidden)`` from ``(..., width)``."""
-        features: Tensor = self.networks[name](value)
+        """``(..., hidden)`` from ``(..., width)`` or images ``(..., C, H, W)``."""
+        network = self.networks[name]
+        features: Tensor = encode_images(network, value) if name in self._images else network(value)
         return features
 
 

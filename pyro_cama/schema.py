@@ -23,7 +23,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "categorical": ("levels", "likelihood"),
     "binary": ("levels", "likelihood"),
     "count": ("dim", "likelihood"),
-    "image": ("shape", "likelihood"),
+    "image": ("shape", "channels", "likelihood"),
 }
 
 FORM = "a mapping with the keys target, nodes and edges"
@@ -107,6 +107,7 @@ class NodeSpec(_Spec):
     shape: Annotated[list[_Size], Field(min_length=3, max_length=3)] | None = Field(
         default=None, description="[channels, height, width], three whole numbers of at least 1"
     )
+    channels: _Size | None = Field(default=None, description="a whole number of at least 1")
     likelihood: _Name | None = Field(default=None, description="the name of a likelihood")
 
     @model_validator(mode="before")
@@ -120,7 +121,7 @@ class NodeSpec(_Spec):
 
     @model_validator(mode="after")
     def _by_type(self) -> Self:
-        for key in ("dim", "levels", "shape"):
+        for key in ("dim", "levels", "shape", "channels"):
             if getattr(self, key) is not None and key not in TAKES[self.type]:
                 takes = " and ".join(TAKES[self.type])
                 raise ValueError(f"found key {key!r}; expected, for type {self.type}, only {takes}")

@@ -94,8 +94,8 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
     Args:
         folder: as :meth:`CAMA.save` wrote it.
         device: "auto" takes a GPU where there is one.
-        extensions: ``guide=``, ``model=``, ``mechanisms=``, ``likelihoods=``, ``networks=`` as ``build`` was
-            given them; code is never loaded from a folder.
+        extensions: ``guide=``, ``model=``, ``mechanisms=``, ``likelihoods=``, ``networks=``, ``encoders=``,
+            ``decoders=`` as ``build`` was given them; code is never loaded from a folder.
 
     Raises:
         DataError: a file is missing, damaged or of a newer format, or an extension is not given; says which.

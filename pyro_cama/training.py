@@ -12,8 +12,12 @@ from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, context_of, importance_bound, log_weights, marginal, mean_bound, shared_term
 from pyro_cama.engine import optimise
 from pyro_cama.guide import CAMAGuide
+from pyro_cama.image_manipulations import manipulate_all
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.model import CAMAModel
+
+Scale = float | Mapping[str, float]
+"""Of simulated interventions: of the mechanism's own, or severities of kinds of image manipulations."""
 
 
 def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
@@ -36,7 +40,7 @@ def fit_loss(
     manipulated: Batch | None,
     *,
     mixing: float,
-    interventions: Mapping[str, float] | None,
+    interventions: Mapping[str, Scale] | None,
     conditional_weight: float,
     samples: int,
 ) -> Callable[[Tensor], Tensor]:
@@ -74,7 +78,7 @@ def fit_loss(
     return loss
 
 
-def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, float]) -> Batch:
+def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
     """Clean rows after a random intervention of their own on each of the named children."""
     manipulation = manipulation_of(model)
     values = dict(batch.values)
@@ -83,8 +87,13 @@ def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, float]) -> B
         for name in group.nodes:
             if name not in scales or group.theta_size == 0:
                 continue
+            scale = scales[name]
+            if isinstance(scale, Mapping):
+                values[name] = manipulate_all(values[name], scale, seed=int(torch.randint(2**31, ())))
+                continue
             node = model.graph.nodes[name]
-            theta = group.mechanism.simulate(tuple(values[name].shape), node, scales[name]).to(model.like)
+            shape = values[name].shape[:1] if group.image else values[name].shape
+            theta = group.mechanism.simulate(tuple(shape), node, scale).to(model.like)
             values[name] = group.mechanism.push(values[name], theta)
     return Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
 
@@ -131,8 +140,9 @@ def manipulation_of(model: CAMAModel) -> Manipulation:
 
 
 def train_validation_split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers for training and for validation, stratified by label; no validation under 20 rows."""
+    """Row numbers for training and for validation, stratified by label; none under 20 rows, 2,000 suffice of many."""
     rows = len(y)
+    fraction = min(fraction, 2000 / max(rows, 1))
     generator = np.random.default_rng(seed)
     if fraction <= 0 or rows < 20:
         return torch.arange(rows), torch.arange(0)
