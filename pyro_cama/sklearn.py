@@ -1,0 +1,316 @@
+"""CAMA as a scikit-learn classifier: in pipelines, cross-validation and searches, and adapted without labels.
+
+Needs scikit-learn 1.6 or newer: ``pip install pyro_cama[sklearn]``; ``import pyro_cama`` alone does not import it.
+
+>>> from sklearn.datasets import load_iris
+>>> X, y = load_iris(return_X_y=True, as_frame=True)
+>>> model = CAMAClassifier(hidden=16, layers=1, max_epochs=20, lr=1e-2, device="cpu").fit(X, y)
+>>> model.score(X, y) > 0.9
+True
+>>> model.predict_proba(X[:3]).shape
+(3, 3)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pyro_cama.cama import CAMA, build
+from pyro_cama.columns import read_column, rows_text
+from pyro_cama.errors import DataError, expect
+from pyro_cama.graph import CausalGraph
+from pyro_cama.schema import shown
+from pyro_cama.storage import FILES, load
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, clone
+    from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "pyro_cama.sklearn needs scikit-learn 1.6 or newer; run: pip install pyro_cama[sklearn]"
+    ) from error
+
+__all__ = ["CAMAClassifier"]
+
+_WHOLE = ("hidden", "layers", "batch_size", "patience")
+_FIT = ("lr", "weight_decay", "conditional_weight", "mixing", "interventions", "validation", "anneal", "progress")
+
+
+class CAMAClassifier(ClassifierMixin, BaseEstimator):
+    """A deep CAMA model (Zhang, Zhang and Li, NeurIPS 2020) as a scikit-learn estimator.
+
+    Args:
+        graph: what :func:`pyro_cama.build` takes; the columns of X are then its nodes, by name, in raw units and level
+            names.  X has to be a DataFrame with the target's Markov blanket and the manipulation's scope column, if it
+            has one; a column of the target's name is not looked at.  None means that the target causes every column of
+            X, each a continuous number, under one manipulation a batch (scope dataset).
+        hidden, layers, device: as :func:`pyro_cama.build`.
+        random_state: the seed of all that is drawn; an int gives the same model every time.
+        max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing, interventions, validation, patience,
+            anneal, progress: as :meth:`pyro_cama.CAMA.fit`.
+
+    Attributes:
+        classes_: sorted labels of y, ``(classes,)``.  A level of the graph that y never holds is no class.
+        n_features_in_: number of columns of X.
+        feature_names_in_: their names, where X had any, ``(n_features_in_,)``.
+        cama_: the fitted :class:`pyro_cama.CAMA`, with all it can do.  Its classes are in the order of ``classes_``.
+            Without a graph its target is called ``target``, columns without a name ``x0``, ``x1``, ...
+
+    Missing values (NaN) are allowed in X, at fit too; labels have to be complete.  Predictions are deterministic and
+    each row's own.  A pickle holds the fitted model as :meth:`pyro_cama.CAMA.save` writes it, so without its history.
+    """
+
+    def __init__(
+        self,
+        graph: str | os.PathLike[str] | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph | None = None,
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        max_epochs: int | None = None,
+        batch_size: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        conditional_weight: float = 30.0,
+        mixing: float = 0.5,
+        interventions: float | Mapping[str, Any] | None = None,
+        validation: float = 0.15,
+        patience: int = 40,
+        anneal: bool = False,
+        random_state: int | np.random.RandomState | None = 0,
+        device: str | torch.device = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.graph = graph
+        self.hidden = hidden
+        self.layers = layers
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.conditional_weight = conditional_weight
+        self.mixing = mixing
+        self.interventions = interventions
+        self.validation = validation
+        self.patience = patience
+        self.anneal = anneal
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = tags.input_tags.string = self.graph is not None
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Trains on clean rows.
+
+        Args:
+            X: ``(rows, n_features_in_)``; without a graph numbers, else a DataFrame.
+            y: labels, ``(rows,)``; with a graph, levels of its target.
+
+        Raises:
+            ValueError: an argument, X or y does not fit; a DataError where they do not fit the graph, a GraphError
+                where the graph itself is at fault.
+            TypeError: without a graph, X is sparse, or no numbers.
+        """
+        seed = self._seed()
+        options = {name: getattr(self, name) for name in _FIT}
+        options |= {name: self._whole(name) for name in _WHOLE}
+        if self.max_epochs is not None:  # else left to fit
+            options["max_epochs"] = self._whole("max_epochs")
+        table, labels = self._labelled(X, y, reset=True)
+        classes, first = np.unique(labels, return_index=True)
+        if len(classes) < 2:
+            raise DataError(
+                f"y: found one class, {shown(classes.tolist()[0])}, in all {len(labels)} rows; "
+                "expected two or more to learn from"
+            )
+        graph = self._graph_of(table, labels, classes, first)
+        sizes = {name: options.pop(name) for name in ("hidden", "layers")}
+        cama = build(graph, seed=seed, device=self.device, **sizes)
+        cama.fit(table.assign(**{graph.target: labels}), **options)
+        # in single precision the rows beside it would change a row's probabilities by 1e-7
+        cama.modules.double()
+        self.classes_, self.cama_ = classes, cama
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``, in the order of ``classes_``.
+
+        Under do(m=0) unless m has been learned: by ``interventions``, or by :meth:`adapt` where it kept a change.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: call :meth:`fit` first.
+            ValueError: X has other columns than at fit, or values that do not fit them.
+        """
+        check_is_fitted(self, "cama_")
+        return self.cama_.predict_proba(self._rows(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does."""
+        best = self.predict_proba(X).argmax(1)
+        return np.asarray(self.classes_[best])
+
+    def adapt(self, X: Any, X_clean: Any = None, y_clean: Any = None, **options: Any) -> Self:
+        """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
+
+        Args:
+            X: the new rows, ``(rows, n_features_in_)``.
+            X_clean, y_clean: training rows and their labels, which have a part in scope row only.
+            options: as :func:`pyro_cama.adaptation.adapt`; proportions in ``class_prior`` are those of ``classes_``.
+
+        Returns:
+            An adapted fitted copy, ``self`` untouched; ``copy.cama_.adaptation`` says whether the change was kept, and
+            why.  Where it was not, the copy predicts as ``self`` does.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: call :meth:`fit` first.
+            ValueError: X, the clean rows or an option does not fit.
+        """
+        check_is_fitted(self, "cama_")
+        rows, clean = self._rows(X), None
+        if (X_clean is None) != (y_clean is None):
+            given = "y_clean" if X_clean is None else "X_clean"
+            raise ValueError(f"adapt: found {given} alone; expected X_clean and its labels y_clean, or neither")
+        if X_clean is not None:
+            table, labels = self._labelled(X_clean, y_clean, reset=False)
+            clean = table.assign(**{self.cama_.graph.target: labels})
+        adapted = self.cama_.adapt(rows, clean, **{"progress": self.progress, **options})
+        twin: Self = clone(self)
+        for name in ("classes_", "n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(twin, name, getattr(self, name))
+        twin.cama_ = adapted
+        return twin
+
+    # inside ----------------------------------------------------------------------------------------------------------
+
+    def _seed(self) -> int:
+        source = check_random_state(self.random_state)  # refuses what is no seed
+        given = self.random_state
+        return int(given) if isinstance(given, Integral) else int(source.randint(2**31 - 1))
+
+    def _whole(self, name: str) -> int:
+        """A parameter as Python's int: numpy's, from a search over a range, has no place in a saved model."""
+        value = getattr(self, name)
+        expect("CAMAClassifier", name, value, isinstance(value, Integral), "a whole number")
+        return int(value)
+
+    def _rows(self, X: Any) -> pd.DataFrame:
+        """X as a table, its columns those of the fit."""
+        return self._table(validate_data(self, X, reset=False, **self._form(X)))
+
+    def _labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[pd.DataFrame, NDArray[Any]]:
+        """X as a table and y as labels, none missing; ``reset`` takes the columns of X for those of the fit."""
+        X, y = validate_data(self, X, y, reset=reset, **self._form(X))
+        labels = column_or_1d(y, warn=True)
+        if (missing := np.asarray(pd.isna(labels))).any():
+            raise DataError(f"y: found no label in {rows_text(missing)}; label these rows, or leave them out")
+        assert_all_finite(labels, input_name="y")
+        check_consistent_length(X, labels)
+        check_classification_targets(labels)
+        return self._table(X), labels
+
+    def _form(self, X: Any) -> dict[str, Any]:
+        """How scikit-learn checks X: as numbers without a graph; with one the encoder knows what each column holds."""
+        if self.graph is None:
+            return {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+        if not isinstance(X, pd.DataFrame):
+            raise DataError(
+                f"X: found a {type(X).__name__}; expected a DataFrame with the graph's columns by name "
+                "(from a pipeline's earlier steps: set_output(transform='pandas'))"
+            )
+        return {"skip_check_array": True}
+
+    def _table(self, X: Any) -> pd.DataFrame:
+        """Checked X under the names that the graph's nodes have."""
+        if self.graph is not None:
+            return X
+        named = getattr(self, "feature_names_in_", None)
+        return pd.DataFrame(X, columns=[f"x{i}" for i in range(self.n_features_in_)] if named is None else list(named))
+
+    def _graph_of(
+        self, table: pd.DataFrame, labels: NDArray[Any], classes: NDArray[Any], first: NDArray[np.int64]
+    ) -> CausalGraph:
+        """The graph, the target's levels those that ``labels`` hold, in the order of ``classes``.
+
+        Args:
+            first: a row of each class, ``(classes,)``.
+        """
+        if self.graph is None:
+            return _all_children(list(table.columns), classes.tolist())
+        graph = CausalGraph(self.graph)
+        target = graph.nodes[graph.target]
+        codes, _ = read_column(target, labels)
+        levels = target.levels or ()
+        raw = graph.to_dict()
+        raw["nodes"][graph.target]["levels"] = [levels[code] for code in codes[first]]
+        return CausalGraph(raw)
+
+    # pickles ---------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # as saved files: another machine's device is no obstacle then, and the copy's parameters get names of their own
+        state = dict(super().__getstate__())
+        if "cama_" in state:
+            state["cama_"] = _packed(state["cama_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "cama_" in state:
+            state = {**state, "cama_": _unpacked(state["cama_"], state["device"])}
+        super().__setstate__(state)
+
+
+def _all_children(columns: list[str], classes: list[Any]) -> CausalGraph:
+    """A target that causes every column, under one manipulation a batch.
+
+    >>> _all_children(["z", "pulse"], ["ill", "well"])
+    <CausalGraph: target 'target'; parents none; children 'z', 'pulse'; coparents none; latents 'z_', 'm'>
+    """
+
+    def free(name: str) -> str:
+        return free(name + "_") if name in columns else name
+
+    target, z, m = free("target"), free("z"), free("m")
+    label = "binary" if isinstance(classes[0], bool) else "categorical"
+    latents: dict[str, Any] = {"z": None, "m": None}  # dropped where a column has taken the name
+    latents |= {z: {}, m: {"manipulation": True, "scope": "dataset"}}
+    return CausalGraph(
+        {
+            "target": target,
+            "nodes": {target: {"type": label, "levels": classes}, **dict.fromkeys(columns, "continuous")},
+            "edges": [[target, name] for name in columns],
+            "latents": latents,
+        }
+    )
+
+
+def _packed(cama: CAMA) -> dict[str, bytes]:
+    """The files of a saved model, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = cama.save(Path(folder) / "model")
+        return {name: (path / name).read_bytes() for name in FILES}
+
+
+def _unpacked(files: Mapping[str, bytes], device: str | torch.device) -> CAMA:
+    """The model of :func:`_packed`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in FILES:
+            (Path(folder) / name).write_bytes(files[name])
+        return load(folder, device=device)
