@@ -175,7 +175,8 @@ def adapt(
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
     images = any(group.image for group in cama.model.groups)
     usual = IMAGES if images else TABLES
-    steps, batch_size = steps or usual["steps"], usual["batch_size"] if batch_size is None else batch_size
+    steps = usual["steps"] if steps is None else steps
+    batch_size = usual["batch_size"] if batch_size is None else batch_size
     lr, samples = usual["lr"] if lr is None else lr, usual["samples"] if samples is None else samples
     restarts = usual["restarts"] if restarts is None else restarts
     folds = usual["folds"] if folds is None else folds

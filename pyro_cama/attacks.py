@@ -428,7 +428,10 @@ class AttackableTable:
                 old = frame.iloc[:, at]
                 entries = np.empty(len(new), dtype=object)
                 for i in range(len(new)):
-                    entries[i] = new[i] if where[i].any() else old.iloc[i]
+                    same = not where[i].any()
+                    # bytes beside floats would no longer be read as bytes
+                    same &= node.type != "image" or getattr(old.iloc[i], "dtype", None) != np.uint8
+                    entries[i] = old.iloc[i] if same else new[i]
                 frame.isetitem(at, entries)
             else:
                 frame.isetitem(at, np.where(present, new, np.nan))

@@ -50,11 +50,12 @@ def _refined(cama: CAMA, batch: Batch, start: Tensor, steps: int, lr: float) -> 
         with torch.enable_grad():
             weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
             joint = marginal(importance_bound(weights)) + prior.log_prob(m)
+            total = joint.sum()
         with torch.no_grad():
             better = joint > reached
             best = torch.where(better[:, None], m, best)
             reached = torch.where(better, joint, reached)
         if step < steps:
-            (m.grad,) = torch.autograd.grad(joint.sum(), [m])
+            (m.grad,) = torch.autograd.grad(total, [m])
             optimizer.step()
     return best

@@ -256,7 +256,8 @@ class CAMA:
         batch_size: int = 64,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
-        conditional_weight: float = 30.0,
+        conditional_weight: float | None = None,
+        conditional_share: float | None = None,
         mixing: float = 0.5,
         samples: int = 1,
         validation: float = 0.15,
@@ -272,10 +273,12 @@ class CAMA:
             manipulated: labelled rows under unknown manipulations.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
                 or one a child (1.0 is offsets of one training standard deviation, say).  An image's may be severities
-                of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``: see
+                of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
                 :mod:`pyro_cama.image_manipulations`.  Scope row only.
             max_epochs: passes over the rows: 300, of images 20.
-            conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.
+            conditional_weight: w of the conditional term w log p(y | x): 30, of images 10; 0 is the paper's objective.
+            conditional_share: of the rows of a minibatch that this term is estimated on: 1, of images a quarter, since
+                it draws the image of every class.
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
@@ -292,7 +295,11 @@ class CAMA:
         images = any(group.image for group in self.model.groups)
         max_epochs = (20 if images else 300) if max_epochs is None else max_epochs
         expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
+        if conditional_weight is None:
+            conditional_weight = 10.0 if images else 30.0
+        share = (0.25 if images else 1.0) if conditional_share is None else conditional_share
         expect("fit", "conditional_weight", conditional_weight, conditional_weight >= 0, "at least 0")
+        expect("fit", "conditional_share", share, 0 < share <= 1, "above 0, at most 1")
         expect("fit", "lr", lr, lr > 0, "more than 0")
         expect("fit", "mixing", mixing, 0 <= mixing <= 1, "0 to 1")
         expect("fit", "validation", validation, 0 <= validation < 1, "at least 0, less than 1")
@@ -312,6 +319,7 @@ class CAMA:
         kept = batch.select(held)
         common: dict[str, Any] = {
             "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
+            "conditional_share": share,
         }  # fmt: skip
         loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
         draws = 2 if images else 8

@@ -58,7 +58,9 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
         remedy = f", or pass build(mechanisms={{{name!r}: ...}})"
         mechanism = mechanism_named(graph.m.mechanism[name], graph.m.scope, where, remedy)
     if node.type not in mechanism.types:
+        able = sorted(known for known, m in MECHANISMS.items() if node.type in m.types)
         raise GraphError(
-            f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}"
+            f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
+            f"expected one of {able}"
         )
     return mechanism

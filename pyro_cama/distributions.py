@@ -165,7 +165,8 @@ class PixelBernoulli(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        return dist.Bernoulli(probs=MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params[..., 0]))
+        probs = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params[..., 0])
+        return dist.Bernoulli(probs=probs, validate_args=False)  # Pyro would refuse grey values
 
     def bias(self, node: Node) -> Tensor:
         return torch.tensor([-2.0])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pyro_cama.data import Batch
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import Group
-from pyro_cama.image_networks import EncoderFactory, ImageEncoder, encode_images, initialise
+from pyro_cama.image_networks import EncoderFactory, encode_images, encoder_of, initialise
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.model import Data, Plates, as_batch, class_values, m_of_rows
 from pyro_cama.networks import Merge, NamedModules, NodeInputs, mlp
@@ -88,7 +88,7 @@ class CAMAGuide(PyroModule):
 
         def encoders_of(names: Iterable[str]) -> dict[str, nn.Module]:
             images = (graph.nodes[n] for n in names if graph.nodes[n].type == "image")
-            return {node.name: (encoders or {}).get(node.name, ImageEncoder)(node, hidden) for node in images}
+            return {node.name: encoder_of(node, hidden, encoders) for node in images}
 
         self._read = tuple(n for group in groups for n in group.nodes if n != graph.target)  # side by side as in groups
         networks: dict[str, nn.Module] = {"inputs": inputs}

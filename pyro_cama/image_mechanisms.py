@@ -43,7 +43,8 @@ def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> Torch
         GraphError: the likelihood is neither Bernoulli nor normal.
     """
     if isinstance(clean, dist.Bernoulli):
-        return dist.Bernoulli(probs=change(clean.probs).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+        probs = change(clean.probs).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        return dist.Bernoulli(probs=probs, validate_args=False)  # grey values are none of its support
     if isinstance(clean, dist.Normal):
         mean = change(clean.loc)
         return dist.Normal(mean, clean.scale.expand_as(mean))
@@ -91,7 +92,7 @@ class Warp(ImageMechanism):
             "degrees": turn,
             "width": widen,
             "height": heighten,
-            "shear": float(theta[5]),
+            "shear": float(_limited(theta[5], 2.0)),
         }
 
     def _map(self, theta: Tensor) -> tuple[Tensor, Tensor]:

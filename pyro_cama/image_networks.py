@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import prod
 from typing import cast
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_cama.errors import expect
 from pyro_cama.graph import Node
 
 EncoderFactory = Callable[[Node, int], nn.Module]
@@ -97,6 +98,50 @@ class ImageDecoder(nn.Module):
         """``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
         maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.layers(maps))
+
+
+def encoder_of(node: Node, features: int, chosen: Mapping[str, EncoderFactory] | None = None) -> nn.Module:
+    """The encoder chosen for an image node, tried once, or a new :class:`ImageEncoder`.
+
+    Raises:
+        ValueError: what was chosen does not take the node's images to ``(n, features)``.
+    """
+    if not chosen or node.name not in chosen:
+        return ImageEncoder(node, features)
+    encoder = chosen[node.name](node, features)
+    _try(f"encoders[{node.name!r}]", encoder, image_shape(node), (features,))
+    return encoder
+
+
+def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | None = None) -> nn.Module:
+    """The decoder chosen for an image node, tried once, or a new :class:`ImageDecoder`.
+
+    Raises:
+        ValueError: what was chosen has no ``inputs``, or does not take ``(n, inputs)`` to ``(n, C * numbers, H, W)``.
+    """
+    if not chosen or node.name not in chosen:
+        return ImageDecoder(node, numbers)
+    decoder = chosen[node.name](node, numbers)
+    where, inputs = f"decoders[{node.name!r}]", getattr(decoder, "inputs", None)
+    fits = isinstance(inputs, int) and inputs >= 1
+    expect(f"build({where})", "inputs", inputs, fits, "an attribute that says how many features it takes")
+    channels, height, width = image_shape(node)
+    _try(where, decoder, (int(inputs or 0),), (channels * numbers, height, width))
+    return decoder
+
+
+def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int, ...]) -> None:
+    """Calls a module once on two rows of zeros, in eval mode, to see whether it fits."""
+    training = module.training
+    try:
+        with torch.no_grad():
+            found = tuple(module.eval()(torch.zeros(2, *takes)).shape)
+    except RuntimeError as error:
+        raise ValueError(f"build({where}): fails on a tensor of shape {(2, *takes)}: {error}") from error
+    finally:
+        module.train(training)
+    if found != (2, *gives):
+        raise ValueError(f"build({where}): from {(2, *takes)} it gives {found}; expected {(2, *gives)}")
 
 
 def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:

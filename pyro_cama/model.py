@@ -34,8 +34,9 @@ from pyro_cama.image_networks import (
     DecoderFactory,
     EncoderFactory,
     ImageDecoder,
-    ImageEncoder,
     decode_images,
+    decoder_of,
+    encoder_of,
     initialise,
 )
 from pyro_cama.manipulation import Manipulation
@@ -136,7 +137,7 @@ class CAMAModel(PyroModule):
             sources[graph.z.name] = graph.z.dim
         numbers = [n for n in sources if n in graph.nodes and graph.nodes[n].type in ("continuous", "count")]
         images = {
-            n: (encoders or {}).get(n, ImageEncoder)(graph.nodes[n], hidden)
+            n: encoder_of(graph.nodes[n], hidden, encoders)
             for n in sources
             if n in graph.nodes and graph.nodes[n].type == "image" and n not in (networks or {})
         }
@@ -154,7 +155,7 @@ class CAMAModel(PyroModule):
             free = group.size - group.likelihood.constants
             if group.image:
                 node = graph.nodes[group.nodes[0]]
-                decoder: Any = (decoders or {}).get(node.name, ImageDecoder)(node, free)
+                decoder: Any = decoder_of(node, free, decoders)
                 start = group.likelihood.bias(node)
                 if isinstance(decoder, ImageDecoder):
                     with torch.no_grad():
@@ -175,7 +176,8 @@ class CAMAModel(PyroModule):
             constants.append(nn.Parameter(bias[:, free:].clone()))
             merges.append(merge)
         if drawn:
-            initialise(nn.ModuleList([*merges, *(features.networks[n] for n in sources if n not in (networks or {}))]))
+            given = {*(networks or {}), *(encoders or {})}  # these start as their makers left them
+            initialise(nn.ModuleList([*merges, *(features.networks[n] for n in sources if n not in given)]))
         # one plain module for all networks: PyroModule registers a child's parameters at every access
         self.networks = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
         self.networks["constants"] = nn.ParameterList(constants)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -42,25 +43,34 @@ def fit_loss(
     mixing: float,
     interventions: Mapping[str, Scale] | None,
     conditional_weight: float,
+    conditional_share: float = 1.0,
     samples: int,
 ) -> Callable[[Tensor], Tensor]:
     """The negative of eq. 5 per row, as a function of numbers of clean rows.
 
     Args:
         mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
+        conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
     """
     graph = model.graph
     zero = {graph.m.name: 0.0} if graph.m is not None else None
 
     def objective(batch: Batch, do: Mapping[str, float] | None) -> Tensor:
         y, known = batch.values[graph.target], batch.observed.get(graph.target)
-        if conditional_weight == 0 and known is None:
+        apart = conditional_weight == 0 or conditional_share < 1
+        if apart and known is None:
             weights = log_weights(model, guide, batch, do=do, samples=samples)
             bound = mean_bound(weights)[0]
         else:
             weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
             bound = labelled_bound(weights, y, known, conditional_weight)
-        return (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
+        total = (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
+        if apart and known is None and conditional_weight:
+            part = batch.select(torch.arange(math.ceil(conditional_share * batch.rows), device=y.device))
+            bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
+            log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
+            total = total + conditional_weight * log_p.mean()
+        return total
 
     def loss(rows: Tensor) -> Tensor:
         batch = clean.select(rows)
@@ -79,7 +89,7 @@ def fit_loss(
 
 
 def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
-    """Clean rows after a random intervention of their own on each of the named children."""
+    """Clean rows after a random intervention of their own on each of the named children; an image's is of one kind."""
     manipulation = manipulation_of(model)
     values = dict(batch.values)
     for group in manipulation.groups:
@@ -89,12 +99,13 @@ def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> B
                 continue
             scale = scales[name]
             if isinstance(scale, Mapping):
-                values[name] = manipulate_all(values[name], scale, seed=int(torch.randint(2**31, ())))
+                values[name] = manipulate_all(values[name], scale, seed=int(torch.randint(2**31, ())), one_of=True)
                 continue
             node = model.graph.nodes[name]
             shape = values[name].shape[:1] if group.image else values[name].shape
             theta = group.mechanism.simulate(tuple(shape), node, scale).to(model.like)
-            values[name] = group.mechanism.push(values[name], theta)
+            pushed = group.mechanism.push(values[name], theta)
+            values[name] = pushed.clamp(0.0, 1.0) if group.image else pushed  # as every recorded image
     return Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
 
 

@@ -17,6 +17,7 @@ SCRIPTS = (
     "figure12.py",
     "figure13.py",
     "figure14.py",
+    "figure7.py",
     "prevalence_drift.py",
     "quickstart.py",
     "real_tables.py",

@@ -54,6 +54,9 @@ METHODS = {
     "net": Style("net", "#9aa0a6"),
     "net_adapted": Style("net, re-standardised", "#7a86b8"),
     "tent": Style("net, Tent", "#4f6bd0"),
+    "net_bn": Style("net with batch norm", "#5f6368"),
+    "bn_adapt": Style("net, BN-adapt", "#7a86b8"),
+    "t3a": Style("net, T3A", "#9b7fc2"),
     "shot_im": Style("net, SHOT-IM", "#c58b4b"),
     "coral": Style("net, CORAL", "#b3577f"),
     "irm": Style("net, IRM", "#8a5a9e"),
@@ -61,8 +64,13 @@ METHODS = {
     "boosting": Style("boosting", "#c9c9c9"),
     "cvae": Style("CVAE (no M)", "#e3a08f"),
     "cvae_adapted": Style("CVAE (no M), adapted", "#c4513a"),
+    "concat": Style("CAMA, paper's concat", "#b5cf6b"),
+    "concat_adapted": Style("CAMA, paper's concat, adapted", "#8ca252"),
     "cama": Style("CAMA, not adapted", "#8fc1a9"),
     "cama_adapted": Style("CAMA, adapted", "#1b7f5c", strong=True),
+    "simulated": Style("CAMA, simulated interventions", "#2f8fb0"),
+    "simulated_adapted": Style("CAMA, simulated, then adapted", "#10586f", strong=True),
+    "oracle": Style("supervised oracle", "#111111"),
 }
 OTHERS = ("#5b4b3a", "#2f8fb0", "#a34a4a", "#6f7d2c", "#444444", "#d08fc0")  # for lines that are no method
 

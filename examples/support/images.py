@@ -1,0 +1,280 @@
+"""What the figures of the paper's section 4.1 share: the split, models fitted once and kept, and their scores.
+
+Trained on the clean training images; adapted without labels on the first half of the test images; scored on the other
+half.  Fitted models are kept under `<out>/models` and taken from there by every later script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import pyro_cama
+from pyro_cama import CAMA, CausalGraph
+from pyro_cama.elbo import marginal, mean_bound
+from pyro_cama.engine import optimise
+from pyro_cama.image_manipulations import manipulate, manipulate_all
+from support import experiment, image_data
+from support.image_baselines import CNN, network
+
+GRAPHS = Path(__file__).parents[2] / "graphs"
+IMAGE = "image"  # the node, in every graph here
+
+# what simulated interventions and the augmented nets are told to expect; every row gets one of these
+FAMILY = {"vertical_shift": 0.5, "horizontal_shift": 0.5, "rotation": 60.0}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large an experiment is."""
+
+    name: str
+    data: str = "mnist"
+    train: int | None = None  # images; None is all
+    test: int | None = None  # images to adapt on, and to score
+    epochs: int = 10
+    simulated_epochs: int = 8  # a step counts twice there
+    net_epochs: int = 5
+    hidden: int = 256
+    channels: int = 32
+    steps: int = 150  # of an adaptation
+    samples: int = 4  # of a prediction
+    device: str = "cpu"
+
+
+SETTINGS = {
+    "smoke": Setting("smoke", "digits", 300, 40, 2, 2, 2, 16, 4, 10, 1),
+    "quick": Setting("quick", "mnist", 6000, 500, 6, 4, 4, 128, 16, 80, 2),
+    "full": Setting("full"),
+}
+
+
+def parser(description: str | None, *, seeds: int = 1) -> argparse.ArgumentParser:
+    """The arguments of every image experiment."""
+    found = experiment.parser(description, seeds=seeds)
+    image_data.add_data_dir(found)
+    found.add_argument("--device", default="cpu", help="cpu or cuda")
+    found.add_argument("--models", type=Path, help="folder of fitted models; <out>/models")
+    return found
+
+
+def setting_of(options: argparse.Namespace) -> Setting:
+    """The setting that the arguments ask for."""
+    return replace(SETTINGS[experiment.size(options)], device=options.device)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The images of an experiment, and the models fitted to them; pickled for every task.
+
+    Attributes:
+        setting: how large it all is.
+        models: folder in which fitted models are kept.
+        data_dir: where the images are.
+        seed: of models and manipulations.
+        graph: file name of the causal graph.
+    """
+
+    setting: Setting
+    models: Path
+    data_dir: Path | None = None
+    seed: int = 0
+    graph: str = "mnist.yaml"
+    data: image_data.Protocol = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        images = image_data.load(self.setting.data, self.data_dir)
+        split = image_data.protocol(images, self.setting.test)
+        train = slice(self.setting.train)
+        whole = replace(split, train_x=image_data.pixels(images.train_x[train]), train_y=images.train_y[train])
+        object.__setattr__(self, "data", whole)
+
+    # data -----------------------------------------------------------------------------------------------------------
+
+    def adapt_x(self, kind: str, severity: float) -> Tensor:
+        """The unlabelled images, manipulated."""
+        return manipulate(self.data.adapt_x, kind, severity, seed=1000 + self.seed) if severity else self.data.adapt_x
+
+    def score_x(self, kind: str, severity: float) -> Tensor:
+        """The images to score, manipulated."""
+        return manipulate(self.data.score_x, kind, severity, seed=2000 + self.seed) if severity else self.data.score_x
+
+    # our models -----------------------------------------------------------------------------------------------------
+
+    def causal_graph(self, mechanism: str = "warp") -> CausalGraph:
+        """The graph with a mechanism; `none` drops m, and `concat` has the paper's sizes of z and m."""
+        raw = CausalGraph(GRAPHS / self.graph).to_dict()
+        image = raw["nodes"][IMAGE]
+        image["shape"], image["channels"] = list(self.data.train_x.shape[1:]), self.setting.channels
+        if mechanism == "none":
+            raw["latents"]["m"] = None
+        else:
+            raw["latents"]["m"]["mechanism"] = mechanism
+        if mechanism == "concat":
+            raw["latents"]["z"]["dim"], raw["latents"]["m"]["dim"] = 64, 32
+        return CausalGraph(raw)
+
+    @property
+    def target(self) -> str:
+        return CausalGraph(GRAPHS / self.graph).target
+
+    def rows(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
+        """Images and labels as a CAMA takes them."""
+        found: dict[str, Any] = {IMAGE: x.cpu().numpy()}
+        if y is not None:
+            levels = CausalGraph(GRAPHS / self.graph).nodes[self.target].levels or ()
+            found[self.target] = [levels[i] for i in y.tolist()]
+        return found
+
+    def cama(
+        self, mechanism: str = "warp", interventions: Mapping[str, float] | None = None, **manipulated: float
+    ) -> CAMA:
+        """A fitted model.
+
+        Args:
+            interventions: kinds and severities that training simulates.
+            manipulated: kind and severity of labelled manipulated rows beside the clean ones (augmentation).
+        """
+        name = f"cama-{mechanism}" + _suffix("sim", interventions) + _suffix("aug", manipulated)
+        folder = self._folder(name)
+        if folder.exists():
+            return pyro_cama.load(folder, device=self.setting.device)
+        s = self.setting
+        cama = pyro_cama.build(self.causal_graph(mechanism), seed=self.seed, hidden=s.hidden, device=s.device)
+        other = None
+        if manipulated:
+            moved = manipulate_all(self.data.train_x, manipulated, seed=self.seed)
+            other = self.rows(moved, self.data.train_y)
+        cama.fit(
+            self.rows(self.data.train_x, self.data.train_y), other, {IMAGE: interventions} if interventions else None,
+            max_epochs=s.simulated_epochs if interventions else s.epochs, batch_size=128, lr=2e-3, anneal=True, progress=False,
+        )  # fmt: skip
+        cama.save(folder)
+        return cama
+
+    def cvae(self) -> CAMA:
+        """The same networks without M: under do(m=0) they are trained alike, so the weights are those of `cama`."""
+        s, cama = self.setting, self.cama()
+        twin = pyro_cama.build(self.causal_graph("none"), seed=self.seed, hidden=s.hidden, device=s.device)
+        twin.fit(self.rows(self.data.train_x, self.data.train_y), max_epochs=0, progress=False)  # learns the encoding
+        mine = twin.modules.state_dict()
+        twin.modules.load_state_dict({k: v for k, v in cama.modules.state_dict().items() if k in mine})
+        return twin
+
+    def adapted_cvae(self, cvae: CAMA, x: Tensor, *, lr: float = 1e-3, batch_size: int = 32) -> CAMA:
+        """A copy whose decoder explains these images (eq. 7): nothing in it only adapts."""
+        twin = cvae.copy()
+        batch = twin.encode(self.rows(x))
+        moving = [p for n, p in twin.model.named_parameters() if n.startswith(("networks.merges.1.", "networks.decod"))]
+
+        def loss(rows: Tensor) -> Tensor:
+            return -marginal(mean_bound(twin.log_weights(batch.select(rows), classes=True))).mean()
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            optimise(
+                loss, twin.modules, moving, batch.rows, max_epochs=1, steps=self.setting.steps, batch_size=batch_size,
+                lr=lr, progress=False,
+            )  # fmt: skip
+        return twin
+
+    def adapted(self, cama: CAMA, x: Tensor, *, keep: str = "trusted", **options: Any) -> CAMA:
+        """A copy adapted to unlabelled images, the clean training images beside them."""
+        clean = self.rows(self.data.train_x[:10_000], self.data.train_y[:10_000])
+        return cama.adapt(self.rows(x), clean, keep=keep, progress=False, **{"steps": self.setting.steps, **options})
+
+    def accuracy(self, cama: CAMA, x: Tensor, y: Tensor | None = None, **options: Any) -> float:
+        """On images, by default those to score."""
+        y = self.data.score_y if y is None else y
+        found = cama.predict_proba(self.rows(x), **{"samples": self.setting.samples, **options}).argmax(1)
+        return float((torch.as_tensor(found) == y).float().mean())
+
+    # baselines ------------------------------------------------------------------------------------------------------
+
+    def net(self, name: str = "net", augment: Mapping[str, float] | None = None, eps: float = 0.0) -> CNN:
+        """A fitted net: `net`, or `net_bn` with batch normalisation.
+
+        Args:
+            augment: kinds and severities; every training image gets one of them.
+            eps: of adversarial training.
+        """
+        s = self.setting
+        cnn = CNN(
+            channels=s.channels, batch_norm=name == "net_bn", epochs=s.net_epochs, seed=self.seed, device=s.device,
+            eps=eps, augment=partial(augmented, dict(augment)) if augment else None,
+        )  # fmt: skip
+        file = self._folder(name + _suffix("aug", augment) + (f"-pgd{eps:g}" if eps else "")).with_suffix(
+            ".safetensors"
+        )
+        cnn.shape = tuple(self.data.train_x.shape[1:])
+        if file.exists():
+            cnn.net = network(cnn.shape, int(self.data.train_y.max()) + 1, cnn.channels, cnn.batch_norm).to(s.device)
+            cnn.net.load_state_dict(load_file(file, device=s.device))
+            cnn.net.eval()
+            return cnn
+        cnn.fit(self.data.train_x, self.data.train_y)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(".new")
+        save_file({k: v.contiguous() for k, v in cnn.net.state_dict().items()}, new)
+        new.replace(file)
+        return cnn
+
+    def _folder(self, name: str) -> Path:
+        said = json.dumps(asdict(self.setting) | {"seed": self.seed, "graph": self.graph}, sort_keys=True)
+        return self.models / f"{Path(self.graph).stem}-{name}-{self.setting.name}-{zlib.crc32(said.encode()):08x}"
+
+
+def augmented(kinds: Mapping[str, float], x: Tensor, seed: int) -> Tensor:
+    """Every image by one of the kinds."""
+    return manipulate_all(x, kinds, seed=seed, one_of=True)
+
+
+def _suffix(what: str, kinds: Mapping[str, float] | None) -> str:
+    return f"-{what}-" + "-".join(f"{kind}{value:g}" for kind, value in kinds.items()) if kinds else ""
+
+
+def lab_of(options: argparse.Namespace, seed: int, **more: Any) -> dict[str, Any]:
+    """What a task needs to make its `Lab`."""
+    found = {
+        "setting": experiment.size(options), "device": options.device, "seed": seed,
+        "models": str(options.models or options.out / "models"), "data_dir": str(options.data_dir or "") or None,
+    }  # fmt: skip
+    return found | more
+
+
+def open_lab(task: Mapping[str, Any], graph: str = "mnist.yaml", data: str | None = None) -> Lab:
+    """The `Lab` of a task made by :func:`lab_of`."""
+    setting = replace(SETTINGS[task["setting"]], device=task["device"])
+    if data is not None and setting.name != "smoke":
+        setting = replace(setting, data=data)
+    return Lab(setting, Path(task["models"]), Path(task["data_dir"]) if task["data_dir"] else None, task["seed"], graph)
+
+
+Fit = Callable[[Lab], object]
+
+
+def prepare(fits: Sequence[str], **task: Any) -> list[experiment.Row]:
+    """Fits and keeps models; the tasks that follow find them."""
+    lab = open_lab(task)
+    for fit in fits:
+        FITS[fit](lab)
+    return []
+
+
+FITS: dict[str, Fit] = {
+    "warp": lambda lab: lab.cama("warp"),
+    "concat": lambda lab: lab.cama("concat"),
+    "simulated": lambda lab: lab.cama("warp", FAMILY),
+    "net": lambda lab: lab.net(),
+    "net_bn": lambda lab: lab.net("net_bn"),
+}

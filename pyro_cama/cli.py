@@ -1,0 +1,463 @@
+"""The command line, ``pyro-cama``: a first graph from a table, a model from a graph, adapted without a line of Python.
+
+Exit codes: 0 done; 1 a graph, a table, a model or a file is at fault; 2 the command was called wrongly; 130
+interrupted. Whatever went wrong is one line on stderr; ``--debug`` puts the traceback before it. Results appear whole
+or not at all, and nothing is written over without ``--force``.
+
+Shell completion is click's own: put ``eval "$(_PYRO_CAMA_COMPLETE=bash_source pyro-cama)"`` into ~/.bashrc
+(zsh_source into ~/.zshrc; for fish, ``_PYRO_CAMA_COMPLETE=fish_source pyro-cama | source``).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+
+import pyro_cama
+from pyro_cama.cama import CAMA, build
+from pyro_cama.cli_evidence import Usual, evidence
+from pyro_cama.cli_init import first_graph
+from pyro_cama.cli_scores import scores
+from pyro_cama.cli_tables import (
+    TABLES,
+    claim,
+    claim_model,
+    draft,
+    read_table,
+    write_model,
+    write_table,
+)
+from pyro_cama.draw import draw
+from pyro_cama.errors import DataError, GraphError
+from pyro_cama.graph import CausalGraph
+from pyro_cama.simulate import Shift, simulate
+from pyro_cama.storage import load
+from pyro_cama.training import train_validation_split
+
+VALIDATION = 0.15  # of the rows of a fit
+_PICTURES = (".png", ".svg", ".pdf")
+_SHOWN = 5  # faults of a graph in the one line
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# errors --------------------------------------------------------------------------------------------------------------
+
+
+class _App(click.Group):
+    """A group of commands whose errors are one line, listed in the order of work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, SystemExit) as error:  # click would print an empty line; Lightning exits silently
+            raise click.Abort from error
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+        argv = list(sys.argv[1:] if args is None else args)
+        debug, argv = "--debug" in argv, [a for a in argv if a != "--debug"]  # wherever it stands
+        options["standalone_mode"] = False
+        with _notes() as notes:
+            try:
+                code = super().main(argv, prog_name or "pyro-cama", **options)
+                for note in notes:
+                    click.echo(note, err=True)
+                sys.exit(code if isinstance(code, int) else 0)
+            except BrokenPipeError:  # whoever read our output, head for instance, has enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            except click.Abort:
+                click.echo("Error: interrupted", err=True)
+                sys.exit(130)
+            except Exception as error:
+                if debug and not isinstance(error, click.UsageError):
+                    traceback.print_exc()
+                click.echo(f"Error: {_sentence(error)}", err=True)
+                sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, click.UsageError):
+        where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+        return _joined(error.format_message()) + where
+    if isinstance(error, click.ClickException):
+        return _joined(error.format_message())
+    if isinstance(error, OSError) and error.strerror:
+        return _joined(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
+        first, *faults = str(error).split("\n  - ")
+        said = "; ".join(f"{i}) {fault}" for i, fault in enumerate(faults[:_SHOWN], 1))
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        return _joined(f"{first}: {said}{more}" if faults else first)
+    return _joined(f"{type(error).__name__}: {error}; this is a fault of pyro_cama's, pyro-cama --debug shows where")
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextmanager
+def _notes() -> Iterator[list[str]]:
+    """What the library logs and warns of, kept until the command has succeeded; others' warnings are not the user's."""
+    notes: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            notes.append(f"Note: {_joined(record.getMessage())}")
+
+    def note(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+        said = f"Note: {_joined(str(message))}"
+        if issubclass(category, UserWarning) and said not in notes:
+            notes.append(said)
+
+    handler, logger = Keep(), logging.getLogger("pyro_cama")
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = note
+            yield notes
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+# arguments -----------------------------------------------------------------------------------------------------------
+
+
+def _file(name: str, *, folder: bool = False) -> Callable[[Command], Command]:
+    return click.argument(name, type=click.Path(path_type=Path, file_okay=not folder))
+
+
+def _output(what: str, *, required: bool = True) -> Callable[[Command], Command]:
+    """-o and --force."""
+
+    def add(command: Command) -> Command:
+        place = click.Path(path_type=Path)
+        command = click.option("--force", is_flag=True, help="Replace what is there already.")(command)
+        return click.option("-o", "--output", type=place, required=required, help=what)(command)
+
+    return add
+
+
+def _progress() -> bool:
+    """A bar is for somebody who watches."""
+    return sys.stderr.isatty()
+
+
+def _device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value != "auto":
+        try:
+            torch.empty(0, device=value)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise click.BadParameter(
+                f"found {value!r}, no device of torch's here; expected auto, cpu or cuda"
+            ) from None
+    return value
+
+
+def _shifts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Shift]:
+    found: dict[str, Shift] = {}
+    for text in value:
+        name, _, offset = text.rpartition("=")
+        try:
+            number = float(offset)
+        except ValueError:
+            number = math.nan
+        if not name or not math.isfinite(number):
+            raise click.BadParameter(f"found {text!r}; expected node=number, such as fever=+1.5")
+        if name in found:
+            raise click.BadParameter(f"found node {name!r} more than once; expected it once")
+        found[name] = Shift(offset=number)
+    return found
+
+
+_SEED = click.IntRange(0, 2**32 - 1)
+
+
+@click.group("pyro-cama", cls=_App, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(pyro_cama.__version__, prog_name="pyro-cama")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def app(debug: bool) -> None:
+    """Classifiers that follow their instruments: deep CAMA models from a causal graph.
+
+    \b
+    pyro-cama init clinic.csv --target diagnosis -o clinic.yaml   # then edit clinic.yaml
+    pyro-cama fit clinic.yaml clinic.csv -o model
+    pyro-cama adapt model later.csv -o adapted
+    pyro-cama predict adapted later.csv -o labels.csv
+
+    Tables are CSV (UTF-8, commas, names in the first line, empty fields are missing) or Parquet; a vector node x is
+    columns x[0], x[1], ... Completion for bash: eval "$(_PYRO_CAMA_COMPLETE=bash_source pyro-cama)".
+    """
+
+
+# graphs --------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_file("data")
+@click.option("--target", required=True, help="The column to predict.")
+@_output("The graph, a .yaml file; left out, it is printed.", required=False)
+def init(data: Path, target: str, output: Path | None, force: bool) -> None:
+    """A first graph from the table DATA, to be edited.
+
+    Guesses types and levels, leaves out identifiers and constants, and makes every column a child of the target.
+    """
+    if output is not None:
+        claim(output, force, (".yaml", ".yml"))
+    text, left_out = first_graph(read_table(data), target, str(data))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        with draft(output, force) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
+        click.echo(f"wrote {output}: edit the types and the edges, then pyro-cama check {output}")
+    for name, why in left_out.items():
+        click.echo(f"Note: left out {name!r}: {_joined(why)}", err=True)
+
+
+@app.command()
+@_file("graph")
+def check(graph: Path) -> None:
+    """Check GRAPH: roles, factorisation, what drifts.
+
+    GRAPH is a .yaml, .gml, .graphml or .dot file.
+    """
+    cama = _built(graph, device="cpu")
+    click.echo(cama.summary())
+    outside = [name for name in cama.graph.nodes if name not in cama.graph.order]
+    if outside:
+        click.echo(f"\nnot used, outside the target's Markov blanket: {', '.join(outside)}")
+
+
+def _built(path: Path, **options: Any) -> CAMA:
+    graph = CausalGraph(path)
+    try:
+        return build(graph, **options)
+    except GraphError as error:  # of mechanisms and likelihoods, which no longer knows the file
+        raise GraphError(f"{path}: {error}") from error
+
+
+@app.command("draw")
+@_file("graph")
+@_output("The picture, .png, .svg or .pdf.")
+def draw_command(graph: Path, output: Path, force: bool) -> None:
+    """A picture of GRAPH, roles told apart by colour and shape."""
+    claim(output, force, _PICTURES)
+    causal = CausalGraph(graph)
+    with draft(output, force) as part:
+        draw(causal, part)
+    click.echo(f"wrote {output}")
+
+
+@app.command("simulate")
+@_file("graph")
+@click.option("-n", "--rows", type=click.IntRange(1), default=1000, help="Rows.")
+@click.option("--seed", type=_SEED, default=0, help="Draws equations and rows.")
+@click.option(
+    "--shift", multiple=True, callback=_shifts, metavar="NODE=OFFSET", help="Adds to a node; may be given again."
+)
+@_output("The rows, .csv or .parquet.")
+def simulate_command(graph: Path, rows: int, seed: int, shift: dict[str, Shift], output: Path, force: bool) -> None:
+    """Rows of GRAPH from a random nonlinear causal model.
+
+    The same seed gives the same rows with and without shifts.
+    """
+    claim(output, force, TABLES)
+    frame = simulate(CausalGraph(graph), rows, seed, shift)
+    write_table(frame, output, force)
+    click.echo(f"wrote {output}: {rows} rows, {len(frame.columns)} nodes")
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """The library does not know which file its table comes from."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+# models --------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_file("graph")
+@_file("train")
+@_output("The model, a new folder.")
+@click.option("--epochs", type=click.IntRange(0), default=300, help="Passes over the rows at most.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
+@click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")
+@click.option("--hidden", type=click.IntRange(1), default=64, help="Units a layer.")
+@click.option("--layers", type=click.IntRange(0), default=2, help="Hidden layers.")
+@click.option("--seed", type=_SEED, default=0, help="Of weights, validation rows and draws.")
+@click.option("--device", callback=_device, default="auto", help="auto, cpu or cuda.")
+@click.option("--anneal", is_flag=True, help="Let the learning rate fall to zero; for thousands of rows.")
+def fit(
+    graph: Path,
+    train: Path,
+    output: Path,
+    force: bool,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    conditional_weight: float,
+    hidden: int,
+    layers: int,
+    seed: int,
+    device: str,
+    anneal: bool,
+) -> None:
+    """Fit a model of GRAPH to the labelled rows of TRAIN.
+
+    15 % of the rows are held out for early stopping; how the model does on them is printed.
+    """
+    claim_model(output, force)
+    cama = _built(graph, seed=seed, hidden=hidden, layers=layers, device=device)
+    table = read_table(train, cama.graph)
+    with _about(train):
+        cama.fit(
+            table, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
+            validation=VALIDATION, anneal=anneal, progress=_progress(),
+        )  # fmt: skip
+    labels = cama.encode(table).values[cama.graph.target].cpu()
+    _, held = train_validation_split(labels, VALIDATION, seed)  # those that fit held out
+    seen = evidence(cama, table)
+    if not np.isfinite(seen).all():
+        raise FloatingPointError("fit: the evidence of some rows is not finite; look for extreme values, or lower --lr")
+    write_model(cama, Usual.of(seen, held.numpy()).to_json(), output, force)
+    click.echo(_fitted(cama, table.iloc[held.numpy()]))
+    click.echo(f"wrote {output}")
+
+
+def _fitted(cama: CAMA, held: pd.DataFrame) -> str:
+    history = cama.history
+    lines = []
+    if history is not None and history.rows:
+        best = history.rows[history.best_epoch]
+        said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in best.items() if k != "epoch")
+        lines.append(f"{len(history.rows)} epochs, the best {history.best_epoch + 1}{said}")
+    held = held[held[cama.graph.target].notna()]
+    if held.empty:
+        return "\n".join([*lines, "no validation: fewer than 20 rows"])
+    return "\n".join([*lines, f"validation on {len(held)} rows: {scores(cama, held).line()}"])
+
+
+@app.command()
+@_file("model", folder=True)
+@_file("data")
+@_output("The labels, .csv or .parquet.")
+def predict(model: Path, data: Path, output: Path, force: bool) -> None:
+    """Labels for the rows of DATA, in its order.
+
+    Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
+    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few. Label
+    and probabilities are empty where a reading is so far off that none can be told.
+    """
+    claim(output, force, TABLES)
+    cama = load(model)
+    usual = Usual.load(model)
+    table = read_table(data, cama.graph)
+    with _about(data):
+        probabilities = cama.predict_proba(table)
+    found = evidence(cama, table)
+    told = np.asarray(np.isfinite(probabilities).all(1))
+    labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
+    columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}
+    columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
+    columns["evidence"] = found
+    said = "which of them are unusual is not known, as pyro-cama did not fit this model"
+    if usual is not None:
+        columns["unusual"] = usual.flag(found)
+        said = f"{int(columns['unusual'].sum())} unlike anything seen"
+    write_table(pd.DataFrame(columns), output, force)
+    click.echo(f"wrote {output}: {len(table)} rows, {said}")
+
+
+@app.command()
+@_file("model", folder=True)
+@_file("data")
+@click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
+@click.option("--steps", type=click.IntRange(1), default=100, help="Gradient steps of every start.")
+@_output("The adapted model, a new folder.")
+def adapt(model: Path, data: Path, clean: Path | None, steps: int, output: Path, force: bool) -> None:
+    """Adapt MODEL to the unlabelled rows of DATA.
+
+    Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
+    old one) and what moved.
+    """
+    claim_model(output, force)
+    cama = load(model)
+    usual = Usual.load(model)
+    table = read_table(data, cama.graph)
+    clean_table = None if clean is None else read_table(clean, cama.graph)
+    if clean is not None and clean_table is not None:
+        with _about(clean):
+            cama.encode(clean_table, target="require")
+    with _about(data):
+        adapted = cama.adapt(table, clean_table, steps=steps, progress=_progress())
+    if usual is not None and adapted.adaptation.applied:
+        usual = usual.after(evidence(adapted, table))
+    write_model(adapted, None if usual is None else usual.to_json(), output, force)
+    click.echo(str(adapted.adaptation))
+    try:
+        click.echo(adapted.explain_shift().table.to_string(index=False, float_format="{:.3g}".format))
+    except ValueError as error:  # mechanisms without parameters
+        click.echo(str(error))
+    click.echo(f"wrote {output}")
+
+
+@app.command()
+@_file("model", folder=True)
+@_file("data")
+def evaluate(model: Path, data: Path) -> None:
+    """How right MODEL is on the labelled rows of DATA.
+
+    Prints accuracy, log-loss, expected calibration error (15 bins), and precision, recall and F1 of every class.
+    """
+    cama = load(model)
+    table = read_table(data, cama.graph)
+    with _about(data):
+        click.echo(str(scores(cama, table)))
+
+
+@app.command()
+@click.option("--seed", type=_SEED, default=0, help="Of the split, the model and the drifts.")
+@click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
+def demo(seed: int, quick: bool) -> None:
+    """Real data and drifting instruments, in a minute.
+
+    The breast-cancer table of scikit-learn, which is needed: trains, lets instruments drift, adapts, compares.
+    """
+    from pyro_cama.cli_demo import run
+
+    for line in run(seed, quick=quick, progress=_progress()):
+        click.echo(line)
+
+
+def main() -> None:
+    """The entry point of the command ``pyro-cama``."""
+    app.main()
+
+
+if __name__ == "__main__":
+    main()
