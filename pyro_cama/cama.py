@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -256,7 +256,7 @@ class CAMA:
         batch_size: int = 64,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
-        conditional_weight: float | None = None,
+        conditional_weight: float = 30.0,
         conditional_share: float | None = None,
         mixing: float = 0.5,
         samples: int = 1,
@@ -276,7 +276,8 @@ class CAMA:
                 of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
                 :mod:`pyro_cama.image_manipulations`.  Scope row only.
             max_epochs: passes over the rows: 300, of images 20.
-            conditional_weight: w of the conditional term w log p(y | x): 30, of images 10; 0 is the paper's objective.
+            conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.  Graphs with
+                images train the first half of the epochs without it.
             conditional_share: of the rows of a minibatch that this term is estimated on: 1, of images a quarter, since
                 it draws the image of every class.
             mixing: lambda of eq. 5.
@@ -295,8 +296,6 @@ class CAMA:
         images = any(group.image for group in self.model.groups)
         max_epochs = (20 if images else 300) if max_epochs is None else max_epochs
         expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
-        if conditional_weight is None:
-            conditional_weight = 10.0 if images else 30.0
         share = (0.25 if images else 1.0) if conditional_share is None else conditional_share
         expect("fit", "conditional_weight", conditional_weight, conditional_weight >= 0, "at least 0")
         expect("fit", "conditional_share", share, 0 < share <= 1, "above 0, at most 1")
@@ -317,30 +316,37 @@ class CAMA:
         train, held = train_validation_split(batch.values[self.graph.target].cpu(), validation, self.settings.seed)
         train, held = train.to(self.device), held.to(self.device)
         kept = batch.select(held)
-        common: dict[str, Any] = {
-            "mixing": mixing, "interventions": simulated, "conditional_weight": conditional_weight,
-            "conditional_share": share,
-        }  # fmt: skip
-        loss = fit_loss(self.model, self.guide, batch.select(train), other, samples=samples, **common)
+        common: dict[str, Any] = {"mixing": mixing, "interventions": simulated, "conditional_share": share}
         draws = 2 if images else 8
-        held_loss = fit_loss(self.model, self.guide, kept, other, samples=draws, **common)
-
-        def validate() -> dict[str, float]:
-            parts = torch.arange(kept.rows, device=self.device).split(self._chunk(draws, 2**26))
-            with self._seeded():
-                return {"loss": sum(float(held_loss(part)) * len(part) for part in parts) / kept.rows}
-
         # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
         served = other is not None or bool(simulated)
         idle = set() if served else {id(p) for p in self.manipulation_parameters().values()}
         moving = [p for p in self.modules.parameters() if p.requires_grad and id(p) not in idle]
-        with self._seeded():
-            self.history = optimise(
-                loss, self.modules, moving, len(train),
-                validate=validate if len(held) else None, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, patience=patience, anneal=anneal, seed=self.settings.seed, progress=progress,
-                trainer_kwargs=trainer_kwargs,
-            )  # fmt: skip
+        # told to classify from the start, a decoder of images never learns to use z
+        half = max_epochs // 2 if images and conditional_weight else 0
+        phases = [(half, 0.0)] * bool(half) + [(max_epochs - half, conditional_weight)]
+        rows = batch.select(train)
+        self.history = History()
+        for epochs, weight in phases:
+            loss = fit_loss(self.model, self.guide, rows, other, samples=samples, conditional_weight=weight, **common)
+            held_loss = fit_loss(
+                self.model, self.guide, kept, other, samples=draws, conditional_weight=weight, **common
+            )
+
+            def validate(held_loss: Callable[[Tensor], Tensor] = held_loss) -> dict[str, float]:
+                parts = torch.arange(kept.rows, device=self.device).split(self._chunk(draws, 2**26))
+                with self._seeded():
+                    return {"loss": sum(float(held_loss(part)) * len(part) for part in parts) / kept.rows}
+
+            with self._seeded():
+                found = optimise(
+                    loss, self.modules, moving, len(train),
+                    validate=validate if len(held) else None, max_epochs=epochs, batch_size=batch_size,
+                    lr=lr / 2 if half and weight else lr, weight_decay=weight_decay, patience=patience,
+                    anneal=anneal, seed=self.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs,
+                    title="fit, densities" if half and not weight else "fit",
+                )  # fmt: skip
+            self.history = self.history.followed_by(found)
         if conditional_weight and max_epochs and self.graph.m is not None:
             with self._seeded():
                 calibrate(self.model, self.guide, batch, seed=self.settings.seed, progress=progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ class History:
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+
+    def followed_by(self, other: History) -> History:
+        """Both one after the other, epochs counted on."""
+        n = len(self.rows)
+        later = [row | {"epoch": row["epoch"] + n} for row in other.rows]
+        return History([*self.rows, *later], n + other.best_epoch)
 
 
 def optimise(
@@ -145,16 +152,19 @@ def _task(
 
         def training_step(self, block: list[Tensor], index: int) -> None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
-            total = 0.0
+            total, shown = 0.0, time.monotonic()
             if anneal:
                 optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * self.current_epoch / max_epochs))
-            for rows in block:
+            for i, rows in enumerate(block, 1):
                 optimizer.zero_grad(set_to_none=True)
                 value = loss(rows)
                 value.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 100.0)
                 optimizer.step()
                 total += float(value.detach())
+                if time.monotonic() - shown > 0.5:  # an epoch of images takes minutes
+                    self.bar.set_postfix_str(f"step {i} of {len(block)}, loss={total / i:.4g}")
+                    shown = time.monotonic()
             self.epoch_loss = total / len(block)
             if not math.isfinite(self.epoch_loss):
                 self.finish()

@@ -132,14 +132,15 @@ def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | 
 
 def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int, ...]) -> None:
     """Calls a module once on two rows of zeros, in eval mode, to see whether it fits."""
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     try:
         with torch.no_grad():
             found = tuple(module.eval()(torch.zeros(2, *takes)).shape)
     except RuntimeError as error:
         raise ValueError(f"build({where}): fails on a tensor of shape {(2, *takes)}: {error}") from error
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
     if found != (2, *gives):
         raise ValueError(f"build({where}): from {(2, *takes)} it gives {found}; expected {(2, *gives)}")
 

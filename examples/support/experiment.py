@@ -55,6 +55,7 @@ METHODS = {
     "net_adapted": Style("net, re-standardised", "#7a86b8"),
     "tent": Style("net, Tent", "#4f6bd0"),
     "net_bn": Style("net with batch norm", "#5f6368"),
+    "net_pgd": Style("net, adversarially trained", "#202a44"),
     "bn_adapt": Style("net, BN-adapt", "#7a86b8"),
     "t3a": Style("net, T3A", "#9b7fc2"),
     "shot_im": Style("net, SHOT-IM", "#c58b4b"),
@@ -66,10 +67,15 @@ METHODS = {
     "cvae_adapted": Style("CVAE (no M), adapted", "#c4513a"),
     "concat": Style("CAMA, paper's concat", "#b5cf6b"),
     "concat_adapted": Style("CAMA, paper's concat, adapted", "#8ca252"),
+    "concat_adaptive": Style("CAMA, paper's concat, adapted, then attacked", "#5f6f2e"),
+    "intensity": Style("CAMA, warp and intensity", "#d9b3cf"),
+    "intensity_adapted": Style("CAMA, warp and intensity, adapted", "#a3477f", strong=True),
     "cama": Style("CAMA, not adapted", "#8fc1a9"),
     "cama_adapted": Style("CAMA, adapted", "#1b7f5c", strong=True),
+    "cama_adaptive": Style("CAMA, adapted, then attacked", "#0b3d2c"),
     "simulated": Style("CAMA, simulated interventions", "#2f8fb0"),
     "simulated_adapted": Style("CAMA, simulated, then adapted", "#10586f", strong=True),
+    "input": Style("the manipulated image itself", "#b8b8d0"),
     "oracle": Style("supervised oracle", "#111111"),
 }
 OTHERS = ("#5b4b3a", "#2f8fb0", "#a34a4a", "#6f7d2c", "#444444", "#d08fc0")  # for lines that are no method
@@ -131,8 +137,12 @@ def row(
 
 
 def line_of(row: Row) -> str:
-    """The line of a figure that a row belongs to: its method, adapted or not where it is shown both ways."""
-    both = f"{row['method']}_adapted"
+    """The line of a figure that a row belongs to: its method, adapted or not where it is shown both ways.
+
+    >>> line_of({"method": "cama", "adapted_on": ""}), line_of({"method": "cama", "adapted_on": "adaptive attack"})
+    ('cama', 'cama_adaptive')
+    """
+    both = f"{row['method']}_{'adaptive' if row['adapted_on'] == 'adaptive attack' else 'adapted'}"
     return both if row["adapted_on"] and both in METHODS else str(row["method"])
 
 

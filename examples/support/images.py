@@ -21,6 +21,7 @@ from torch import Tensor
 
 import pyro_cama
 from pyro_cama import CAMA, CausalGraph
+from pyro_cama.attacks import AttackableTable
 from pyro_cama.elbo import marginal, mean_bound
 from pyro_cama.engine import optimise
 from pyro_cama.image_manipulations import manipulate, manipulate_all
@@ -32,6 +33,9 @@ IMAGE = "image"  # the node, in every graph here
 
 # what simulated interventions and the augmented nets are told to expect; every row gets one of these
 FAMILY = {"vertical_shift": 0.5, "horizontal_shift": 0.5, "rotation": 60.0}
+SHIFTS = ("vertical_shift", "horizontal_shift")
+ROBUST = 0.3  # eps of the adversarially trained net
+LARGEST = 0.5  # shift among the images with which the paper augments those to train on
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ SETTINGS = {
     "quick": Setting("quick", "mnist", 6000, 500, 6, 4, 4, 128, 16, 80, 2),
     "full": Setting("full"),
 }
+# CIFAR's two classes are a sixth of MNIST's images: more passes
+FULL: dict[str, dict[str, Any]] = {"cifar": {"epochs": 40, "simulated_epochs": 30, "net_epochs": 20}}
 
 
 def parser(description: str | None, *, seeds: int = 1) -> argparse.ArgumentParser:
@@ -83,6 +89,8 @@ class Lab:
         data_dir: where the images are.
         seed: of models and manipulations.
         graph: file name of the causal graph.
+        data: the images, of those classes only that the graph's target has.
+        adapt_y: labels of the images to adapt on: an attacker knows them, no adaptation does.
     """
 
     setting: Setting
@@ -91,13 +99,16 @@ class Lab:
     seed: int = 0
     graph: str = "mnist.yaml"
     data: image_data.Protocol = field(init=False, repr=False, compare=False)
+    adapt_y: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        images = image_data.load(self.setting.data, self.data_dir)
+        classes = CausalGraph(GRAPHS / self.graph).nodes[self.target].classes
+        images = _of_classes(image_data.load(self.setting.data, self.data_dir), classes)
         split = image_data.protocol(images, self.setting.test)
         train = slice(self.setting.train)
         whole = replace(split, train_x=image_data.pixels(images.train_x[train]), train_y=images.train_y[train])
         object.__setattr__(self, "data", whole)
+        object.__setattr__(self, "adapt_y", images.test_y[: len(images.test_y) // 2][: self.setting.test])
 
     # data -----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +168,8 @@ class Lab:
             other = self.rows(moved, self.data.train_y)
         cama.fit(
             self.rows(self.data.train_x, self.data.train_y), other, {IMAGE: interventions} if interventions else None,
-            max_epochs=s.simulated_epochs if interventions else s.epochs, batch_size=128, lr=2e-3, anneal=True, progress=False,
+            max_epochs=s.simulated_epochs if interventions else s.epochs, batch_size=128, lr=2e-3, anneal=True,
+            progress=False,
         )  # fmt: skip
         cama.save(folder)
         return cama
@@ -199,6 +211,22 @@ class Lab:
         found = cama.predict_proba(self.rows(x), **{"samples": self.setting.samples, **options}).argmax(1)
         return float((torch.as_tensor(found) == y).float().mean())
 
+    def attacked(
+        self, attack: Callable[..., Tensor], classifier: CAMA | CNN, x: Tensor, y: Tensor, eps: float, **options: Any
+    ) -> Tensor:
+        """What an attack of :mod:`pyro_cama.attacks` makes of labelled images, within eps in every intensity.
+
+        Args:
+            options: of :class:`AttackableTable`, where the classifier is a CAMA.
+        """
+        if eps == 0:
+            return x
+        inside: dict[str, Any] = {"eps": eps, "bounds": (0.0, 1.0)}
+        if isinstance(classifier, CNN):
+            return attack(classifier.logits, x, y, **inside)
+        part = AttackableTable(classifier, self.rows(x, y), **options)
+        return attack(part.logits, part.x, part.y, mask=part.mask, **inside).reshape(x.shape).to(x)
+
     # baselines ------------------------------------------------------------------------------------------------------
 
     def net(self, name: str = "net", augment: Mapping[str, float] | None = None, eps: float = 0.0) -> CNN:
@@ -213,9 +241,8 @@ class Lab:
             channels=s.channels, batch_norm=name == "net_bn", epochs=s.net_epochs, seed=self.seed, device=s.device,
             eps=eps, augment=partial(augmented, dict(augment)) if augment else None,
         )  # fmt: skip
-        file = self._folder(name + _suffix("aug", augment) + (f"-pgd{eps:g}" if eps else "")).with_suffix(
-            ".safetensors"
-        )
+        folder = self._folder(name + _suffix("aug", augment) + (f"-pgd{eps:g}" if eps else ""))
+        file = folder.with_name(f"{folder.name}.safetensors")  # with_suffix would cut the name at a severity's point
         cnn.shape = tuple(self.data.train_x.shape[1:])
         if file.exists():
             cnn.net = network(cnn.shape, int(self.data.train_y.max()) + 1, cnn.channels, cnn.batch_norm).to(s.device)
@@ -234,9 +261,30 @@ class Lab:
         return self.models / f"{Path(self.graph).stem}-{name}-{self.setting.name}-{zlib.crc32(said.encode()):08x}"
 
 
+def _of_classes(images: image_data.Images, classes: int) -> image_data.Images:
+    """The images of the first so many classes."""
+    if images.classes <= classes:
+        return images
+    train, test = images.train_y < classes, images.test_y < classes
+    return replace(
+        images, train_x=images.train_x[train], train_y=images.train_y[train],
+        test_x=images.test_x[test], test_y=images.test_y[test],
+    )  # fmt: skip
+
+
 def augmented(kinds: Mapping[str, float], x: Tensor, seed: int) -> Tensor:
     """Every image by one of the kinds."""
     return manipulate_all(x, kinds, seed=seed, one_of=True)
+
+
+def beside_clean(kind: str) -> dict[str, float]:
+    """`augment` of a net: an image is as likely to be shifted, by at most `LARGEST`, as to stay clean, shifted by 0.
+
+    >>> beside_clean("vertical_shift")
+    {'vertical_shift': 0.5, 'horizontal_shift': 0.0}
+    """
+    other = next(name for name in SHIFTS if name != kind)
+    return {kind: LARGEST, other: 0.0}
 
 
 def _suffix(what: str, kinds: Mapping[str, float] | None) -> str:
@@ -256,16 +304,18 @@ def open_lab(task: Mapping[str, Any], graph: str = "mnist.yaml", data: str | Non
     """The `Lab` of a task made by :func:`lab_of`."""
     setting = replace(SETTINGS[task["setting"]], device=task["device"])
     if data is not None and setting.name != "smoke":
-        setting = replace(setting, data=data)
+        setting = replace(setting, data=data, **(FULL.get(data, {}) if setting.name == "full" else {}))
     return Lab(setting, Path(task["models"]), Path(task["data_dir"]) if task["data_dir"] else None, task["seed"], graph)
 
 
 Fit = Callable[[Lab], object]
 
 
-def prepare(fits: Sequence[str], **task: Any) -> list[experiment.Row]:
+def prepare(
+    fits: Sequence[str], graph: str = "mnist.yaml", data: str | None = None, **task: Any
+) -> list[experiment.Row]:
     """Fits and keeps models; the tasks that follow find them."""
-    lab = open_lab(task)
+    lab = open_lab(task, graph, data)
     for fit in fits:
         FITS[fit](lab)
     return []
@@ -274,7 +324,9 @@ def prepare(fits: Sequence[str], **task: Any) -> list[experiment.Row]:
 FITS: dict[str, Fit] = {
     "warp": lambda lab: lab.cama("warp"),
     "concat": lambda lab: lab.cama("concat"),
+    "warp+intensity": lambda lab: lab.cama("warp+intensity"),
     "simulated": lambda lab: lab.cama("warp", FAMILY),
     "net": lambda lab: lab.net(),
     "net_bn": lambda lab: lab.net("net_bn"),
+    "net_pgd": lambda lab: lab.net(eps=ROBUST),
 }

@@ -1,0 +1,102 @@
+"""Seventeen manipulations that no model has seen: shifts, turns, noise, blur, fog, scribbles, parts that are missing.
+
+Every kind of `pyro_cama.image_manipulations` at its typical severity.  Nets, their adaptations without labels, and CAMA
+with three mechanisms, as it is and adapted: `warp` knows that pixels move, `warp+intensity` also that greys change, the
+paper's concatenation nothing.  All train on clean digits, adapt on one half of the test digits and are scored on the
+other.  Writes results/corruptions.json (tidy rows) and results/corruptions.png.
+
+    python examples/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
+    python examples/corruptions.py --quick     # 6,000 digits, small nets, three kinds
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro_cama.image_manipulations import KINDS
+from support import experiment, images
+from support.experiment import Row
+from support.image_baselines import ADAPTATIONS
+from support.images import Lab
+
+CASES: dict[str, tuple[str, ...]] = {
+    "full": tuple(KINDS),
+    "quick": ("rotation", "brightness", "gaussian_noise"),
+    "smoke": ("rotation", "brightness"),
+}
+MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "warp"}  # by method
+MEAN = "mean of all kinds"
+
+
+def nets(kind: str, **task: Any) -> list[Row]:
+    """The nets and what adapts them; `clean` is no manipulation, to which nothing adapts."""
+    lab, found = images.open_lab(task), []
+    severity = _severity(kind)
+    test, y = lab.score_x(kind, severity), lab.data.score_y
+    for name in ("net", "net_bn"):
+        found.append(_row(lab, kind, name, lab.net(name).accuracy(test, y)))
+    if severity:
+        new, source = lab.adapt_x(kind, severity), lab.net("net_bn")
+        for name, adapt in ADAPTATIONS.items():
+            found.append(_row(lab, kind, name, adapt(source, new).accuracy(test, y), adapted_on=kind))
+    return found
+
+
+def camas(kind: str, method: str, **task: Any) -> list[Row]:
+    """CAMA with one mechanism, as it is and adapted; `clean` as for :func:`nets`."""
+    lab = images.open_lab(task)
+    mechanism, severity = MECHANISMS[method], _severity(kind)
+    cama, test = lab.cama(mechanism), lab.score_x(kind, severity)
+    found = [_row(lab, kind, method, lab.accuracy(cama, test), mechanism=mechanism)]
+    if severity:
+        adapted = lab.adapted(cama, lab.adapt_x(kind, severity))
+        assert adapted.adaptation is not None
+        more: dict[str, Any] = {"mechanism": mechanism, "adapted_on": kind}
+        found.append(_row(lab, kind, method, lab.accuracy(adapted, test), **more))
+        found.append(_row(lab, kind, method, float(adapted.adaptation.accepted), metric="kept", **more))
+    return found
+
+
+def _severity(kind: str) -> float:
+    return KINDS[kind].typical if kind in KINDS else 0.0
+
+
+def _row(lab: Lab, kind: str, method: str, value: float, **more: Any) -> Row:
+    return experiment.row(
+        "corruptions", method, value, tested_on=kind, severity=_severity(kind), seed=lab.seed,
+        setting=lab.setting.name, device=lab.setting.device, **more,
+    )  # fmt: skip
+
+
+def main() -> None:
+    options = images.parser(__doc__).parse_args()
+    setting = experiment.size(options)
+    labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
+    fits = [["concat"], ["warp+intensity"], ["warp"], ["net", "net_bn"]]
+    experiment.run(images.prepare, [{"fits": f, **lab} for lab in labs for f in fits], "corruptions_models", options)
+    tasks = [{"kind": kind, **lab} for lab in labs for kind in ("clean", *CASES[setting])]
+    rows = experiment.run(nets, tasks, "corruptions_nets", options)
+    tasks = [task | {"method": method} for task in tasks for method in MECHANISMS]
+    rows += experiment.run(camas, tasks, "corruptions_cama", options)
+    experiment.write(rows, options.out / "corruptions.json")
+    for part in ("models", "nets", "cama"):
+        (options.out / f"corruptions_{part}.json").unlink()
+    means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
+    for metric in ("accuracy", "kept"):
+        print(f"\ncorruptions, {metric} ({setting})")
+        print(experiment.table(rows + means, metric=metric))
+    shown = [
+        r | {"panel": "what moves pixels" if KINDS[kind].spatial else "what changes pixels"}
+        for r in rows
+        if (kind := r["tested_on"]) != "clean"
+    ]
+    shown += [r | {"tested_on": "mean"} for r in shown]
+    experiment.dots(
+        [r | {"tested_on": r["tested_on"].replace("_", " ")} for r in shown],
+        options.out / "corruptions.png",
+        panel="panel",
+    )
+
+
+if __name__ == "__main__":
+    main()
