@@ -1,0 +1,173 @@
+"""Colours: the airplanes and frogs of CIFAR-10, shifted and attacked (the paper's binary task of section 4.1).
+
+Nets, plain and with batch normalisation, Tent and SHOT-IM adapting the latter, and CAMA with the warp mechanism, all
+trained on clean images.  Shifts: up to .3 of a side; what adapts sees one half of the test images without labels and is
+scored on the other.  FGSM and PGD move every intensity by at most eps: the attack before adaptation; the same images
+after adaptation to such images of the other half ("frozen attack"); and CAMA attacked anew through the adapted model's
+own gradients ("adaptive attack").  Clean accuracy is scored before and after each adaptation.
+
+The images may come from a JPEG copy of CIFAR-10, whose pixels differ slightly from the original; where they do, the
+output and the picture say so.  Writes results/cifar.json (tidy rows) and results/cifar.png.
+
+    python examples/cifar.py             # 10,000 images, 500 attacked; several hours of CPU
+    python examples/cifar.py --quick     # 6,000 images, 100 attacked, small nets, one shift and one eps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from pyro_cama.attacks import fgsm, pgd
+from support import experiment, image_data, images
+from support.experiment import Row
+from support.image_baselines import CNN, shot_im, tent
+from support.images import SHIFTS, Lab
+
+CIFAR = {"graph": "cifar_binary.yaml", "data": "cifar"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is manipulated.
+
+    Attributes:
+        shifts: largest shifts, of the side.
+        eps: largest moves, of 255; 0 for the same images without an attack.
+        adapt, score: images attacked, of either half.
+        steps: of PGD.
+        samples: draws of z and m in the attack on a CAMA.
+    """
+
+    shifts: tuple[float, ...]
+    eps: tuple[int, ...]
+    adapt: int
+    score: int
+    steps: int = 20
+    samples: int = 1
+
+
+SIZES = {
+    "full": Size((0.1, 0.2, 0.3), (0, 2, 4, 8), 500, 500, samples=2),
+    "quick": Size((0.2,), (0, 4), 200, 100, steps=10),
+    "smoke": Size((0.2,), (0, 8), 20, 20, steps=2),
+}
+ADAPTATIONS: dict[str, Callable[[CNN, Tensor], CNN]] = {"tent": tent, "shot_im": shot_im}
+Attack = Callable[..., Tensor]
+AFTER = "accuracy on clean images"  # once adapted to others
+
+
+def clean(**task: Any) -> list[Row]:
+    """Clean images, and what adapting to clean images changes."""
+    lab, found = images.open_lab(task, **CIFAR), []
+    x, y, cama = lab.data.score_x, lab.data.score_y, lab.cama()
+    for name in ("net", "net_bn"):
+        found.append(_row(lab, name, lab.net(name).accuracy(x, y)))
+    for name, adapt in ADAPTATIONS.items():
+        adapted = adapt(lab.net("net_bn"), lab.data.adapt_x)
+        found.append(_row(lab, name, adapted.accuracy(x, y), adapted_on="clean"))
+    found.append(_row(lab, "cama", lab.accuracy(cama, x), mechanism="warp"))
+    found += _adapted_rows(lab, lab.adapted(cama, lab.data.adapt_x), x, y, adapted_on="clean", tested_on="clean")
+    return found
+
+
+def shifts(kind: str, severity: float, **task: Any) -> list[Row]:
+    """Everything under a shift, and on clean images after adapting to it."""
+    lab, found = images.open_lab(task, **CIFAR), []
+    new, test, y = lab.adapt_x(kind, severity), lab.score_x(kind, severity), lab.data.score_y
+    here: dict[str, Any] = {"tested_on": kind, "severity": severity}
+    for name in ("net", "net_bn"):
+        found.append(_row(lab, name, lab.net(name).accuracy(test, y), **here))
+    for name, adapt in ADAPTATIONS.items():
+        adapted = adapt(lab.net("net_bn"), new)
+        found.append(_row(lab, name, adapted.accuracy(test, y), adapted_on=kind, **here))
+        found.append(_row(lab, name, adapted.accuracy(lab.data.score_x, y), metric=AFTER, adapted_on=kind, **here))
+    found.append(_row(lab, "cama", lab.accuracy(lab.cama(), test), mechanism="warp", **here))
+    found += _adapted_rows(lab, lab.adapted(lab.cama(), new), test, y, adapted_on=kind, **here)
+    return found
+
+
+def attacks(name: str, eps: int, **task: Any) -> list[Row]:
+    """Everything under an attack, and on clean images after adapting to it; eps of 255."""
+    lab, found = images.open_lab(task, **CIFAR), []
+    size = SIZES[lab.setting.name]
+    attack: Attack = fgsm if name == "FGSM" else partial(pgd, steps=size.steps)
+    new, new_y = lab.data.adapt_x[: size.adapt], lab.adapt_y[: size.adapt]
+    x, y = lab.data.score_x[: size.score], lab.data.score_y[: size.score]
+    here: dict[str, Any] = {"tested_on": name, "severity": eps / 255}
+
+    def hostile(classifier: Any, x: Tensor, y: Tensor) -> Tensor:
+        options = {} if isinstance(classifier, CNN) else {"samples": size.samples}
+        return lab.attacked(attack, classifier, x, y, eps / 255, **options)
+
+    for method in ("net", "net_bn"):
+        net = lab.net(method)
+        found.append(_row(lab, method, net.accuracy(hostile(net, x, y), y), **here))
+    source = lab.net("net_bn")
+    seen, frozen = hostile(source, new, new_y), hostile(source, x, y)
+    for method, adapt in ADAPTATIONS.items():
+        net, common = adapt(source, seen), here | {"adapted_on": "frozen attack"}
+        found.append(_row(lab, method, net.accuracy(frozen, y), **common))
+        found.append(_row(lab, method, net.accuracy(lab.data.score_x, lab.data.score_y), metric=AFTER, **common))
+    cama = lab.cama()
+    frozen = hostile(cama, x, y)
+    found.append(_row(lab, "cama", lab.accuracy(cama, frozen, y), mechanism="warp", **here))
+    adapted = lab.adapted(cama, hostile(cama, new, new_y))
+    found += _adapted_rows(lab, adapted, frozen, y, adapted_on="frozen attack", **here)
+    value = lab.accuracy(adapted, hostile(adapted, x, y), y)
+    found.append(_row(lab, "cama", value, mechanism="warp", adapted_on="adaptive attack", **here))
+    return found
+
+
+def _adapted_rows(lab: Lab, adapted: Any, x: Tensor, y: Tensor, **more: Any) -> list[Row]:
+    """An adapted CAMA on images like those adapted to, on clean ones, and whether the change was kept."""
+
+    def note(value: float, metric: str = "accuracy") -> Row:
+        return _row(lab, "cama", value, metric=metric, mechanism="warp", **more)
+
+    found = [note(lab.accuracy(adapted, x, y)), note(float(adapted.adaptation.accepted), "kept")]
+    if more["tested_on"] != "clean":
+        found.append(note(lab.accuracy(adapted, lab.data.score_x), AFTER))
+    return found
+
+
+def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:
+    return experiment.row(
+        "cifar", method, value, seed=lab.seed, setting=lab.setting.name, device=lab.setting.device, **more
+    )
+
+
+def main() -> None:
+    options = images.parser(__doc__).parse_args()
+    setting = experiment.size(options)
+    size, labs = SIZES[setting], [images.lab_of(options, seed) for seed in experiment.seeds(options)]
+    note = image_data.load("digits" if setting == "smoke" else "cifar", options.data_dir).note
+    if note:
+        print(f"note: images {note}")
+    fits = [["warp"], ["net", "net_bn"]]
+    tasks = [{"fits": f, **CIFAR, **lab} for lab in labs for f in fits]
+    experiment.run(images.prepare, tasks, "cifar_models", options)
+    rows = experiment.run(clean, labs, "cifar_clean", options)
+    tasks = [{"kind": kind, "severity": s, **lab} for lab in labs for kind in SHIFTS for s in size.shifts]
+    rows += experiment.run(shifts, tasks, "cifar_shifts", options)
+    tasks = [{"name": name, "eps": eps, **lab} for lab in labs for name in ("FGSM", "PGD") for eps in size.eps]
+    rows += experiment.run(attacks, tasks, "cifar_attacks", options)
+    experiment.write(rows, options.out / "cifar.json")
+    for part in ("models", "clean", "shifts", "attacks"):
+        (options.out / f"cifar_{part}.json").unlink()
+    print(f"\ncifar, accuracy ({setting})")
+    print(experiment.table(rows, "line", ["tested_on", "severity"]))
+    print("\ncifar, accuracy on clean images, once adapted")
+    print(experiment.table(rows, "line", ["tested_on", "severity"], AFTER))
+    shown = [row for row in rows if row["tested_on"] != "clean"]
+    shown += [row | {"tested_on": kind} for row in rows if row["tested_on"] == "clean" for kind in SHIFTS]
+    xlabel = "largest shift (of the side), or eps (of the range)\n" + note.replace(": ", ":\n")
+    experiment.lines(shown, options.out / "cifar.png", panel="tested_on", wide=2, xlabel=xlabel.strip())
+
+
+if __name__ == "__main__":
+    main()
