@@ -45,7 +45,7 @@ TABLES: dict[str, Any] = {
     "steps": 100, "batch_size": 256, "lr": 3e-2, "samples": 4, "restarts": 3, "folds": 4,
 }  # fmt: skip
 IMAGES: dict[str, Any] = {
-    "steps": 150, "batch_size": 32, "lr": 2e-3, "samples": 1, "restarts": 1, "folds": 1,
+    "steps": 200, "batch_size": 32, "lr": 5e-3, "samples": 1, "restarts": 1, "folds": 1,
 }  # fmt: skip
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
 
@@ -151,8 +151,8 @@ def adapt(
         alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
-        steps: gradient steps of every start: 100 (150).
-        batch_size, lr: 256 and 3e-2 (32 and 2e-3).
+        steps: gradient steps of every start: 100 (200).
+        batch_size, lr: 256 and 3e-2 (32 and 5e-3).
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.

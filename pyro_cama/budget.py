@@ -44,10 +44,10 @@ def _refined(cama: CAMA, batch: Batch, start: Tensor, steps: int, lr: float) -> 
     assert cama.graph.m is not None
     name, prior = cama.graph.m.name, cama.model.m_dist()
     m = start.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([m], lr=lr)
+    optimizer = torch.optim.Adam([m], lr=lr, maximize=True)
     best, reached = start.detach().clone(), torch.full_like(start[:, 0], -torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad():
+        with torch.enable_grad(), cama._seeded():  # the draw of z, also of a guide without common noise
             weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
             joint = marginal(importance_bound(weights)) + prior.log_prob(m)
             total = joint.sum()

@@ -603,7 +603,7 @@ class CAMA:
         """How many rows at a time keep the widest tensor of a prediction within so many numbers."""
         images = [8 * g.width for g in self.model.groups if g.image]  # a decoder's widest layers
         widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups), *images)
-        return max(1, units // (draws * len(self.classes) * widest))
+        return max(1, units // (4 if images else 1) // (draws * len(self.classes) * widest))  # images: what caches hold
 
     def _log_probs_of(
         self,

@@ -567,10 +567,10 @@ def test_fresh_noise() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        (["x3"], r"nodes: \['x3'\] have no gradient to attack along; expected continuous nodes, some of \['a', 'c'"),
+        (["x3"], r"nodes: \['x3'\] have no gradient to attack along; expected numbers or images, some of \['a', 'c'"),
         (["k", "x1", "y"], r"nodes: \['k', 'y'\]"),
         (["absent"], r"nodes: \['absent'\]"),
-        ([], r"expected some of the continuous"),
+        ([], r"expected some of \['a', 'c', 'x1', 'x2'\], each once, found \[\]"),
         (["x1", "x1"], r"each once"),
     ],
 )
@@ -588,7 +588,7 @@ def test_what_a_table_refuses() -> None:
         AttackableTable(mixed(), mixed_table(), samples=0)
     graph = {"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}
     cama = build(graph, device="cpu")
-    with pytest.raises(ValueError, match="expected some of the continuous"):
+    with pytest.raises(ValueError, match=r"expected some of \[\], each once"):
         AttackableTable(cama, {"x": [1, 2], "y": [0, 1]})
 
 

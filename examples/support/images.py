@@ -10,7 +10,7 @@ import argparse
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,12 @@ class Setting:
     net_epochs: int = 5
     hidden: int = 256
     channels: int = 32
-    steps: int = 150  # of an adaptation
+    steps: int = 400  # of an adaptation
     samples: int = 4  # of a prediction
     device: str = "cpu"
 
 
+TRAINS = ("data", "train", "epochs", "simulated_epochs", "net_epochs", "hidden", "channels")  # makes a model another
 SETTINGS = {
     "smoke": Setting("smoke", "digits", 300, 40, 2, 2, 2, 16, 4, 10, 1),
     "quick": Setting("quick", "mnist", 6000, 500, 6, 4, 4, 128, 16, 80, 2),
@@ -257,7 +258,8 @@ class Lab:
         return cnn
 
     def _folder(self, name: str) -> Path:
-        said = json.dumps(asdict(self.setting) | {"seed": self.seed, "graph": self.graph}, sort_keys=True)
+        trains = {name: getattr(self.setting, name) for name in TRAINS}
+        said = json.dumps(trains | {"seed": self.seed, "graph": self.graph}, sort_keys=True)
         return self.models / f"{Path(self.graph).stem}-{name}-{self.setting.name}-{zlib.crc32(said.encode()):08x}"
 
 

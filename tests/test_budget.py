@@ -1,0 +1,224 @@
+"""More computing at prediction: a widened and a refined proposal of every row's m, and what stays as it was."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyro import distributions as dist
+from test_images import digits, in_double, joint, rows, state, tiny
+from torch import Tensor
+
+from pyro_cama import CAMA, build
+from pyro_cama.budget import proposal
+from pyro_cama.data import Batch
+from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal
+from pyro_cama.guide import CAMAGuide
+from pyro_cama.noise import common_noise
+from pyro_cama.training import manipulation_of
+
+QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
+
+
+def objective(cama: CAMA, batch: Batch, m: Tensor) -> Tensor:
+    """log sum_y p(x, y, m) of every row, up to what the draw of z leaves open, ``(rows,)``."""
+    with torch.no_grad(), common_noise(cama.settings.seed):
+        weights = log_weights(cama.model, cama.guide, batch, do={"m": m}, samples=1, classes=True)
+        return marginal(importance_bound(weights)) + dist.Normal(0.0, 1.0).log_prob(m).sum(-1)
+
+
+def proposed(cama: CAMA, batch: Batch, widen: float = 1.0, refine: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and scale, ``(rows, dim)`` each, as a prediction would draw m."""
+    with torch.no_grad(), common_noise(cama.settings.seed):
+        q = proposal(cama, batch, widen=widen, refine=refine)
+    assert q.batch_shape == (batch.rows,)
+    return q.mean, q.variance.sqrt()
+
+
+def some(n: int = 12) -> tuple[CAMA, Batch, dict[str, Any]]:
+    """The model of digits, and shifted ones."""
+    cama, _, shifted = digits()
+    table = {"i": shifted["i"][:n]}
+    return cama, cama.encode(table), table
+
+
+def test_without_budget_the_proposal_is_q() -> None:
+    cama, batch, table = some()
+    with torch.no_grad():
+        q: Any = cama.guide.m_dist(batch)
+    loc, scale = proposed(cama, batch)
+    torch.testing.assert_close(loc, q.mean)
+    torch.testing.assert_close(scale, q.variance.sqrt())
+    plain = cama.predict_proba(table)
+    np.testing.assert_array_equal(cama.predict_proba(table, widen=1.0, refine=0), plain)
+
+
+def test_widening_scales_and_moves_nothing() -> None:
+    cama, batch, _ = some()
+    (loc, scale), (other, wide) = proposed(cama, batch), proposed(cama, batch, widen=2.5)
+    assert torch.equal(other, loc)
+    torch.testing.assert_close(wide, 2.5 * scale)
+
+
+def test_refining_never_lowers_the_objective_it_climbs() -> None:
+    cama, batch, _ = some(40)
+    start, scale = proposed(cama, batch)
+    reached = objective(cama, batch, start)
+    for steps in (1, 3, 10, 30):  # the steps of a longer climb begin with those of a shorter one
+        loc, same = proposed(cama, batch, refine=steps)
+        assert torch.equal(same, scale)
+        found = objective(cama, batch, loc)
+        assert (found >= reached - 1e-3).all()
+        reached = found
+    gain = reached - objective(cama, batch, start)
+    assert (gain > 0.01).float().mean() > 0.9
+
+
+def test_where_m_does_not_matter_refining_finds_the_prior() -> None:
+    """log p(x, m) = log p(x) + log p(m) is highest at 0."""
+    cama = build({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}, hidden=4)
+    cama.fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
+    with torch.no_grad():
+        last: Any = manipulation_of(cama.model).network[-1]
+        last.weight.zero_()
+    batch = cama.encode({"x": [0.5, 1.5]})
+    with torch.no_grad():
+        q: Any = cama.guide._networks["m"].network[-1]
+        q.bias[:4] = torch.tensor([1.5, -1.0, 0.7, 0.0])
+    assert proposed(cama, batch)[0].norm(dim=1).min() > 1
+    assert proposed(cama, batch, refine=150)[0].norm(dim=1).max() < 0.1
+
+
+@pytest.mark.parametrize("budget", [{"widen": 2.0}, {"refine": 4}, {"widen": 1.5, "refine": 4}])
+def test_predictions_stay_deterministic_and_each_rows_own(budget: dict[str, Any]) -> None:
+    cama, _, table = some()
+    before = state(cama)
+    cama.modules.zero_grad()
+    together = cama.predict_proba(table, **budget)
+    np.testing.assert_array_equal(cama.predict_proba(table, **budget), together)
+    np.testing.assert_allclose(together.sum(1), 1.0)
+    assert np.abs(together - cama.predict_proba(table)).max() > 1e-4
+    for i in (0, 7):
+        alone = cama.predict_proba({"i": table["i"][i : i + 1]}, **budget)
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-4)
+    backwards = cama.predict_proba({"i": table["i"][::-1].copy()}, **budget)[::-1]
+    np.testing.assert_allclose(backwards, together, atol=1e-4)
+    # the model is as it was, gradients included
+    assert all(torch.equal(value, before[name]) for name, value in state(cama).items())
+    assert all(parameter.grad is None for parameter in cama.modules.parameters())
+    assert cama.predict(table, **budget).tolist() == together.argmax(1).tolist()
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    cama, _, table = some(4)
+    before = torch.get_rng_state()
+    cama.predict_proba(table, widen=2.0, refine=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_chunks_refine_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama, _, table = some()
+    whole = cama.predict_proba(table, refine=4)
+    monkeypatch.setattr(CAMA, "_chunk", lambda self, draws, units: 5)
+    np.testing.assert_allclose(cama.predict_proba(table, refine=4), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [{"widen": 1.2}, {"refine": 5}, {"widen": 0.9, "refine": 2}])
+def test_importance_weights_hold_for_any_proposal(budget: dict[str, Any]) -> None:
+    """Eq. 6 by quadrature, whatever m is drawn from."""
+    with in_double():
+        cama = tiny("intensity")
+        images = rows(cama, 3).values["i"]
+        y = np.array(["p", "q", "r"])
+        cama.fit({"y": y, "i": images.numpy()}, **QUICK)
+        exact = torch.softmax(joint(cama, images, None), 0).T.numpy()
+        found = cama.predict_proba({"i": images.numpy()}, do=None, samples=40_000, **budget)
+        np.testing.assert_allclose(found, exact, atol=0.02)
+
+
+def test_refining_repairs_a_wrong_q() -> None:
+    """q(m | x) is narrow about a wrong m; only the climb leads back."""
+    cama, _, shifted = digits()
+    copy = cama.copy()
+    with torch.no_grad():
+        q: Any = copy.guide._networks["m"].network[-1]
+        q.bias[:3] += 1.5
+        q.bias[3:] -= 2.0
+    table = {name: column[:100] for name, column in shifted.items()}
+    fine, wrong = cama.score(table), copy.score(table)
+    assert wrong < fine - 0.15
+    assert copy.score(table, refine=20) > wrong + 0.1
+
+
+def test_a_given_m_needs_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama, _, table = some()
+    given = cama.predict_proba(table, do={"m": 0.0})
+    monkeypatch.delattr("pyro_cama.cama.proposal")
+    np.testing.assert_array_equal(cama.predict_proba(table, do={"m": 0.0}, widen=3.0, refine=3), given)
+
+
+class Uncommon(CAMAGuide):
+    """Without common noise: rows are predicted one at a time, from one seed."""
+
+    def z_dist(self, batch: Any, y: Any, m: Any) -> Any:
+        loc, scale = self.z_params(batch, y, m)
+        parts = dist.Normal(torch.stack([loc, loc + 1.0], -2), torch.stack([scale, scale], -2)).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(torch.ones(*loc.shape[:-1], 2)), parts)
+
+
+class Meanless(CAMAGuide):
+    """q(m | x) of a flow: its mean is not known."""
+
+    def m_dist(self, batch: Any) -> Any:
+        q: Any = super().m_dist(batch)
+        return dist.TransformedDistribution(q.base_dist, [dist.transforms.TanhTransform()]).to_event(1)
+
+
+def custom(guide: type[CAMAGuide]) -> tuple[CAMA, dict[str, Any]]:
+    spec = {"target": "y", "nodes": {"y": "binary", "x": "continuous", "c": "count"}, "edges": ["y -> x", "y -> c"]}
+    cama = build(spec, hidden=8, guide=guide, device="cpu")
+    table = {"y": [0, 1] * 4, "x": np.linspace(-1, 2, 8), "c": np.arange(8)}
+    return cama.fit(table, **QUICK), table
+
+
+def test_a_guide_without_common_noise_climbs_one_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    cama, table = custom(Uncommon)
+    found = cama.predict_proba(table, do=None, refine=5)
+    np.testing.assert_array_equal(cama.predict_proba(table, do=None, refine=5), found)
+    alone = cama.predict_proba({"x": table["x"][3:4], "c": table["c"][3:4]}, do=None, refine=5)
+    np.testing.assert_allclose(alone[0], found[3], atol=1e-5)
+    # the draw of z is held fixed from step to step: the best m reached is no lucky draw
+    states = []
+
+    def watched(*arguments: Any, **options: Any) -> LogWeights:
+        states.append(torch.get_rng_state())
+        return log_weights(*arguments, **options)
+
+    monkeypatch.setattr("pyro_cama.budget.log_weights", watched)
+    np.testing.assert_array_equal(cama.predict_proba(table, do=None, refine=5), found)
+    assert len(states) >= 8 * (5 + 1)
+    assert all(torch.equal(one, states[0]) for one in states)
+
+
+def test_a_posterior_without_moments_cannot_be_widened() -> None:
+    cama, table = custom(Meanless)
+    assert np.isfinite(cama.predict_proba(table, do=None)).all()
+    with pytest.raises(NotImplementedError):
+        cama.predict_proba(table, do=None, widen=2.0)
+
+
+@pytest.mark.parametrize(
+    ("m", "budget", "message"),
+    [
+        ({}, {"widen": 0.0}, r"predict\(widen=0.0\): expected more than 0"),
+        ({}, {"refine": -1}, r"predict\(refine=-1\): expected at least 0"),
+        ({"scope": "dataset"}, {"widen": 2.0}, r"predict: widen and refine are for a manipulation of scope row"),
+        ({"scope": "dataset"}, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
+        (None, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
+    ],
+)
+def test_budgets_that_cannot_be_spent_are_errors(m: Any, budget: dict[str, Any], message: str) -> None:
+    spec = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"], "latents": {"m": m}}
+    cama = build(spec, hidden=4).fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
+    with pytest.raises(ValueError, match=message):
+        cama.predict_proba({"x": [1.0]}, **budget)
