@@ -694,7 +694,8 @@ class CAMA:
             )
         acting = [n for g in manipulation_of(self.model).groups if g.theta_size for n in g.nodes]
         if isinstance(interventions, Mapping):
-            unknown = sorted(set(interventions) - set(acting))
+            kinds = {n for n, scale in interventions.items() if isinstance(scale, Mapping)} & set(m.children)
+            unknown = sorted(set(interventions) - set(acting) - kinds)  # kinds of manipulations need no theta
             if unknown:
                 raise ValueError(
                     f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}"

@@ -55,7 +55,8 @@ def scores(cama: CAMA, table: pd.DataFrame) -> Scores:
     """
     y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
     p = cama.predict_proba(table)
-    if not (told := np.isfinite(p).all(1)).all():
+    told = np.asarray(np.isfinite(p).all(1))
+    if not told.all():
         raise DataError(f"found no probabilities for {rows_text(~told)}: readings are too far from the training rows")
     return figures(p, y, cama.classes)
 

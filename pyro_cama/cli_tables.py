@@ -134,7 +134,7 @@ def _as_declared(frame: pd.DataFrame, node: Node, path: Path) -> pd.DataFrame:
                 )
             frame = frame.assign(**{part: numbers})
         stacked = list(frame[parts].to_numpy(dtype=float))
-        return frame.drop(columns=parts).assign(**{name: stacked})
+        return frame.drop(columns=parts).assign(**{name: pd.Series(stacked, index=frame.index)})
     # a vector in one column, as Parquet may hold it, is the library's to judge
     return frame.assign(**{name: _numbers(frame[name])}) if name in frame.columns and not parts else frame
 

@@ -163,7 +163,7 @@ def _readings(cama: CAMA, manipulation: Manipulation) -> list[tuple[str, float, 
             node = cama.graph.nodes[name]
             statistics = cama.encoder.statistics[name]
             span = group.component(name)
-            start = span.start if isinstance(span, slice) else span
+            start = (span.start or 0) if isinstance(span, slice) else span
             for i in range(node.dim or 1):
                 own = {
                     k: v.reshape(-1)[i] if node.type in ("continuous", "count") else v for k, v in statistics.items()
@@ -172,7 +172,8 @@ def _readings(cama: CAMA, manipulation: Manipulation) -> list[tuple[str, float, 
                 def read(
                     theta: Tensor, group: Any = group, node: Any = node, own: Any = own, at: int = start + i
                 ) -> Any:
-                    return group.mechanism.describe(manipulation.theta(theta, group)[at], node, own)
+                    theta = manipulation.theta(theta, group)
+                    return group.mechanism.describe(theta if group.image else theta[at], node, own)
 
                 found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism.small, read))
     return found

@@ -66,7 +66,8 @@ def fit_loss(
             bound = labelled_bound(weights, y, known, conditional_weight)
         total = (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
         if apart and known is None and conditional_weight:
-            part = batch.select(torch.arange(math.ceil(conditional_share * batch.rows), device=y.device))
+            every = max(1, math.floor(1 / conditional_share))  # held-out rows may be sorted by class
+            part = batch.select(torch.arange(0, batch.rows, every, device=y.device))
             bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
             log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
             total = total + conditional_weight * log_p.mean()
@@ -95,11 +96,13 @@ def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> B
     for group in manipulation.groups:
         assert group.mechanism is not None
         for name in group.nodes:
-            if name not in scales or group.theta_size == 0:
+            if name not in scales:
                 continue
             scale = scales[name]
             if isinstance(scale, Mapping):
                 values[name] = manipulate_all(values[name], scale, seed=int(torch.randint(2**31, ())), one_of=True)
+                continue
+            if group.theta_size == 0:
                 continue
             node = model.graph.nodes[name]
             shape = values[name].shape[:1] if group.image else values[name].shape
