@@ -437,15 +437,21 @@ class CAMA:
         """
         batch = self.encode(data)
         given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
+        whole = torch.zeros(batch.rows, dtype=torch.long, device=self.device) if batch.site is None else batch.site
+        counts = torch.bincount(whole[whole >= 0], minlength=self.model.sites)
+        found = []
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
-            weights = self.log_weights(batch, do=given, samples=samples, classes=True)
-        bound = mean_bound(weights)
-        total = marginal(bound)
-        y = batch.values.get(self.graph.target)
-        if y is not None:
-            known = batch.observed.get(self.graph.target, torch.ones_like(y, dtype=torch.bool))
-            total = torch.where(known, bound.gather(0, y.long()[None])[0], total)
-        return (total + shared_term(weights, batch.site, None)).cpu()
+            for rows in self._parts(batch, samples):
+                part = batch.select(rows)
+                weights = self.log_weights(part, do=self._do_of(given, rows), samples=samples, classes=True)
+                bound = mean_bound(weights)
+                total = marginal(bound)
+                y = part.values.get(self.graph.target)
+                if y is not None:
+                    known = part.observed.get(self.graph.target, torch.ones_like(y, dtype=torch.bool))
+                    total = torch.where(known, bound.gather(0, y.long()[None])[0], total)
+                found.append((total + shared_term(weights, part.site, counts)).cpu())
+        return torch.cat(found)
 
     def log_weights(self, batch: Batch, **options: Any) -> LogWeights:
         """The log-weights of encoded rows; options as :func:`pyro_cama.elbo.log_weights`."""
@@ -482,9 +488,17 @@ class CAMA:
         most probable level for discrete children.
         """
         batch = self.encode(data, target="ignore")
-        m = self.graph.m
         seen = self._do("auto")
         given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
+        frames = [
+            self._reconstructed(batch.select(rows), self._do_of(seen, rows), self._do_of(given, rows), samples)
+            for rows in self._parts(batch, samples)
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def _reconstructed(self, batch: Batch, seen: Do, given: Do, samples: int) -> pd.DataFrame:
+        """The children of a part of the rows; see :meth:`reconstruct`."""
+        m = self.graph.m
         with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=seen, samples=samples, classes=True)
             # mixed over samples as well as classes: the weights are each draw's share of the posterior
@@ -605,6 +619,15 @@ class CAMA:
         widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups), *images)
         return max(1, units // (4 if images else 1) // (draws * len(self.classes) * widest))  # images: what caches hold
 
+    def _parts(self, batch: Batch, draws: int) -> tuple[Tensor, ...]:
+        """Row numbers in parts of bounded memory."""
+        return torch.arange(batch.rows, device=self.device).split(self._chunk(draws, 2**25))
+
+    def _do_of(self, do: dict[str, Tensor] | None, rows: Tensor) -> dict[str, Tensor] | None:
+        """``do`` for some rows: a value of every row, or one for all."""
+        by_row = self.graph.m is not None and self.graph.m.scope == "row"
+        return {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
+
     def _log_probs_of(
         self,
         part: Batch,
@@ -615,9 +638,7 @@ class CAMA:
         q: TorchDistribution | None = None,
     ) -> Tensor:
         """log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
-        by_row = self.graph.m is not None and self.graph.m.scope == "row"
-        given = {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
-        weights = self.log_weights(part, do=given, samples=draws, classes=True, proposal=q)
+        weights = self.log_weights(part, do=self._do_of(do, rows), samples=draws, classes=True, proposal=q)
         return class_log_probs(weights, m_samples=m_samples)
 
     def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:

@@ -348,6 +348,18 @@ def test_bounds_are_of_clean_rows_unless_told_otherwise() -> None:
     assert not torch.allclose(cama.elbo(FEW), cama.elbo(FEW, {"m": torch.ones(2)}))
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_bounds_and_reconstructions_of_a_large_table_come_in_parts(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cama = clinic(scope)
+    m = torch.randn(len(FEW), 2) if scope == "row" else None
+    ways: list[Any] = [{"m": 0.0}, None, *([{"m": m}] if m is not None else [])]
+    whole = [(cama.elbo(FEW, do=do), cama.reconstruct(FEW, do=do)) for do in ways]
+    monkeypatch.setattr(CAMA, "_chunk", lambda *_: 7)
+    for do, (bound, rows) in zip(ways, whole, strict=True):
+        torch.testing.assert_close(cama.elbo(FEW, do=do), bound)
+        pd.testing.assert_frame_equal(cama.reconstruct(FEW, do=do), rows, rtol=1e-4)
+
+
 def test_training_raises_the_bound() -> None:
     fresh = build(graph(), hidden=32, device="cpu").fit(CLINIC, max_epochs=1, **QUICK)
     assert clinic(epochs=30).elbo(TEST).mean() > fresh.elbo(TEST).mean() + 1
