@@ -51,7 +51,7 @@ class Setting:
     net_epochs: int = 5
     hidden: int = 256
     channels: int = 32
-    steps: int = 400  # of an adaptation
+    steps: int = 250  # of an adaptation
     samples: int = 4  # of a prediction
     device: str = "cpu"
 
