@@ -537,6 +537,15 @@ class CAMA:
 
         return save(self, folder, overwrite=overwrite)
 
+    def export(self, folder: str | Path, **options: Any) -> Path:
+        """Writes :meth:`predict_proba` as a ``torch.export`` program, for serving without Pyro.
+
+        Options as :func:`pyro_cama.export.export`.
+        """
+        from pyro_cama.export import export
+
+        return export(self, folder, **options)
+
     def copy(self, encoder: TableEncoder | None = None) -> CAMA:
         """An independent copy, its parameters under names of their own.
 

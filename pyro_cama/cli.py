@@ -43,6 +43,7 @@ from pyro_cama.cli_tables import (
 from pyro_cama.draw import draw
 from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph import CausalGraph
+from pyro_cama.report import report
 from pyro_cama.simulate import Shift, simulate
 from pyro_cama.storage import load
 from pyro_cama.training import train_validation_split
@@ -438,6 +439,50 @@ def evaluate(model: Path, data: Path) -> None:
     table = read_table(data, cama.graph)
     with _about(data):
         click.echo(str(scores(cama, table)))
+
+
+@app.command("report")
+@_file("model", folder=True)
+@_file("data")
+@click.option(
+    "--before", type=click.Path(path_type=Path, file_okay=False), help="The model that MODEL was adapted from."
+)
+@click.option("--clean", type=click.Path(path_type=Path), help="Labelled rows that nothing happened to.")
+@click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
+@click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
+@click.option("--steps", type=click.IntRange(1), default=100, help="Gradient steps of every start of an adaptation.")
+@_output("The report, a .html file.")
+def report_command(
+    model: Path,
+    data: Path,
+    before: Path | None,
+    clean: Path | None,
+    drifts: tuple[str, ...],
+    follow: bool,
+    steps: int,
+    output: Path,
+    force: bool,
+) -> None:
+    """One HTML file on MODEL and the rows of DATA, labelled or not.
+
+    What moved and whether to trust it; scores, confusion and calibration before and after adapting, where there are
+    labels; accuracy on the rows of --clean while columns drift by 0 to 3 standard deviations, or times 0.5 to 2; the
+    graph. A model that was not adapted is adapted to DATA for the purpose.
+    """
+    claim(output, force, (".html",))
+    cama = load(model)
+    other = None if before is None else load(before)
+    table = read_table(data, cama.graph)
+    clean_table = None if clean is None else read_table(clean, cama.graph)
+    if clean is not None and clean_table is not None:
+        with _about(clean):
+            cama.encode(clean_table, target="require")
+    with draft(output, force) as part, _about(data):
+        report(
+            cama, table, part, before=other, clean=clean_table, drifts=drifts, follow=follow, steps=steps,
+            progress=_progress(),
+        )  # fmt: skip
+    click.echo(f"wrote {output}")
 
 
 @app.command()
