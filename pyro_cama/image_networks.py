@@ -196,7 +196,7 @@ def look_up(images: Tensor, grid: Tensor) -> Tensor:
     folded = images.permute(*others, *own, n, n + 1, n + 2)
     together = prod(images.shape[i] for i in own) * images.shape[n]
     stacked = folded.reshape(prod(lead[i] for i in others), together, height, width)
-    points = grid.permute(*others, *own, n, n + 1, n + 2).reshape(len(stacked), *grid.shape[-3:])
+    points = grid.permute(*others, *own, n, n + 1, n + 2).reshape(stacked.shape[0], *grid.shape[-3:])
     found = F.grid_sample(stacked, points, align_corners=False)
     found = found.reshape(*folded.shape[: n + 1], *found.shape[-2:])
     back = [(others + own).index(i) for i in range(n)]
