@@ -71,7 +71,7 @@ class Group:
         if self.image:
             return parts[0]
         if all(dim is None for dim in self.dims):
-            if any(part.shape != parts[0].shape for part in parts):  # draws of missing values have samples in front, others not
+            if any(part.shape != parts[0].shape for part in parts):  # draws of missing values have samples in front
                 parts = list(torch.broadcast_tensors(*parts))
             return torch.stack(parts, -1)
         parts = [part.unsqueeze(-1) if dim is None else part for part, dim in zip(parts, self.dims, strict=True)]
