@@ -51,7 +51,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(200, 200, (0.0, 0.1, 0.2, 0.3), eot=40),
+    "full": Size(200, 200, (0.0, 0.1, 0.3), eot=40),
     "quick": Size(200, 100, (0.0, 0.1, 0.3), steps=10),
     "smoke": Size(20, 20, (0.0, 0.3), steps=2, eot=10, draws=2),
 }

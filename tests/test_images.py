@@ -725,7 +725,7 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)
     found = {name: seen[0][name] for name in ("rows", "batch_size", "lr", "steps", "max_epochs")}
-    assert found == {"rows": 160, "batch_size": 32, "lr": 2e-3, "steps": 10, "max_epochs": 15}
+    assert found == {"rows": 160, "batch_size": 32, "lr": 5e-3, "steps": 10, "max_epochs": 20}
     assert len(seen) == 1
     assert not copy.adaptation.accepted
     assert copy.adaptation.start == "here"
