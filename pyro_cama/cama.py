@@ -657,7 +657,7 @@ class CAMA:
                 return None
             if class_prior != "estimate":
                 raise ValueError(f"class_prior: expected 'train', 'estimate' or proportions, found {class_prior!r}")
-            return (estimate_proportions(log_p, train) / train).log()
+            return _log_ratio(estimate_proportions(log_p, train), train)
         new = torch.as_tensor(np.asarray(class_prior, dtype=float)).to(log_p)
         if (
             new.shape != train.shape
@@ -668,7 +668,7 @@ class CAMA:
                 f"class_prior: expected {len(train)} proportions that sum to 1, for {list(self.classes)}; "
                 f"found {np.asarray(class_prior).tolist()}"
             )
-        return (new.clamp_min(1e-12) / train).log()
+        return _log_ratio(new, train)
 
     def _do(self, do: Literal["auto"] | Do) -> dict[str, Tensor] | None:
         m = self.graph.m
@@ -765,9 +765,14 @@ def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tens
     """
     new = train
     for _ in range(steps):
-        posterior = torch.softmax(log_p + (new / train).clamp_min(1e-12).log()[:, None], 0)
+        posterior = torch.softmax(log_p + _log_ratio(new, train)[:, None], 0)
         new = posterior.mean(1)
     return new.clamp_min(1e-6)
+
+
+def _log_ratio(new: Tensor, train: Tensor) -> Tensor:
+    """log of new over training proportions, ``(classes,)``; 0 for a class that no training row had."""
+    return torch.where(train > 0, (new / train.clamp_min(1e-12)).clamp_min(1e-12).log(), torch.zeros_like(train))
 
 
 class _Seeded:

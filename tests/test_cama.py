@@ -303,6 +303,18 @@ def test_proportions_found_without_labels() -> None:
     assert found.numpy() == pytest.approx(true, abs=0.02)
 
 
+def test_a_level_without_training_rows_takes_no_part_in_new_proportions() -> None:
+    raw = graph()
+    known = CausalGraph(raw).nodes[LABEL].levels or ()
+    raw["nodes"][LABEL] = {"type": "categorical", "levels": [*known, "unheard of"]}
+    rows = Hospital("north").measure(CLINIC[:150], seed=0)
+    cama = build(raw, hidden=8, device="cpu").fit(rows, max_epochs=1, conditional_weight=0.0, **QUICK)
+    for prior in ("estimate", np.full(len(cama.classes), 1 / len(cama.classes))):
+        found = cama.predict_proba(FEW, class_prior=prior)
+        assert np.isfinite(found).all()
+        assert found[:, -1].max() < 0.5
+
+
 def test_estimated_proportions_follow_the_rows() -> None:
     def overlapping(rows: int, share: float) -> pd.DataFrame:
         rng = np.random.default_rng(rows)

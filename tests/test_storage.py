@@ -149,6 +149,7 @@ def test_an_existing_folder_is_overwritten_on_demand_only(original: CAMA, folder
         other.save(folder)
     assert same(load(folder, device="cpu"), original)
     mode = folder.stat().st_mode
+    (folder / "usual.json").write_text("{}")  # the command line's; goes with the model it is about
     other.save(folder, overwrite=True)
     assert same(load(folder, device="cpu"), other)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
