@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY
 from pyro_cama.elbo import log_weights, mean_bound
 from pyro_cama.image_mechanisms import Warp
+from step import medians
 
 LEVELS = list(range(10))
 
@@ -133,27 +132,6 @@ def contenders(cama: CAMA, rows: int, side: int) -> dict[str, dict[str, Callable
     }
 
 
-def measure(losses: dict[str, Callable[[], Tensor]], parameters: Sequence[Tensor], rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step of each."""
-    values = {}
-    for name, loss in losses.items():
-        torch.manual_seed(0)
-        values[name] = float(sum(loss().detach() for _ in range(10)) / 10)
-    low, high = min(values.values()), max(values.values())
-    if high - low > 0.02 * abs(low):
-        raise AssertionError(f"the contenders do not compute the same loss: {values}")
-    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
-    times: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(rounds):
-        for name, loss in losses.items():
-            start = time.perf_counter()
-            optimizer.zero_grad(set_to_none=True)
-            loss().backward()
-            optimizer.step()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(found[rounds // 10 :]) for name, found in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=28)
@@ -172,7 +150,8 @@ def main() -> None:
             for parameter in cama.manipulation_parameters().values():
                 parameter.requires_grad_(True)
             moving = [p for p in cama.modules.parameters() if p.requires_grad]
-            found = measure(losses, moving, options.rounds)
+            optimizer = torch.optim.Adam(moving, lr=1e-4, fused=True)
+            found = medians(losses, optimizer, options.rounds, draws=10, within=0.02)
             print(f"\n{step} step")
             for name, value in found.items():
                 print(f"  {name:<16}{value:7.1f} ms {value / found['plain PyTorch']:6.2f} x")

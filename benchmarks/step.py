@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,33 @@ def steps(cama: CAMA, rows: int) -> dict[str, Callable[[], Tensor]]:
 def measure(children: int, rows: int, hidden: int, rounds: int) -> dict[str, float]:
     cama = model_of(children, hidden)
     optimizer = torch.optim.Adam(cama.modules.parameters(), lr=1e-3)
-    losses = steps(cama, rows)
+    return medians(steps(cama, rows), optimizer, rounds, draws=50, within=0.1)
+
+
+def medians(
+    losses: Mapping[str, Callable[[], Tensor]],
+    optimizer: torch.optim.Optimizer,
+    rounds: int,
+    *,
+    draws: int,
+    within: float,
+) -> dict[str, float]:
+    """Median milliseconds of a step on each loss, in interleaved rounds.
+
+    Args:
+        draws: evaluations of each over which their means have to agree.
+        within: the largest relative difference of these means.
+
+    Raises:
+        AssertionError: the losses are not the same.
+    """
+    values: dict[str, float] = {}
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        values = {name: float(sum(loss().detach() for _ in range(50)) / 50) for name, loss in losses.items()}
+        for name, loss in losses.items():
+            torch.manual_seed(0)
+            values[name] = float(sum(loss().detach() for _ in range(draws)) / draws)
     low, high = min(values.values()), max(values.values())
-    if high - low > 0.1 * abs(low):
+    if high - low > within * abs(low):
         raise AssertionError(f"the contenders do not compute the same loss: {values}")
     times: dict[str, list[float]] = {name: [] for name in losses}
     for _ in range(rounds):

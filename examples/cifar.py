@@ -149,16 +149,11 @@ def main() -> None:
     if note:
         print(f"note: images {note}")
     fits = [["warp"], ["net", "net_bn"]]
-    tasks = [{"fits": f, **CIFAR, **lab} for lab in labs for f in fits]
-    experiment.run(images.prepare, tasks, "cifar_models", options)
-    rows = experiment.run(clean, labs, "cifar_clean", options)
-    tasks = [{"kind": kind, "severity": s, **lab} for lab in labs for kind in SHIFTS for s in size.shifts]
-    rows += experiment.run(shifts, tasks, "cifar_shifts", options)
-    tasks = [{"name": name, "eps": eps, **lab} for lab in labs for name in ("FGSM", "PGD") for eps in size.eps]
-    rows += experiment.run(attacks, tasks, "cifar_attacks", options)
-    experiment.write(rows, options.out / "cifar.json")
-    for part in ("models", "clean", "shifts", "attacks"):
-        (options.out / f"cifar_{part}.json").unlink()
+    fitted = [{"fits": f, **CIFAR, **lab} for lab in labs for f in fits]
+    shifted = [{"kind": kind, "severity": s, **lab} for lab in labs for kind in SHIFTS for s in size.shifts]
+    attacked = [{"name": name, "eps": eps, **lab} for lab in labs for name in ("FGSM", "PGD") for eps in size.eps]
+    parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (shifts, shifted), (attacks, attacked)]
+    rows = experiment.run_parts(parts, "cifar", options)
     print(f"\ncifar, accuracy ({setting})")
     print(experiment.table(rows, "line", ["tested_on", "severity"]))
     print("\ncifar, accuracy on clean images, once adapted")

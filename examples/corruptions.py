@@ -73,14 +73,11 @@ def main() -> None:
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fits = [["concat"], ["warp+intensity"], ["warp"], ["net", "net_bn"]]
-    experiment.run(images.prepare, [{"fits": f, **lab} for lab in labs for f in fits], "corruptions_models", options)
+    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     tasks = [{"kind": kind, **lab} for lab in labs for kind in ("clean", *CASES[setting])]
-    rows = experiment.run(nets, tasks, "corruptions_nets", options)
-    tasks = [task | {"method": method} for task in tasks for method in MECHANISMS]
-    rows += experiment.run(camas, tasks, "corruptions_cama", options)
-    experiment.write(rows, options.out / "corruptions.json")
-    for part in ("models", "nets", "cama"):
-        (options.out / f"corruptions_{part}.json").unlink()
+    adapted = [task | {"method": method} for task in tasks for method in MECHANISMS]
+    parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (camas, adapted)]
+    rows = experiment.run_parts(parts, "corruptions", options)
     means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
     for metric in ("accuracy", "kept"):
         print(f"\ncorruptions, {metric} ({setting})")

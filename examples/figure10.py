@@ -75,10 +75,8 @@ def main() -> None:
         for trained_on in (SHIFTS[:1] if setting != "full" else SHIFTS)
         for method in METHODS
     ]
-    experiment.run(fit, models, "figure10_models", options)
     tasks = [m | {"kind": kind, "severity": s} for m in models for kind in SHIFTS for s in SEVERITIES[setting]]
-    rows = experiment.run(scores, tasks, "figure10", options)
-    (options.out / "figure10_models.json").unlink()
+    rows = experiment.run_parts([(fit, models), (scores, tasks)], "figure10", options)
     shown = [r | {"case": f"{r['tested_on']}, trained with {r['trained_on']}"} for r in rows]
     for case in dict.fromkeys(r["case"] for r in shown):
         print(f"\nfigure10, tested on {case}, accuracy ({setting})")

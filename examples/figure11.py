@@ -126,14 +126,11 @@ def main() -> None:
     setting = experiment.size(options)
     size, labs = SIZES[setting], [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fits = [["warp"], ["concat"], ["net_pgd"], ["net", "net_bn"]]
-    experiment.run(images.prepare, [{"fits": f, **lab} for lab in labs for f in fits], "figure11_models", options)
+    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     tasks = [{"eps": eps, **lab} for lab in labs for eps in size.eps]
-    rows = experiment.run(nets, tasks, "figure11_nets", options)
-    tasks = [{"mechanism": mechanism, **task} for task in tasks for mechanism in METHODS]
-    rows += experiment.run(models, tasks, "figure11_cama", options)
-    experiment.write(rows, options.out / "figure11.json")
-    for part in ("models", "nets", "cama"):
-        (options.out / f"figure11_{part}.json").unlink()
+    adapted = [{"mechanism": mechanism, **task} for task in tasks for mechanism in METHODS]
+    parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (models, adapted)]
+    rows = experiment.run_parts(parts, "figure11", options)
     for name in attacks(size):
         print(f"\nfigure11, {name}, accuracy ({setting}, {size.score} images)")
         print(experiment.table([r for r in rows if r["tested_on"] == name], "line", "severity"))

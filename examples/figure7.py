@@ -132,24 +132,16 @@ def _row(lab: Lab, kind: str, method: str, severity: float, value: float, **more
     )  # fmt: skip
 
 
-def part(what: str, **task: Any) -> list[Row]:
-    """One part of the experiment; together they are one resumable run."""
-    parts: dict[str, Callable[..., list[Row]]] = {"clean": clean, "nets": nets, "models": models}
-    return parts[what](**task)
-
-
 def main() -> None:
     options = images.parser(__doc__).parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fits = [["warp"], ["concat"], ["simulated"], ["net", "net_bn"]]
-    experiment.run(images.prepare, [{"fits": f, **lab} for lab in labs for f in fits], "figure7_models", options)
-    (options.out / "figure7_models.json").unlink()
     cases = [(kind, severity) for kind, many in SEVERITIES[setting].items() for severity in many]
-    tasks: list[dict[str, Any]] = [{"what": "clean", **lab} for lab in labs]
-    for what in ("nets", "models"):
-        tasks += [{"what": what, "kind": kind, "severity": r, **lab} for lab in labs for kind, r in cases]
-    rows = experiment.run(part, tasks, "figure7", options)
+    tasks = [{"kind": kind, "severity": severity, **lab} for lab in labs for kind, severity in cases]
+    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
+    parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (nets, tasks), (models, tasks)]
+    rows = experiment.run_parts(parts, "figure7", options)
     shown = [r for r in rows if r["adapted_on"] in ("", r["tested_on"]) and r["tested_on"] != "clean"]
     for kind in SEVERITIES[setting]:
         print(f"\nfigure7, {kind}, accuracy ({setting})")

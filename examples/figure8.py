@@ -81,7 +81,7 @@ def main() -> None:
     options = images.parser(__doc__, seeds=3).parse_args()
     setting = experiment.size(options)
     lab = images.lab_of(options, options.seed)
-    experiment.run(images.prepare, [{"fits": [m], **lab} for m in METHODS], "figure8_models", options)
+    fitted = [{"fits": [m], **lab} for m in METHODS]
     tasks = [
         {"kind": kind, "mechanism": mechanism, "share": share, "draw": draw, **lab}
         for kind in SHIFTS[:1]
@@ -89,10 +89,9 @@ def main() -> None:
         for share in SHARES[setting]
         for draw in experiment.seeds(options)
     ]
-    rows = experiment.run(scores, tasks, "figure8", options)
+    rows = experiment.run_parts([(images.prepare, fitted), (scores, tasks)], "figure8", options)
     rows += shares_of_gain(rows)
     experiment.write(rows, options.out / "figure8.json")
-    (options.out / "figure8_models.json").unlink()
     shown = [r | {"share": f"{r['severity']:g} %"} for r in rows]
     for metric in ("accuracy", "accuracy, always kept", "kept", "share of the gain"):
         known = [r for r in shown if r["metric"] == metric and r["value"] is not None]

@@ -203,15 +203,14 @@ def main() -> None:
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fits = [["warp"], ["concat"], ["net"]]
-    experiment.run(images.prepare, [{"fits": f, **lab} for lab in labs for f in fits], "figure9_models", options)
+    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     models = [(mechanism, trained_on) for trained_on in TRAINED_ON[setting] for mechanism in MECHANISMS]
     tasks = [
         {"mechanism": mechanism, "trained_on": trained_on, "out": str(options.out), **lab}
         for lab in labs
         for mechanism, trained_on in models
     ]
-    rows = experiment.run(measure, tasks, "figure9", options)
-    (options.out / "figure9_models.json").unlink()
+    rows = experiment.run_parts([(images.prepare, fitted), (measure, tasks)], "figure9", options)
     for trained_on in TRAINED_ON[setting]:
         print(f"\nfigure9, trained on {trained_on}, {KIND} {SEVERITY:g} ({setting})")
         print(_table([row for row in rows if row["trained_on"] == trained_on]))

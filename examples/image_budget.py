@@ -73,7 +73,7 @@ def main() -> None:
     options = images.parser(__doc__).parse_args()
     setting = experiment.size(options)
     size, labs = SIZES[setting], [images.lab_of(options, seed) for seed in experiment.seeds(options)]
-    experiment.run(images.prepare, [{"fits": ["simulated"], **lab} for lab in labs], "image_budget_models", options)
+    fitted = [{"fits": ["simulated"], **lab} for lab in labs]
     tasks = [
         {"kind": kind, "severity": severity, "widen": widen, "refine": refine, **lab}
         for lab in labs
@@ -81,8 +81,7 @@ def main() -> None:
         for refine in size.refine
         for widen in size.widen
     ]
-    rows = experiment.run(measure, tasks, "image_budget", options)
-    (options.out / "image_budget_models.json").unlink()
+    rows = experiment.run_parts([(images.prepare, fitted), (measure, tasks)], "image_budget", options)
     for metric, digits in (("accuracy", 3), (COST, 1)):
         print(f"\nimage_budget, {metric} ({setting}, {size.rows} images)")
         print(experiment.table(rows, "severity", "tested_on", metric, digits=digits))

@@ -173,8 +173,7 @@ def adapt(
     m = cama.graph.m
     if m is None:
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
-    images = any(group.image for group in cama.model.groups)
-    usual = IMAGES if images else TABLES
+    usual = IMAGES if cama.model.has_images else TABLES
     steps = usual["steps"] if steps is None else steps
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     lr, samples = usual["lr"] if lr is None else lr, usual["samples"] if samples is None else samples
@@ -643,10 +642,11 @@ def _loss(
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
             total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
-            theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
-            common = theta.mean(0)
-            apart = (theta - common).abs().sum(-1).mean()
-            total = total - sparsity * (common.abs().sum() / new.rows + apart)
+            if sparsity:
+                theta = manipulation_of(cama.model)(cama.guide.m_dist(batch).mean)[..., : len(typical)] / typical
+                common = theta.mean(0)
+                apart = (theta - common).abs().sum(-1).mean()
+                total = total - sparsity * (common.abs().sum() / new.rows + apart)
         else:
             m, given = shared_draw(cama.model, cama.guide)
             weights = log_weights(cama.model, cama.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]
@@ -678,7 +678,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int 
     """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
     m = cama.graph.m
     assert m is not None
-    samples = samples or (8 if any(group.image for group in cama.model.groups) else 32)
+    samples = samples or (8 if cama.model.has_images else 32)
     if do is None and m.scope != "row":
         do = {m.name: shared_mean(cama.guide)}
     calibrated = manipulation_of(cama.model).calibrated()

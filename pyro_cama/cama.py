@@ -293,7 +293,7 @@ class CAMA:
         """
         for name, value in (("batch_size", batch_size), ("samples", samples), ("patience", patience)):
             expect("fit", name, value, value >= 1, "at least 1")
-        images = any(group.image for group in self.model.groups)
+        images = self.model.has_images
         max_epochs = (20 if images else 300) if max_epochs is None else max_epochs
         expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
         share = (0.25 if images else 1.0) if conditional_share is None else conditional_share

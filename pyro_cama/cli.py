@@ -30,7 +30,6 @@ import pyro_cama
 from pyro_cama.cama import CAMA, build
 from pyro_cama.cli_evidence import Usual, evidence
 from pyro_cama.cli_init import first_graph
-from pyro_cama.cli_scores import scores
 from pyro_cama.cli_tables import (
     TABLES,
     claim,
@@ -44,6 +43,7 @@ from pyro_cama.draw import draw
 from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph import CausalGraph
 from pyro_cama.report import report
+from pyro_cama.scores import scores
 from pyro_cama.simulate import Shift, simulate
 from pyro_cama.storage import load
 from pyro_cama.training import train_validation_split

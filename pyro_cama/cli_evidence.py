@@ -23,12 +23,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA
-from pyro_cama.cli_tables import USUAL
 from pyro_cama.elbo import shared_mean
 from pyro_cama.errors import DataError
+from pyro_cama.storage import USUAL
 
 Array = NDArray[np.float64]
-_CHUNK = 2000  # rows at a time: elbo holds every draw of every class
 
 
 @dataclass(frozen=True)
@@ -116,5 +115,5 @@ def evidence(cama: CAMA, table: pd.DataFrame) -> Array:
     do: Any = "clean"
     if m is not None and cama.m_trained:
         do = None if m.scope == "row" else {m.name: shared_mean(cama.guide).detach()}
-    parts = [cama.elbo(unlabelled.iloc[i : i + _CHUNK], do=do) for i in range(0, len(table), _CHUNK)]
-    return np.concatenate([part.double().numpy() for part in parts])
+    found: Array = cama.elbo(unlabelled, do=do).double().numpy()
+    return found

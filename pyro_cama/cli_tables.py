@@ -18,10 +18,9 @@ from pyro_cama.cama import CAMA
 from pyro_cama.errors import DataError
 from pyro_cama.graph import CausalGraph, Node
 from pyro_cama.schema import listed, shown
-from pyro_cama.storage import FILES
+from pyro_cama.storage import FILES, USUAL, put
 
 TABLES = (".csv", ".parquet")
-USUAL = "usual.json"  # see pyro_cama.cli_evidence
 # what a numeric column may say where nothing was measured; to a column of levels these may be levels
 NO_NUMBER = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 
@@ -242,13 +241,6 @@ def write_model(cama: CAMA, usual: str | None, folder: Path, force: bool) -> Non
         if usual is not None:
             (part / "new" / USUAL).write_text(usual, encoding="utf-8")
         claim_model(folder, force)
-        if folder.exists():
-            os.replace(folder, part / "old")
-        try:
-            os.replace(part / "new", folder)
-        except BaseException:
-            if (part / "old").exists():
-                os.replace(part / "old", folder)
-            raise
+        put(part / "new", folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

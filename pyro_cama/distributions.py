@@ -172,17 +172,10 @@ class PixelBernoulli(Likelihood):
         return torch.tensor([-2.0])
 
 
-class PixelNormal(Likelihood):
+class PixelNormal(Normal):
     """An image about a mean that the causes set, with one scale for all pixels."""
 
     types = ("image",)
-    constants = 1
-
-    def size(self, node: Node) -> int:
-        return 2
-
-    def distribution(self, params: Tensor) -> TorchDistribution:
-        return dist.Normal(params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
 
     def bias(self, node: Node) -> Tensor:
         return torch.tensor([0.3, -1.5])

@@ -186,6 +186,11 @@ class CAMAModel(PyroModule):
             self.networks["manipulation"] = manipulation
 
     @property
+    def has_images(self) -> bool:
+        """Whether any node is an image."""
+        return any(group.image for group in self.groups)
+
+    @property
     def classes(self) -> int:
         """Classes of the target."""
         return self.graph.nodes[self.graph.target].classes
@@ -351,7 +356,6 @@ class Causes:
         self._decoders = networks["decoders"]
         self._features: dict[str, Tensor] = {}
         self._params: dict[Group, Tensor] = {}
-        self._clean: dict[str, Tensor] = {}
         self.like: Tensor = self._merges[0].bias
 
     def set_m(self, m: Tensor) -> None:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 import pyro_cama
 from pyro_cama.cama import CAMA, Do
-from pyro_cama.cli_scores import BINS, Scores, figures
 from pyro_cama.columns import Table, read_column, read_table
 from pyro_cama.draw import draw
 from pyro_cama.graph import CausalGraph
 from pyro_cama.schema import listed, shown
+from pyro_cama.scores import BINS, Scores, bins_of, figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -398,7 +398,7 @@ def calibration(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Rows, mean confidence and share of right answers of every bin that holds rows; Guo et al. 2017, Figure 1.
 
-    Bins are those of :func:`pyro_cama.cli_scores.calibration_error`, ((i - 1)/bins, i/bins].
+    Bins are those of :func:`pyro_cama.scores.bins_of`.
 
     >>> rows, confidence, right = calibration(np.array([[0.9, 0.1], [0.08, 0.92], [0.4, 0.6]]), np.array([0, 0, 1]), 5)
     >>> rows.tolist(), confidence.round(2).tolist(), right.tolist()
@@ -406,7 +406,7 @@ def calibration(
     """
     known = (labels >= 0) & np.isfinite(p).all(1)
     confidence, hit = p[known].max(1), p[known].argmax(1) == labels[known]
-    bin_of = np.ceil(confidence * bins).clip(1, bins).astype(int) - 1
+    bin_of = bins_of(confidence, bins)
     rows = np.bincount(bin_of, minlength=bins)
     there = rows > 0
     mean, share = (np.bincount(bin_of, w, minlength=bins)[there] / rows[there] for w in (confidence, hit.astype(float)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
-BESIDE = ("usual.json",)  # the command line's, about the model that is replaced
+USUAL = "usual.json"  # the command line's, about the model that is replaced
 
 
 def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -39,7 +39,7 @@ def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
     if folder.exists():
         if not overwrite:
             raise FileExistsError(f"{folder} is there already; pass overwrite=True, or choose another folder")
-        if not folder.is_dir() or any(p.name not in (*FILES, *BESIDE) for p in folder.iterdir()):
+        if not folder.is_dir() or any(p.name not in (*FILES, USUAL) for p in folder.iterdir()):
             raise FileExistsError(f"{folder} holds something other than a saved model; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -66,14 +66,14 @@ def save(cama: CAMA, folder: str | Path, *, overwrite: bool = False) -> Path:
             with open(part / name, "rb+") as file:
                 os.fsync(file.fileno())
         part.chmod(mode | (mode & 0o444) >> 2)
-        _put(part, folder)
+        put(part, folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
 
 
-def _put(part: Path, folder: Path) -> None:
+def put(part: Path, folder: Path) -> None:
     """Moves a complete folder to its place; what was there goes last, or comes back."""
     if not folder.exists():
         os.replace(part, folder)

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 import pyro_cama
-from pyro_cama import CAMA, CausalGraph, DataError, cli, cli_demo, cli_evidence, cli_tables
+from pyro_cama import CAMA, CausalGraph, DataError, cli, cli_demo, cli_tables
 from pyro_cama.cli_evidence import Usual, evidence
 from pyro_cama.cli_init import first_graph, guess
-from pyro_cama.cli_scores import calibration_error, figures
 from pyro_cama.cli_tables import flat, read_table, write_table
 from pyro_cama.draw import _curve, _layout, _patch, draw
+from pyro_cama.scores import calibration_error, figures
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 CORPUS = Path(__file__).parent / "corpus"
@@ -652,7 +652,7 @@ def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Pat
 
 def test_evidence_is_each_rows_own(model: CAMA, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evidence(model, table)
-    monkeypatch.setattr(cli_evidence, "_CHUNK", 7)
+    monkeypatch.setattr(CAMA, "_chunk", lambda *_: 7)
     np.testing.assert_allclose(evidence(model, table), whole, rtol=1e-5)
     np.testing.assert_allclose(evidence(model, table.iloc[5:6]), whole[5:6], rtol=1e-5)
     np.testing.assert_array_equal(evidence(model, table.assign(y="a")), evidence(model, table))

@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 Row = dict[str, Any]
 Task = Mapping[str, Any]
+Part = tuple[Callable[..., list[Row]], Iterable[Task]]
 KEYS = (
     "experiment", "method", "mechanism", "trained_on", "adapted_on", "tested_on", "severity", "seed", "metric",
     "value", "setting", "device",
@@ -150,35 +151,45 @@ def line_of(row: Row) -> str:
 
 
 def run(function: Callable[..., list[Row]], tasks: Iterable[Task], stem: str, options: argparse.Namespace) -> list[Row]:
-    """The rows of `function(**task)` of every task, also written to `<out>/<stem>.json`.
+    """The rows of `function(**task)` of every task, also written to `<out>/<stem>.json`; see :func:`run_parts`."""
+    return run_parts([(function, tasks)], stem, options)
 
-    Tasks run in spawned processes of one thread, so `function` is a module's and its arguments can be pickled;
-    `--smoke` and `--jobs 1` stay in this process.  Rows of finished tasks are kept in `<stem>.part.jsonl` until all
-    are there, so an interrupted run goes on where it was (delete that file if the code has changed since).
+
+def run_parts(parts: Iterable[Part], stem: str, options: argparse.Namespace) -> list[Row]:
+    """The rows of every part's `function(**task)`, also written to `<out>/<stem>.json`.
+
+    A part begins when the one before is done.  Tasks run in spawned processes of one thread, so functions are a
+    module's and their arguments can be pickled; `--smoke` and `--jobs 1` stay in this process.  Rows of finished
+    tasks are kept in `<stem>.part.jsonl` until all are there, so an interrupted run goes on where it was (delete
+    that file if the code has changed since).
 
     Raises:
-        RuntimeError: tasks failed; names them, after all others are done.
+        RuntimeError: tasks failed; names them, after all others of their part are done.
     """
-    named = {_key(function, task): task for task in tasks}
+    every = [(function, {_key(function, task): task for task in tasks}) for function, tasks in parts]
+    named = dict.fromkeys(key for _, tasks in every for key in tasks)
     path, part = options.out / f"{stem}.json", options.out / f"{stem}.part.jsonl"
     done = {key: rows for key, rows in _finished(part) if key in named}
     write_text(part, "".join(map(_line, done, done.values())))  # without a line that was cut off
     if done:
         print(f"{len(done)} of {len(named)} tasks are taken from {part}")
     failed: dict[str, Exception] = {}
-    waiting = {key: task for key, task in named.items() if key not in done}
-    alone = options.smoke or options.jobs <= 1 or len(waiting) <= 1
-    results = _here(function, waiting) if alone else _in_processes(options.jobs, function, waiting)
     with part.open("a") as file, tqdm(total=len(named), initial=len(done), desc=stem) as bar:
-        for key, result in results:
-            if isinstance(result, Exception):
-                failed[key] = result
-                tqdm.write(f"failed: {key}\n{''.join(traceback.format_exception(result))}")
-            else:
-                done[key] = result
-                file.write(_line(key, result))
-                file.flush()
-            bar.update()
+        for function, tasks in every:
+            waiting = {key: task for key, task in tasks.items() if key not in done}
+            alone = options.smoke or options.jobs <= 1 or len(waiting) <= 1
+            results = _here(function, waiting) if alone else _in_processes(options.jobs, function, waiting)
+            for key, result in results:
+                if isinstance(result, Exception):
+                    failed[key] = result
+                    tqdm.write(f"failed: {key}\n{''.join(traceback.format_exception(result))}")
+                else:
+                    done[key] = result
+                    file.write(_line(key, result))
+                    file.flush()
+                bar.update()
+            if failed:
+                break
     if failed:
         key, error = next(iter(failed.items()))
         more = f" ({len(failed)} tasks in all)" if len(failed) > 1 else ""

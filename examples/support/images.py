@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,6 @@ def parser(description: str | None, *, seeds: int = 1) -> argparse.ArgumentParse
     return found
 
 
-def setting_of(options: argparse.Namespace) -> Setting:
-    """The setting that the arguments ask for."""
-    return replace(SETTINGS[experiment.size(options)], device=options.device)
-
-
 @dataclass(frozen=True)
 class Lab:
     """The images of an experiment, and the models fitted to them; pickled for every task.
@@ -103,7 +98,7 @@ class Lab:
     adapt_y: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        classes = CausalGraph(GRAPHS / self.graph).nodes[self.target].classes
+        classes = self.declared.nodes[self.target].classes
         images = _of_classes(image_data.load(self.setting.data, self.data_dir), classes)
         split = image_data.protocol(images, self.setting.test)
         train = slice(self.setting.train)
@@ -125,7 +120,7 @@ class Lab:
 
     def causal_graph(self, mechanism: str = "warp") -> CausalGraph:
         """The graph with a mechanism; `none` drops m, and `concat` has the paper's sizes of z and m."""
-        raw = CausalGraph(GRAPHS / self.graph).to_dict()
+        raw = self.declared.to_dict()
         image = raw["nodes"][IMAGE]
         image["shape"], image["channels"] = list(self.data.train_x.shape[1:]), self.setting.channels
         if mechanism == "none":
@@ -136,15 +131,20 @@ class Lab:
             raw["latents"]["z"]["dim"], raw["latents"]["m"]["dim"] = 64, 32
         return CausalGraph(raw)
 
+    @cached_property
+    def declared(self) -> CausalGraph:
+        """The graph as its file has it."""
+        return CausalGraph(GRAPHS / self.graph)
+
     @property
     def target(self) -> str:
-        return CausalGraph(GRAPHS / self.graph).target
+        return self.declared.target
 
     def rows(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
         """Images and labels as a CAMA takes them."""
         found: dict[str, Any] = {IMAGE: x.cpu().numpy()}
         if y is not None:
-            levels = CausalGraph(GRAPHS / self.graph).nodes[self.target].levels or ()
+            levels = self.declared.nodes[self.target].levels or ()
             found[self.target] = [levels[i] for i in y.tolist()]
         return found
 

@@ -1,4 +1,4 @@
-"""How right predicted probabilities are: the few figures that the command line prints."""
+"""How right predicted probabilities are: the few figures that the command line prints and the report shows."""
 
 from __future__ import annotations
 
@@ -99,6 +99,10 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
     >>> calibration_error(np.array([0.8, 0.8, 0.8, 0.8, 0.8]), np.array([True, True, True, True, False])) < 1e-12
     True
     """
-    bin_of = np.ceil(confidence * bins).clip(1, bins).astype(int) - 1  # ((i-1)/bins, i/bins]
-    gaps = np.bincount(bin_of, right.astype(float) - confidence, minlength=bins)
+    gaps = np.bincount(bins_of(confidence, bins), right.astype(float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(right))
+
+
+def bins_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
+    """The bin of every confidence, from 0, ``(rows,)``; bin i is (i / bins, (i + 1) / bins], the first one closed."""
+    return np.ceil(confidence * bins).clip(1, bins).astype(int) - 1
