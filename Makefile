@@ -10,12 +10,16 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint fmt clean
+.PHONY: help setup demo test test-browser test-wheel lint fmt clean
 
 help:
 	@echo "make setup   .venv with the package and all it needs (the other targets do this themselves)"
 	@echo "make demo    breast-cancer table, drifting instruments: train, adapt without labels, compare"
 	@echo "make test    the whole test suite; ARGS='-k graph' for a part of it, JOBS=4 for more processes"
+	@echo "make test-browser"
+	@echo "             the HTML report in a headless Chromium; CHROMIUM=/path/to/one if it is not found"
+	@echo "make test-wheel"
+	@echo "             the wheel in an environment of its own: minutes, and 6 GB for that time"
 	@echo "make lint    ruff and mypy"
 	@echo "make fmt     format and fix what can be fixed"
 	@echo "make clean   remove .venv and all caches"
@@ -37,6 +41,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-browser: $(STAMP)
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-wheel: $(STAMP)
+	$(BIN)/python tests/wheel.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_cama.data import Batch, Table
+from pyro_cama.data import Batch
 from pyro_cama.elbo import (
     context_of,
     importance_bound,
@@ -30,11 +30,14 @@ from pyro_cama.elbo import (
     shared_mean,
     shared_term,
 )
-from pyro_cama.engine import optimise
+from pyro_cama.engine import Stage, fast, optimise
 from pyro_cama.errors import expect
+from pyro_cama.fitting import Data, encoded
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.mechanisms import Mechanism
+from pyro_cama.minibatches import Shuffled, rows_of
 from pyro_cama.noise import common_noise
+from pyro_cama.streams import open_stream, with_sites
 from pyro_cama.training import labelled_bound, manipulation_of
 
 if TYPE_CHECKING:
@@ -124,8 +127,8 @@ class Adaptation:
 
 def adapt(
     cama: CAMA,
-    new_data: Table,
-    clean: Table | None = None,
+    new_data: Data,
+    clean: Data | None = None,
     *,
     alpha: float = 0.5,
     steps: int | None = None,
@@ -138,6 +141,7 @@ def adapt(
     class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "estimate",
     keep: Literal["trusted", "always"] = "trusted",
     progress: bool = True,
+    trainer_kwargs: dict[str, Any] | None = None,
 ) -> CAMA:
     """Adapts a copy of the model to new unlabelled rows.
 
@@ -146,7 +150,8 @@ def adapt(
     default for tables, or the one in parentheses for graphs with images, where a step costs more and rows are many.
 
     Args:
-        new_data: rows from the changed world; a target column in it is not looked at.
+        new_data: rows from the changed world; a target column in it is not looked at.  Of data that are read in parts
+            a uniform sample of 20,000 rows is taken, and of ``clean`` likewise: more than the steps can use.
         clean: the training rows, where they are at hand; None means alpha = 0.
         alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
@@ -162,6 +167,7 @@ def adapt(
             from every adaptation and compared on.
         class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
         keep: "trusted" keeps the change only where :func:`judge` accepts it.
+        trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Returns:
         An adapted copy; its ``adaptation`` tells what was decided.
@@ -190,8 +196,8 @@ def adapt(
     expect("adapt", "sparsity", sparsity, sparsity >= 0, "at least 0")
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
-    new = base.encode(new_data, target="ignore")
-    kept = None if clean is None else base.encode(clean, target="require")
+    new = encoded(base, new_data, "ignore")
+    kept = None if clean is None else encoded(base, clean, "require")
     fixed = _fixed_ratio(base, class_prior)
     expected = torch.softmax(_log_train(base) + fixed, 0)
     learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
@@ -214,10 +220,12 @@ def adapt(
             loss = _loss(twin, part, kept, alpha, samples, sparsity, fixed, free)
             began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
             try:
+                seed = cama.settings.seed + (k or 0)
                 optimise(
-                    loss, twin.modules, [*moving, *([free] if learns_prior else [])],
-                    len(rows), max_epochs=max(1, steps // 10), steps=10, batch_size=batch_size, lr=lr, anneal=True,
-                    seed=cama.settings.seed + (k or 0), progress=bar, title=f"adapt, {title} ({start})",
+                    [Stage(loss, max(1, steps // 10), lr, title=f"adapt, {title} ({start})")], twin.modules,
+                    [*moving, *([free] if learns_prior else [])],
+                    Shuffled(part.rows, rows_of(part), batch_size, seed, steps=10), anneal=True, seed=seed,
+                    progress=bar, per_step=1 if twin.model.has_images else 64, trainer_kwargs=trainer_kwargs,
                 )  # fmt: skip
             except FloatingPointError:  # a start that diverges counts as it began
                 twin.modules.load_state_dict(began)
@@ -372,13 +380,14 @@ def _ratio(cama: CAMA, fixed: Tensor, free: Tensor) -> Tensor:
     return torch.log_softmax(train + fixed + free, 0) - train
 
 
-def _with_sites(cama: CAMA, new_data: Table) -> CAMA:
+def _with_sites(cama: CAMA, new_data: Data) -> CAMA:
     """The model with a place for sites it has not met; a plain copy in the other scopes."""
     m = cama.graph.m
     assert m is not None
     if m.scope in ("row", "dataset"):
         return cama.copy()
-    encoder = cama.encoder.with_sites(new_data)
+    stream = open_stream(new_data, cama.graph)
+    encoder = cama.encoder.with_sites(new_data) if stream is None else with_sites(stream, cama.encoder)  # type: ignore[arg-type]
     if encoder.sites == cama.encoder.sites:
         return cama.copy()
     return cama.copy(encoder)
@@ -620,8 +629,8 @@ def _loss(
     sparsity: float,
     fixed: Tensor,
     free: Tensor,
-) -> Callable[[Tensor], Tensor]:
-    """The negative of eq. 8 per row, as a function of numbers of new rows."""
+) -> Callable[[Batch], Tensor]:
+    """The negative of eq. 8 per row, as a function of minibatches of the new rows."""
     graph = cama.graph
     assert graph.m is not None
     row_scope = graph.m.scope == "row"
@@ -636,8 +645,7 @@ def _loss(
     away = None if new.site is None else _away(cama, new)
     settled = None if away is None else manipulation_of(cama.model)(shared_mean(cama.guide))[away].detach()
 
-    def loss(rows: Tensor) -> Tensor:
-        batch = new if len(rows) == new.rows else new.select(rows.to(cama.device))
+    def loss(batch: Batch) -> Tensor:
         ratio = _ratio(cama, fixed, free)
         if row_scope:
             weights = log_weights(cama.model, cama.guide, batch, samples=samples, classes=True)
@@ -663,7 +671,7 @@ def _loss(
         expected = torch.softmax(_log_train(cama) + fixed, 0)
         total = total + 10.0 / new.rows * (expected * (_log_train(cama) + ratio)).sum()
         if clean is not None and alpha > 0 and row_scope:
-            pick = torch.randint(clean.rows, (len(rows),), device=cama.device)
+            pick = torch.randint(clean.rows, (batch.rows,), device=cama.device)
             part = clean.select(pick)
             y, known = part.values[graph.target], part.observed.get(graph.target)
             weights = log_weights(cama.model, cama.guide, part, samples=samples, classes=known is not None)
@@ -682,7 +690,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int 
     if do is None and m.scope != "row":
         do = {m.name: shared_mean(cama.guide)}
     calibrated = manipulation_of(cama.model).calibrated()
-    with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed), calibrated:
+    with torch.no_grad(), fast(), common_noise(cama.settings.seed), calibrated:
         found = []
         for rows in torch.arange(batch.rows, device=cama.device).split(cama._chunk(samples, 2**26)):
             weights = cama.log_weights(batch.select(rows), do=do, samples=samples, classes=True)
@@ -709,7 +717,7 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
     """How often the class of rows the model draws itself, under the manipulations it infers, is recognised."""
     m = cama.graph.m
     assert m is not None
-    with torch.no_grad(), cama._fast(), cama._seeded():
+    with torch.no_grad(), fast(), cama._seeded():
         like = new.select(torch.randint(new.rows, (rows,), device=cama.device))
         value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
         nothing = Batch(values={}, observed={}, site=like.site, rows=rows)

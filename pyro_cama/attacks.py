@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from pyro_cama.cama import CAMA
 from pyro_cama.columns import read_column, read_table
 from pyro_cama.data import Table
+from pyro_cama.engine import fast
 from pyro_cama.errors import expect
 from pyro_cama.noise import NoCommonNoise, common_noise
 
@@ -456,7 +457,7 @@ class AttackableTable:
         values = {name: value.reshape(-1, *shape) for name, shape, value in parts}
         batch = replace(batch, values={**batch.values, **values})
         noise = common_noise(seed, strict=True) if common else self._cama._seeded(seed)
-        with self._cama._fast(), noise:
+        with fast(), noise:
             return self._cama._log_probs_of(batch, rows, self._do, self._draws, self._m_samples).T
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,8 +31,9 @@ from pyro_cama.elbo import (
     mean_bound,
     shared_term,
 )
-from pyro_cama.engine import History, optimise
+from pyro_cama.engine import History, fast
 from pyro_cama.errors import DataError, GraphError, expect
+from pyro_cama.fitting import Data, Options, fit, plan
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
@@ -43,11 +44,13 @@ from pyro_cama.mechanisms import Mechanism
 from pyro_cama.model import CAMAModel, Causes
 from pyro_cama.networks import NetworkFactory, NodeInputs
 from pyro_cama.noise import NoCommonNoise, common_noise
-from pyro_cama.training import Scale, calibrate, fit_loss, manipulation_of, train_validation_split
+from pyro_cama.streams import encoded_parts, open_stream
+from pyro_cama.training import Scale, manipulation_of
 
 if TYPE_CHECKING:
     from pyro_cama.diagnose import Diagnosis
     from pyro_cama.explain import Explanation
+    from pyro_cama.lightning_module import Training, TrainingData
 
 Do = Mapping[str, Any] | None
 BY_NODE = ("mechanisms", "likelihoods", "networks", "encoders", "decoders")  # options of build, mappings by node
@@ -248,8 +251,8 @@ class CAMA:
 
     def fit(
         self,
-        clean: Table,
-        manipulated: Table | None = None,
+        clean: Data,
+        manipulated: Data | None = None,
         interventions: float | Mapping[str, Scale] | None = None,
         *,
         max_epochs: int | None = None,
@@ -264,13 +267,17 @@ class CAMA:
         patience: int = 40,
         anneal: bool = False,
         progress: bool = True,
+        checkpoints: str | Path | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = 30.0,
         trainer_kwargs: dict[str, Any] | None = None,
     ) -> CAMA:
         """Trains on clean labelled rows with do(m=0) (eq. 3), and on manipulated ones with m inferred (eqs. 4, 5).
 
         Args:
-            clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).
-            manipulated: labelled rows under unknown manipulations.
+            clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).  Files,
+                folders and loaders are read in parts, once an epoch; see :func:`pyro_cama.streams.open_stream`.
+            manipulated: labelled rows under unknown manipulations; 20,000 of what is read in parts.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
                 or one a child (1.0 is offsets of one training standard deviation, say).  An image's may be severities
                 of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
@@ -286,74 +293,62 @@ class CAMA:
             patience: epochs without improvement before stopping; the best weights are kept.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.
-            trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
+            checkpoints: a folder for ``last.ckpt``, from which a fit that was killed goes on, and for what is logged.
+            resume: go on from the checkpoint there, if there is one; the weights end up as if nothing had happened.
+            checkpoint_seconds: least time between two checkpoints.
+            trainer_kwargs: passed to ``lightning.pytorch.Trainer``: devices, strategy, precision, gradient_clip_val,
+                callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
+                devices ``batch_size`` is of all of them together.
 
         Raises:
             DataError: the table does not fit the graph; names column, rows and remedy.
+            FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
         """
-        for name, value in (("batch_size", batch_size), ("samples", samples), ("patience", patience)):
-            expect("fit", name, value, value >= 1, "at least 1")
-        images = self.model.has_images
-        max_epochs = (20 if images else 300) if max_epochs is None else max_epochs
-        expect("fit", "max_epochs", max_epochs, max_epochs >= 0, "at least 0")
-        share = (0.25 if images else 1.0) if conditional_share is None else conditional_share
-        expect("fit", "conditional_weight", conditional_weight, conditional_weight >= 0, "at least 0")
-        expect("fit", "conditional_share", share, 0 < share <= 1, "above 0, at most 1")
-        expect("fit", "lr", lr, lr > 0, "more than 0")
-        expect("fit", "mixing", mixing, 0 <= mixing <= 1, "0 to 1")
-        expect("fit", "validation", validation, 0 <= validation < 1, "at least 0, less than 1")
-        simulated = self._scales(interventions)
-        if not self.encoder.fitted:
-            encoder = TableEncoder(self.graph).fit(clean)
-            self._take_encoder(encoder)
-        batch = self.encode(clean, target="use")
-        other = None if manipulated is None else self.encode(manipulated)
-        if other is not None and self.graph.m is None:
-            raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
-        if other is not None:
-            _require_target(self.graph, other)
-        _require_target(self.graph, batch)
-        train, held = train_validation_split(batch.values[self.graph.target].cpu(), validation, self.settings.seed)
-        train, held = train.to(self.device), held.to(self.device)
-        kept = batch.select(held)
-        common: dict[str, Any] = {"mixing": mixing, "interventions": simulated, "conditional_share": share}
-        draws = 2 if images else 8
-        # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
-        served = other is not None or bool(simulated)
-        idle = set() if served else {id(p) for p in self.manipulation_parameters().values()}
-        moving = [p for p in self.modules.parameters() if p.requires_grad and id(p) not in idle]
-        # told to classify from the start, a decoder of images never learns to use z
-        half = max_epochs // 2 if images and conditional_weight else 0
-        phases = [(half, 0.0)] * bool(half) + [(max_epochs - half, conditional_weight)]
-        rows = batch.select(train)
-        self.history = History()
-        for epochs, weight in phases:
-            loss = fit_loss(self.model, self.guide, rows, other, samples=samples, conditional_weight=weight, **common)
-            held_loss = fit_loss(
-                self.model, self.guide, kept, other, samples=draws, conditional_weight=weight, **common
-            )
-
-            def validate(held_loss: Callable[[Tensor], Tensor] = held_loss) -> dict[str, float]:
-                parts = torch.arange(kept.rows, device=self.device).split(self._chunk(draws, 2**26))
-                with self._seeded():
-                    return {"loss": sum(float(held_loss(part)) * len(part) for part in parts) / kept.rows}
-
-            with self._seeded():
-                found = optimise(
-                    loss, self.modules, moving, len(train),
-                    validate=validate if len(held) else None, max_epochs=epochs, batch_size=batch_size,
-                    lr=lr / 2 if half and weight else lr, weight_decay=weight_decay, patience=patience,
-                    anneal=anneal, seed=self.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs,
-                    title="fit, densities" if half and not weight else "fit",
-                )  # fmt: skip
-            self.history = self.history.followed_by(found)
-        if conditional_weight and max_epochs and self.graph.m is not None:
-            with self._seeded():
-                calibrate(self.model, self.guide, batch, seed=self.settings.seed, progress=progress)
-        self.m_trained = self.m_trained or other is not None or bool(simulated)
+        options = Options(
+            max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
+            conditional_weight=conditional_weight, conditional_share=conditional_share, mixing=mixing,
+            samples=samples, validation=validation, patience=patience, anneal=anneal,
+        )  # fmt: skip
+        fit(
+            self, clean, manipulated, self._scales(interventions), options, progress=progress, checkpoints=checkpoints,
+            resume=resume, checkpoint_seconds=checkpoint_seconds, trainer_kwargs=trainer_kwargs,
+        )  # fmt: skip
         return self
 
-    def adapt(self, new_data: Table, clean: Table | None = None, **options: Any) -> CAMA:
+    def lightning(
+        self,
+        clean: Data,
+        manipulated: Data | None = None,
+        interventions: float | Mapping[str, Scale] | None = None,
+        *,
+        progress: bool = True,
+        **options: Any,
+    ) -> tuple[Training, TrainingData]:
+        """What :meth:`fit` hands to Lightning, for a Trainer of one's own.
+
+        The module logs ``loss``, ``validation_loss`` and ``validation_accuracy`` after every epoch; it trains the
+        weights of this very model.  When the Trainer is done, ``module.finish()`` does what is left of a fit.
+        Options as :meth:`fit`.
+
+        >>> cama = build({"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]})
+        >>> rows = {"y": [0, 1] * 50, "x": [0.1 * (i % 7) + i % 2 for i in range(100)]}
+        >>> module, data = cama.lightning(rows, max_epochs=2, progress=False)
+        >>> module.epochs
+        2
+
+        Then ``Trainer(max_epochs=module.epochs).fit(module, data)`` and ``module.finish()``.
+        """
+        from pyro_cama.lightning_module import Training, TrainingData
+
+        chosen = Options(**options)
+        made = plan(self, clean, manipulated, self._scales(interventions), chosen, progress=progress)
+        module = Training(
+            made.stages, self.modules, made.parameters, weight_decay=chosen.weight_decay, patience=chosen.patience,
+            anneal=chosen.anneal, seed=self.settings.seed, progress=progress, after=made.finish,
+        )  # fmt: skip
+        return module, TrainingData(made.minibatches)
+
+    def adapt(self, new_data: Data, clean: Data | None = None, **options: Any) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
         Options as :func:`pyro_cama.adaptation.adapt`.
@@ -387,7 +382,7 @@ class CAMA:
 
     def predict_proba(
         self,
-        data: Table,
+        data: Data,
         do: Literal["auto"] | Do = "auto",
         class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "train",
         *,
@@ -413,34 +408,40 @@ class CAMA:
         expect("predict", "refine", refine, refine >= 0, "at least 0")
         if (widen != 1 or refine) and (self.graph.m is None or self.graph.m.scope != "row"):
             raise ValueError("predict: widen and refine are for a manipulation of scope row, where each row has its m")
-        batch = self.encode(data, target="ignore")
-        log_p = self._class_log_probs(batch, self._do(do), samples, m_samples, widen=widen, refine=refine)
+        given = self._do(do)
+        log_p = torch.cat(
+            [
+                self._class_log_probs(batch, given, samples, m_samples, widen=widen, refine=refine)
+                for batch in self.batches(data, "ignore")
+            ],
+            1,
+        )
         ratio = self._log_prior_ratio(class_prior, log_p)
         if ratio is not None:
             log_p = torch.log_softmax(log_p + ratio[:, None], 0)
         probabilities: NDArray[np.float64] = log_p.T.double().exp().cpu().numpy()
         return probabilities / probabilities.sum(1, keepdims=True)
 
-    def predict(self, data: Table, do: Literal["auto"] | Do = "auto", **options: Any) -> NDArray[Any]:
+    def predict(self, data: Data, do: Literal["auto"] | Do = "auto", **options: Any) -> NDArray[Any]:
         """The most probable label of every row, as the YAML names it, ``(rows,)``; options as :meth:`predict_proba`."""
         return self.encoder.labels(self.predict_proba(data, do, **options).argmax(1))
 
-    def score(self, data: Table, do: Literal["auto"] | Do = "auto", **options: Any) -> float:
+    def score(self, data: Data, do: Literal["auto"] | Do = "auto", **options: Any) -> float:
         """Accuracy on rows that hold the target."""
-        y = self.encode(data, target="require").values[self.graph.target].long().cpu().numpy()
-        return float((self.predict_proba(data, do, **options).argmax(1) == y).mean())
+        y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
+        return float((self.predict_proba(data, do, **options).argmax(1) == y.numpy()).mean())
 
-    def elbo(self, data: Table, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> Tensor:
+    def elbo(self, data: Table | Batch, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> Tensor:
         """A lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats and training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
-        batch = self.encode(data)
         given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
+        batch = self.encode(data)
         whole = torch.zeros(batch.rows, dtype=torch.long, device=self.device) if batch.site is None else batch.site
         counts = torch.bincount(whole[whole >= 0], minlength=self.model.sites)
         found = []
-        with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
+        with torch.no_grad(), fast(), common_noise(self.settings.seed):
             for rows in self._parts(batch, samples):
                 part = batch.select(rows)
                 weights = self.log_weights(part, do=self._do_of(given, rows), samples=samples, classes=True)
@@ -499,7 +500,7 @@ class CAMA:
     def _reconstructed(self, batch: Batch, seen: Do, given: Do, samples: int) -> pd.DataFrame:
         """The children of a part of the rows; see :meth:`reconstruct`."""
         m = self.graph.m
-        with torch.no_grad(), self._fast(), common_noise(self.settings.seed):
+        with torch.no_grad(), fast(), common_noise(self.settings.seed):
             weights = self.log_weights(batch, do=seen, samples=samples, classes=True)
             # mixed over samples as well as classes: the weights are each draw's share of the posterior
             share = torch.softmax(weights.w.flatten(0, 1), 0)
@@ -565,12 +566,31 @@ class CAMA:
 
     # inside ----------------------------------------------------------------------------------------------------------
 
-    def encode(self, data: Table, target: Literal["require", "use", "ignore"] = "use") -> Batch:
-        """Raw rows as tensors on the model's device: what model, guide and the ELBO classes take."""
+    def encode(self, data: Table | Batch, target: Literal["require", "use", "ignore"] = "use") -> Batch:
+        """Raw rows as tensors on the model's device: what model, guide and the ELBO classes take.
+
+        A Batch has been encoded before, and comes back; so every method that takes a table takes a Batch too.
+        """
+        self._require_fitted()
+        if isinstance(data, Batch):
+            batch = data.without(self.graph.target) if target == "ignore" else data
+        else:
+            batch = self.encoder.encode(data, target=target)
+        return batch.to(self.device, self.model.like.dtype)
+
+    def _require_fitted(self) -> None:
         if not self.encoder.fitted:
             raise DataError("this model has not seen data yet: call fit(clean) first, or load a fitted one")
-        batch = self.encoder.encode(data, target=target)
-        return batch.to(self.device, self.model.like.dtype)
+
+    def batches(self, data: Data, target: Literal["require", "use", "ignore"]) -> Iterator[Batch]:
+        """Raw rows as :meth:`encode` gives them, those of a stream part by part."""
+        stream = open_stream(data, self.graph)
+        if stream is None:
+            yield self.encode(data, target)  # type: ignore[arg-type]
+            return
+        self._require_fitted()
+        for batch in encoded_parts(stream, self.encoder, target):
+            yield batch.to(self.device, self.model.like.dtype)
 
     def _take_encoder(self, encoder: TableEncoder) -> None:
         if len(encoder.sites) != len(self.encoder.sites):
@@ -605,7 +625,7 @@ class CAMA:
             return self._log_probs_of(part, rows, do, draws, m_samples, q)
 
         everything = torch.arange(batch.rows, device=self.device)
-        with torch.no_grad(), self._fast():
+        with torch.no_grad(), fast():
             try:
                 with common_noise(self.settings.seed, strict=True):
                     return torch.cat([one(rows) for rows in everything.split(chunk)], 1)
@@ -752,9 +772,6 @@ class CAMA:
     def _seeded(self, seed: int | None = None) -> Any:
         return _Seeded(self.settings.seed if seed is None else seed, self.device)
 
-    def _fast(self) -> Any:
-        return _Fast()
-
 
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
     """Class proportions of unlabelled rows by EM, from p(y | x) under the training ones (Saerens et al. 2002).
@@ -788,21 +805,3 @@ class _Seeded:
 
     def __exit__(self, *raised: Any) -> None:
         self._fork.__exit__(*raised)
-
-
-class _Fast:
-    """Pyro without its parameter store and validation: what no caller of ours reads."""
-
-    def __enter__(self) -> None:
-        self._contexts = [pyro.settings.context(module_local_params=True), pyro.validation_enabled(False)]
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *raised: Any) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*raised)
-
-
-def _require_target(graph: CausalGraph, batch: Batch) -> None:
-    if graph.target not in batch.values:
-        raise DataError(f"column {graph.target!r} (the target) is missing: fit needs labels")

@@ -31,21 +31,26 @@ from pyro_cama.cama import CAMA, build
 from pyro_cama.cli_evidence import Usual, evidence
 from pyro_cama.cli_init import first_graph
 from pyro_cama.cli_tables import (
-    TABLES,
     claim,
     claim_model,
     draft,
+    read_rows,
     read_table,
     write_model,
     write_table,
+    write_tables,
 )
+from pyro_cama.data import Batch
 from pyro_cama.draw import draw
 from pyro_cama.errors import DataError, GraphError
+from pyro_cama.fitting import encoded
 from pyro_cama.graph import CausalGraph
 from pyro_cama.report import report
 from pyro_cama.scores import scores
 from pyro_cama.simulate import Shift, simulate
+from pyro_cama.sources import SUFFIXES
 from pyro_cama.storage import load
+from pyro_cama.streams import open_stream, survey
 from pyro_cama.training import train_validation_split
 
 VALIDATION = 0.15  # of the rows of a fit
@@ -282,7 +287,7 @@ def simulate_command(graph: Path, rows: int, seed: int, shift: dict[str, Shift],
 
     The same seed gives the same rows with and without shifts.
     """
-    claim(output, force, TABLES)
+    claim(output, force, SUFFIXES)
     frame = simulate(CausalGraph(graph), rows, seed, shift)
     write_table(frame, output, force)
     click.echo(f"wrote {output}: {rows} rows, {len(frame.columns)} nodes")
@@ -313,6 +318,8 @@ def _about(path: Path) -> Iterator[None]:
 @click.option("--seed", type=_SEED, default=0, help="Of weights, validation rows and draws.")
 @click.option("--device", callback=_device, default="auto", help="auto, cpu or cuda.")
 @click.option("--anneal", is_flag=True, help="Let the learning rate fall to zero; for thousands of rows.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="Folder for checkpoints and logs, left there.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --checkpoints, if there is one.")
 def fit(
     graph: Path,
     train: Path,
@@ -327,40 +334,56 @@ def fit(
     seed: int,
     device: str,
     anneal: bool,
+    checkpoints: Path | None,
+    resume: bool,
 ) -> None:
     """Fit a model of GRAPH to the labelled rows of TRAIN.
 
-    15 % of the rows are held out for early stopping; how the model does on them is printed.
+    15 % of the rows, 2,000 at most, are held out for early stopping; how the model does on them is printed. A file of
+    more than 256 MB is read in parts, once an epoch.
     """
+    if resume and checkpoints is None:
+        raise click.UsageError("--resume needs --checkpoints", click.get_current_context())
     claim_model(output, force)
     cama = _built(graph, seed=seed, hidden=hidden, layers=layers, device=device)
-    table = read_table(train, cama.graph)
+    rows = read_rows(train, cama.graph)
     with _about(train):
         cama.fit(
-            table, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
-            validation=VALIDATION, anneal=anneal, progress=_progress(),
+            rows, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
+            validation=VALIDATION, anneal=anneal, progress=_progress(), checkpoints=checkpoints, resume=resume,
         )  # fmt: skip
-    labels = cama.encode(table).values[cama.graph.target].cpu()
-    _, held = train_validation_split(labels, VALIDATION, seed)  # those that fit held out
-    seen = evidence(cama, table)
+        some, held = _validation(cama, rows, seed)
+    seen = evidence(cama, some)
     if not np.isfinite(seen).all():
         raise FloatingPointError("fit: the evidence of some rows is not finite; look for extreme values, or lower --lr")
-    write_model(cama, Usual.of(seen, held.numpy()).to_json(), output, force)
-    click.echo(_fitted(cama, table.iloc[held.numpy()]))
+    write_model(cama, Usual.of(seen, evidence(cama, held)).to_json(), output, force)
+    click.echo(_fitted(cama, held))
     click.echo(f"wrote {output}")
 
 
-def _fitted(cama: CAMA, held: pd.DataFrame) -> str:
+def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, Batch]:
+    """The rows of a fit, of many a sample, and those that it held out."""
+    stream = open_stream(rows, cama.graph)
+    if stream is None:
+        batch = cama.encode(rows)  # type: ignore[arg-type]
+        _, held = train_validation_split(batch.values[cama.graph.target].cpu(), VALIDATION, seed)
+        return batch, batch.select(held.to(cama.device))
+    found = survey(stream, cama.graph, validation=VALIDATION, seed=seed, encoder=cama.encoder, progress=_progress())
+    return Batch.concatenate([found.held, found.sample]), found.held
+
+
+def _fitted(cama: CAMA, held: Batch) -> str:
     history = cama.history
     lines = []
     if history is not None and history.rows:
         best = history.rows[history.best_epoch]
         said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in best.items() if k != "epoch")
         lines.append(f"{len(history.rows)} epochs, the best {history.best_epoch + 1}{said}")
-    held = held[held[cama.graph.target].notna()]
-    if held.empty:
+    known = held.observed.get(cama.graph.target, torch.ones(held.rows, dtype=torch.bool))
+    if not known.any():
         return "\n".join([*lines, "no validation: fewer than 20 rows"])
-    return "\n".join([*lines, f"validation on {len(held)} rows: {scores(cama, held).line()}"])
+    held = held.select(known)
+    return "\n".join([*lines, f"validation on {held.rows} rows: {scores(cama, held).line()}"])
 
 
 @app.command()
@@ -372,26 +395,38 @@ def predict(model: Path, data: Path, output: Path, force: bool) -> None:
 
     Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
     pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few. Label
-    and probabilities are empty where a reading is so far off that none can be told.
+    and probabilities are empty where a reading is so far off that none can be told. A file of more than 256 MB is read,
+    and the labels are written, in parts.
     """
-    claim(output, force, TABLES)
+    claim(output, force, SUFFIXES)
     cama = load(model)
     usual = Usual.load(model)
-    table = read_table(data, cama.graph)
+    rows, odd = 0, 0
+
+    def labelled() -> Iterator[pd.DataFrame]:
+        nonlocal rows, odd
+        for batch in cama.batches(read_rows(data, cama.graph), "ignore"):
+            frame = _labelled(cama, batch, usual)
+            rows += len(frame)
+            odd += int(frame["unusual"].sum()) if usual is not None else 0
+            yield frame
+
     with _about(data):
-        probabilities = cama.predict_proba(table)
-    found = evidence(cama, table)
+        write_tables(labelled(), output, force)
+    said = "which of them are unusual is not known, as pyro-cama did not fit this model"
+    click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
+
+
+def _labelled(cama: CAMA, batch: Batch, usual: Usual | None) -> pd.DataFrame:
+    probabilities, found = cama.predict_proba(batch), evidence(cama, batch)
     told = np.asarray(np.isfinite(probabilities).all(1))
     labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
     columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}
     columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
     columns["evidence"] = found
-    said = "which of them are unusual is not known, as pyro-cama did not fit this model"
     if usual is not None:
         columns["unusual"] = usual.flag(found)
-        said = f"{int(columns['unusual'].sum())} unlike anything seen"
-    write_table(pd.DataFrame(columns), output, force)
-    click.echo(f"wrote {output}: {len(table)} rows, {said}")
+    return pd.DataFrame(columns)
 
 
 @app.command()
@@ -404,20 +439,20 @@ def adapt(model: Path, data: Path, clean: Path | None, steps: int, output: Path,
     """Adapt MODEL to the unlabelled rows of DATA.
 
     Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
-    old one) and what moved.
+    old one) and what moved. Of a file of more than 256 MB a sample of 20,000 rows is taken.
     """
     claim_model(output, force)
     cama = load(model)
     usual = Usual.load(model)
-    table = read_table(data, cama.graph)
-    clean_table = None if clean is None else read_table(clean, cama.graph)
-    if clean is not None and clean_table is not None:
+    kept = None
+    if clean is not None:
         with _about(clean):
-            cama.encode(clean_table, target="require")
+            kept = encoded(cama, read_rows(clean, cama.graph), "require")
     with _about(data):
-        adapted = cama.adapt(table, clean_table, steps=steps, progress=_progress())
-    if usual is not None and adapted.adaptation.applied:
-        usual = usual.after(evidence(adapted, table))
+        rows = read_rows(data, cama.graph)
+        adapted = cama.adapt(rows, kept, steps=steps, progress=_progress())
+        if usual is not None and adapted.adaptation.applied:
+            usual = usual.after(evidence(adapted, encoded(adapted, rows, "ignore")))
     write_model(adapted, None if usual is None else usual.to_json(), output, force)
     click.echo(str(adapted.adaptation))
     try:

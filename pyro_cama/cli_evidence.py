@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA
+from pyro_cama.data import Batch
 from pyro_cama.elbo import shared_mean
 from pyro_cama.errors import DataError
 from pyro_cama.storage import USUAL
@@ -48,13 +49,13 @@ class Usual:
     held_out: int
 
     @classmethod
-    def of(cls, evidence: Array, held: NDArray[np.int64], level: float = 0.001) -> Self:
-        """From the evidence of all rows of a fit, (rows,), and the numbers of its validation rows.
+    def of(cls, evidence: Array, held: Array, level: float = 0.001) -> Self:
+        """From the evidence of all rows of a fit, (rows,), and that of its validation rows.
 
-        >>> Usual.of(np.arange(10.0), np.array([4, 7])).threshold
+        >>> Usual.of(np.arange(10.0), np.array([4.0, 7.0])).threshold
         0.0
         """
-        thresholds = [smallest(evidence, level)] + ([smallest(evidence[held], level)] if len(held) else [])
+        thresholds = [smallest(evidence, level)] + ([smallest(held, level)] if len(held) else [])
         return cls(min(thresholds), float(np.median(evidence)), level, len(evidence), len(held))
 
     def after(self, evidence: Array) -> Self:
@@ -102,7 +103,7 @@ def smallest(values: Array, level: float) -> float:
     return float(np.partition(values, k - 1)[k - 1])
 
 
-def evidence(cama: CAMA, table: pd.DataFrame) -> Array:
+def evidence(cama: CAMA, rows: pd.DataFrame | Batch) -> Array:
     """A bound on log p(x | a, c) of every row, (rows,), in nats and training standard deviations; each row's own.
 
     m is 0 in a model that was never adapted, inferred for each row in scope row, and else at its posterior mean.
@@ -110,7 +111,7 @@ def evidence(cama: CAMA, table: pd.DataFrame) -> Array:
     Raises:
         DataError: the rows do not fit the graph.
     """
-    unlabelled = table.drop(columns=cama.graph.target, errors="ignore")
+    unlabelled = cama.encode(rows, target="ignore")
     m = cama.graph.m
     do: Any = "clean"
     if m is not None and cama.m_trained:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pyro_cama.cli_tables import NO_NUMBER
 from pyro_cama.errors import DataError
 from pyro_cama.graph import CausalGraph
 from pyro_cama.schema import one_of, shown
+from pyro_cama.sources import NO_NUMBER
 
 MANY = 20  # levels; more of them are no class, and text of more is an identifier or prose
 FEW = 5  # distinct whole numbers up to which they are codes rather than amounts

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -25,6 +28,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from pyro_cama.errors import DataError
 from pyro_cama.graph import CausalGraph, Level, Node
+from pyro_cama.image_files import read_image
 from pyro_cama.schema import one_of, shown
 
 Table: TypeAlias = pd.DataFrame | Mapping[str, Any] | Dataset[Any]
@@ -35,6 +39,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 Index: TypeAlias = NDArray[np.int64]
 
 _SHOWN = 5  # offending rows in a message
+_NUMBERS: ContextVar[Index | None] = ContextVar("_NUMBERS", default=None)
 # what pandas.api.types.infer_dtype calls objects that are all numbers
 _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 
@@ -103,13 +108,22 @@ def _from_dataset(data: Dataset[Any], wanted: Set[str]) -> tuple[list[str], dict
     rows = cast(Iterable[Any], data)
     if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
         rows = (data[i] for i in range(len(cast(Any, data))))
+    return from_rows(rows, wanted)
+
+
+def from_rows(rows: Iterable[Any], wanted: Set[str]) -> tuple[list[str], dict[str, Column]]:
+    """Names and wanted columns of rows, each a mapping of column name to value.
+
+    Raises:
+        DataError: no rows, a row that is no mapping, or one without an entry of a column of the first row.
+    """
     names: list[str] = []
     entries: dict[str, list[Any]] = {}
     number = -1
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DataError(
-                f"found a {type(row).__name__} as row {number} (counted from 0) of the dataset; "
+                f"found a {type(row).__name__} as row {_number(number)} (counted from 0) of the dataset; "
                 "expected a mapping of column name to value"
             )
         if number == 0:
@@ -119,7 +133,9 @@ def _from_dataset(data: Dataset[Any], wanted: Set[str]) -> tuple[list[str], dict
             if str(name) in entries:
                 entries[str(name)].append(value)
         if short := [name for name, column in entries.items() if len(column) <= number]:
-            raise DataError(f"column {short[0]!r}: found no entry in row {number} (counted from 0); expected NaN there")
+            raise DataError(
+                f"column {short[0]!r}: found no entry in row {_number(number)} (counted from 0); expected NaN there"
+            )
     if number < 0:
         raise DataError("the table is empty; expected at least one row")
     return names, {name: _column(name, column) for name, column in entries.items()}
@@ -172,6 +188,21 @@ def _entry(value: Any) -> Any:
 def _array(value: Tensor) -> NDArray[Any]:
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+@contextmanager
+def numbered(rows: Index) -> Iterator[None]:
+    """Messages inside call the rows of a table by these numbers: those of a part in the whole table."""
+    token = _NUMBERS.set(rows)
+    try:
+        yield
+    finally:
+        _NUMBERS.reset(token)
+
+
+def _number(row: int) -> int:
+    numbers = _NUMBERS.get()
+    return row if numbers is None else int(numbers[row])
 
 
 def levels_of(node: Node) -> tuple[Level, ...]:
@@ -291,6 +322,8 @@ def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]
         if column.shape[1:] != shape:
             raise _wrong_shape(node, column.shape[1:])
         return _floats(node, column, np.arange(len(column)))
+    if node.type == "image" and (paths := _paths(node, column)) is not None:
+        column = paths
     blocks = [_block(entry) for entry in column]
     present = np.array([block.ndim > 0 or not pd.isna(block[()]) for block in blocks])
     rows = np.flatnonzero(present)
@@ -304,6 +337,27 @@ def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]
     raw = np.full((len(blocks), *shape), np.nan, dtype=floats.dtype)
     raw[present] = floats
     return raw
+
+
+def _paths(node: Node, column: Column) -> Column | None:
+    """A column of paths as one of uint8 arrays, with the missing entries left; None if it holds no path."""
+    entries = [*column]
+    named = np.array([isinstance(entry, str | Path) for entry in entries])
+    if not named.any():
+        return None
+    loaded = np.empty(len(entries), dtype=object)
+    for row, entry in enumerate(entries):
+        if named[row]:
+            try:
+                loaded[row] = read_image(entry, node.event_shape)
+            except DataError as error:
+                raise DataError(f"column {node.name!r}: row {_number(row)} (counted from 0): {error}") from error
+        elif _block(entry).ndim or not pd.isna(entry):
+            raise DataError(
+                f"column {node.name!r}: found no path in row {_number(row)} (counted from 0), but {shown(entry)}; "
+                "expected paths or arrays, not both"
+            )
+    return loaded
 
 
 def _block(entry: Any) -> NDArray[Any]:
@@ -375,7 +429,7 @@ def rows_text(bad: Mask, values: Column | None = None, rows: Index | None = None
     places = np.flatnonzero(bad)
     text = []
     for place in places[:_SHOWN]:
-        number = str(place if rows is None else rows[place])
+        number = str(_number(int(place if rows is None else rows[place])))
         if values is not None:
             value = values.iloc[place] if isinstance(values, pd.Series) else values[place]
             number += f" ({shown(value.tolist() if isinstance(value, np.ndarray) else _scalar(value))})"
@@ -391,7 +445,7 @@ def sizes_text(shape: Iterable[int]) -> str:
 
 def _wrong_shape(node: Node, found: tuple[int, ...], row: int | None = None) -> DataError:
     shape = node.event_shape
-    place = "" if row is None else f" in row {row} (counted from 0)"
+    place = "" if row is None else f" in row {_number(row)} (counted from 0)"
     expected = f"shape ({sizes_text(shape)})" if shape else "one value a row"
     key = "shape" if node.type == "image" else "dim"
     remedy = "reshape the column" + ("" if node.levels else f", or correct {key!r} in the graph")

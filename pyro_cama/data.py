@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -49,6 +49,7 @@ from pyro_cama.columns import (
 )
 from pyro_cama.errors import DataError
 from pyro_cama.graph import CausalGraph, Level, Node
+from pyro_cama.moments import Summary, statistic_shapes
 from pyro_cama.schema import listed, one_of, shown
 
 __all__ = ["Batch", "Table", "TableEncoder"]
@@ -153,10 +154,10 @@ class TableEncoder:
     Dataset that yields such mappings a row. It holds the target and its Markov blanket (``graph.order``), and
     the scope column if the manipulation has one. Columns that are no nodes are ignored, which is logged once.
     Series are read by position, not by index. A vector is a (rows, dim) array or a column of equal-length
-    lists, an image a (rows, *shape) array of floats in [0, 1] or of uint8. None, NaN and pd.NA are missing
-    entries. A level is matched exactly or else by its text: 1, 1.0 and "1" are one level. Sites are told
-    apart by their text. A scope column that is a node too may hold new levels after the fit: the node's entry
-    is then missing.
+    lists, an image a (rows, *shape) array of floats in [0, 1] or of uint8, or a column of paths of image files
+    (:mod:`pyro_cama.image_files` says which). None, NaN and pd.NA are missing entries. A level is matched
+    exactly or else by its text: 1, 1.0 and "1" are one level. Sites are told apart by their text. A scope column
+    that is a node too may hold new levels after the fit: the node's entry is then missing.
 
     Float tensors have torch's default dtype. The caller's data are never changed.
 
@@ -193,27 +194,9 @@ class TableEncoder:
             DataError: what :meth:`encode` raises; also a column without any entry, a target with a single
                 class, and, if the scope column is a node, a site that is not among its levels.
         """
-        table = self._table(data, self.graph.order)
-        statistics = {}
-        for name in self.graph.order:
-            node = self.graph.nodes[name]
-            raw, present = read_column(node, table.column(name, self.graph))
-            if not present.any():
-                raise DataError(_empty(name, table.rows))
-            statistics[name] = _statistics(node, raw[present])
-        target = self.graph.nodes[self.graph.target]
-        seen = statistics[target.name]["frequencies"].nonzero().flatten().tolist()
-        if len(seen) < 2:
-            raise DataError(
-                f"target column {target.name!r}: found one class, {levels_of(target)[seen[0]]!r}; "
-                "expected rows of at least two to learn from"
-            )
-        sites: tuple[Level, ...] = ()
-        if self._scope is not None:
-            sites = _sorted(read_sites(self._scope, table.column(self._scope, self.graph))[1])
-            if not sites:
-                raise DataError(_empty(self._scope, table.rows))
-        self.statistics, self.sites = statistics, sites
+        fitting = Fitting(self)
+        fitting.add(data)
+        fitting.finish()
         return self
 
     def encode(
@@ -246,7 +229,7 @@ class TableEncoder:
         for name in wanted:
             node = self.graph.nodes[name]
             column = table.column(name, self.graph)
-            raw, present = read_column(node, column, unknown_is_missing=name == self._scope)
+            raw, present = read_column(node, column, unknown_is_missing=name == self.scope)
             if name == label and target == "require" and not present.all():
                 raise DataError(
                     f"target column {name!r}: found no label in {rows_text(~present)}; "
@@ -256,8 +239,8 @@ class TableEncoder:
             if not present.all():
                 observed[name] = torch.from_numpy(present)
         site = None
-        if self._scope is not None:
-            codes, found = read_sites(self._scope, table.column(self._scope, self.graph))
+        if self.scope is not None:
+            codes, found = read_sites(self.scope, table.column(self.scope, self.graph))
             sites = self._with_new(found) if new_sites else self.sites
             index = {text_of(value): i for i, value in enumerate(sites)}
             site = torch.from_numpy(np.array([*(index.get(text_of(v), -1) for v in found), -1])[codes])
@@ -292,9 +275,9 @@ class TableEncoder:
         """
         self._require_fitted()
         other = copy.copy(self)
-        if self._scope is not None:
-            column = self._table(data, ()).column(self._scope, self.graph)
-            other.sites = self._with_new(read_sites(self._scope, column)[1])
+        if self.scope is not None:
+            column = self._table(data, ()).column(self.scope, self.graph)
+            other.sites = self._with_new(read_sites(self.scope, column)[1])
         return other
 
     def decode(self, name: str, values: Tensor) -> NDArray[Any]:
@@ -364,7 +347,7 @@ class TableEncoder:
                     raise DataError(f"stored levels of {name!r}: found {shown(found)}; expected {shown([*levels])}")
             for name in graph.order if state["statistics"] else ():
                 encoder.statistics[name] = entries = {}
-                for key, shape in _statistic_shapes(graph.nodes[name]).items():
+                for key, shape in statistic_shapes(graph.nodes[name]).items():
                     value = torch.tensor(state["statistics"][name][key], dtype=torch.float64)
                     if value.shape != shape or not value.isfinite().all():
                         raise DataError(f"stored {key} of {name!r}: expected finite numbers of shape {shape}")
@@ -377,8 +360,8 @@ class TableEncoder:
         return encoder
 
     @property
-    def _scope(self) -> str | None:
-        """The scope column, if there is one."""
+    def scope(self) -> str | None:
+        """The name of the scope column, None if there is none."""
         m = self.graph.m
         return None if m is None or m.scope in ("row", "dataset") else m.scope
 
@@ -393,8 +376,8 @@ class TableEncoder:
 
     def _table(self, data: Table, names: Iterable[str]) -> Columns:
         """The named columns and the scope column; those that are no nodes are noted."""
-        table = read_table(data, {*names} if self._scope is None else {*names, self._scope})
-        unknown = [name for name in table.names if name not in self.graph.nodes and name != self._scope]
+        table = read_table(data, {*names} if self.scope is None else {*names, self.scope})
+        unknown = [name for name in table.names if name not in self.graph.nodes and name != self.scope]
         if unknown and not self._noted:
             self._noted = True
             _logger.warning("columns that are no nodes of the graph are ignored: %s", listed(unknown))
@@ -428,40 +411,88 @@ class TableEncoder:
         return value
 
 
-def _statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
-    """What is learnt about a node, and its shapes."""
-    if node.levels:
-        return {"frequencies": (len(node.levels),)}
-    if node.type == "image":
-        return {"mean": ()}
-    keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
-    return dict.fromkeys(keys, node.event_shape)
+class Fitting:
+    """:meth:`TableEncoder.fit` in parts; the encoder learns with :meth:`finish`.
 
+    >>> graph = CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]})
+    >>> encoder = TableEncoder(graph)
+    >>> fitting = Fitting(encoder)
+    >>> for part in ({"y": [0], "x": [1.0]}, {"y": [1, 1], "x": [2.0, 3.0]}):
+    ...     raw = fitting.add(part)
+    >>> fitting.finish()
+    >>> encoder.statistics["x"]["mean"].item()
+    2.0
+    """
 
-def _statistics(node: Node, raw: NDArray[Any]) -> dict[str, Tensor]:
-    """What the observed raw values (rows, ...) say about a node."""
-    values: tuple[Any, ...]
-    if node.levels:
-        values = (np.bincount(raw, minlength=len(node.levels)) / len(raw),)
-    elif node.type == "image":
-        values = (np.mean(raw, dtype=np.float64),)
-    elif node.type == "count":
-        values = (_moments(raw)[0], *_moments(np.log1p(raw)))
-    else:
-        values = _moments(raw)
-    keys = _statistic_shapes(node)
-    return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
+    def __init__(self, encoder: TableEncoder) -> None:
+        self.encoder = encoder
+        self.rows = 0
+        self._summaries = {name: Summary(encoder.graph.nodes[name]) for name in encoder.graph.order}
+        self._sites: dict[str, Level] = {}
 
+    def add(self, data: Table, keep: Sequence[int] | NDArray[np.int64] = ()) -> Batch:
+        """Takes in a part of the training table.
 
-def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation over rows; that of a constant is 1."""
-    low, high = values.min(0), values.max(0)
-    # a power of two changes no digit, and keeps the squares of huge and of tiny values within the floats
-    scale = np.ldexp(1.0, np.frexp(np.maximum(abs(low), abs(high)))[1] - 1)
-    scaled = values / scale
-    mean, sd = scaled.mean(0) * scale, scaled.std(0) * scale
-    constant = high / scale - low / scale <= 8 * np.finfo(np.float64).eps
-    return np.where(low == high, low, mean), np.where(constant | (sd == 0), 1.0, sd)
+        Returns:
+            The part's rows ``keep``: raw values (a missing row's are arbitrary), all of their masks, and the sites
+            numbered in order of appearance: what :meth:`encoded` encodes after :meth:`finish`.
+
+        Raises:
+            DataError: what :meth:`TableEncoder.encode` raises.
+        """
+        encoder, graph = self.encoder, self.encoder.graph
+        table = encoder._table(data, graph.order)
+        values, observed, site = {}, {}, None
+        kept = np.asarray(keep, dtype=np.int64)
+        for name, summary in self._summaries.items():
+            raw, present = read_column(summary.node, table.column(name, graph))
+            summary.add(raw[present])
+            values[name], observed[name] = torch.from_numpy(raw[kept]), torch.from_numpy(present[kept])
+        if encoder.scope is not None:
+            codes, found = read_sites(encoder.scope, table.column(encoder.scope, graph))
+            for value in found:
+                self._sites.setdefault(text_of(value), value)
+            index = {text: i for i, text in enumerate(self._sites)}
+            site = torch.from_numpy(np.array([*(index[text_of(value)] for value in found), -1])[codes[kept]])
+        self.rows += table.rows
+        return Batch(values, observed, site, len(kept))
+
+    def finish(self) -> None:
+        """Gives the encoder what all parts together say.
+
+        Raises:
+            DataError: a column without any entry, or a target with a single class.
+        """
+        graph = self.encoder.graph
+        statistics = {}
+        for name, summary in self._summaries.items():
+            if not summary.rows:
+                raise DataError(_empty(name, self.rows))
+            statistics[name] = summary.statistics()
+        seen = statistics[graph.target]["frequencies"].nonzero().flatten().tolist()
+        if len(seen) < 2:
+            raise DataError(
+                f"target column {graph.target!r}: found one class, {levels_of(graph.nodes[graph.target])[seen[0]]!r}; "
+                "expected rows of at least two to learn from"
+            )
+        if self.encoder.scope is not None and not self._sites:
+            raise DataError(_empty(self.encoder.scope, self.rows))
+        self.encoder.statistics, self.encoder.sites = statistics, _sorted(self._sites.values())
+
+    def encoded(self, raw: Batch) -> Batch:
+        """Rows that :meth:`add` has returned, as :meth:`TableEncoder.encode` gives them; ``raw`` is used up.
+
+        Raises:
+            DataError: a value too far from the others for the float type.
+        """
+        nodes = self.encoder.graph.nodes
+        masks = {name: mask.numpy() for name, mask in raw.observed.items()}
+        values = {name: self.encoder._encoded(nodes[name], v.numpy(), masks[name]) for name, v in raw.values.items()}
+        site = raw.site
+        if site is not None:
+            index = {text_of(value): i for i, value in enumerate(self.encoder.sites)}
+            site = torch.tensor([*(index[text] for text in self._sites), -1])[site]
+        return Batch(values, {name: mask for name, mask in raw.observed.items() if not mask.all()}, site, raw.rows)
 
 
 def _decoded(node: Node, values: Tensor) -> NDArray[Any]:

@@ -40,6 +40,7 @@ from tqdm.auto import tqdm
 from pyro_cama.bayes_nets import from_pgmpy
 from pyro_cama.data import Batch
 from pyro_cama.elbo import intervene
+from pyro_cama.engine import fast
 from pyro_cama.errors import DataError, expect
 from pyro_cama.graph import CausalGraph, Node
 
@@ -558,7 +559,7 @@ def _densities(cama: CAMA, batch: Batch, draws: int, seed: int) -> dict[str, tup
     everything: list[tuple[str, NDArray[np.bool_]]] = [("", np.ones(len(codes), dtype=bool))]
     rng = np.random.default_rng(seed)
     given = labelled.without(*children)
-    with torch.no_grad(), cama._fast(), cama._seeded(seed):
+    with torch.no_grad(), fast(), cama._seeded(seed):
         parts = [program(given, samples=min(10, draws - done)) for done in range(0, draws, 10)]  # bounds the memory
         alone = program(rows=labelled.rows, samples=1)
     found = {}

@@ -236,7 +236,7 @@ def _node(axis: Axes, label: str, role: str, box: _Box) -> None:
     axis.add_patch(_patch(role, box))
     if label:
         bold = role == "target"
-        ink = "white" if bold else "#8a8d92" if role == "outside the model" else _INK
+        ink = "white" if bold else "#686b70" if role == "outside the model" else _INK
         _text(axis, box.x, box.y, label, color=ink, ha="center", weight="bold" if bold else "normal")
 
 

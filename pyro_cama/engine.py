@@ -1,22 +1,25 @@
-"""The optimisation loop, Lightning's: minibatches of row numbers into a loss, early stopping, best weights kept."""
+"""The optimisation, Lightning's: stages of a loss over minibatches, early stopping, best weights kept, checkpoints."""
 
 from __future__ import annotations
 
+import json
 import logging
-import math
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyro
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-Loss = Callable[[Tensor], Tensor]
+from pyro_cama.files import replacing
+from pyro_cama.minibatches import Minibatches
+
+Loss = Callable[[Any], Tensor]
+LAST = "last.ckpt"
 
 
 @dataclass
@@ -31,177 +34,175 @@ class History:
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
 
-    def followed_by(self, other: History) -> History:
-        """Both one after the other, epochs counted on."""
-        n = len(self.rows)
-        later = [row | {"epoch": row["epoch"] + n} for row in other.rows]
-        return History([*self.rows, *later], n + other.best_epoch)
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of an optimisation with a loss of its own; it begins with the best weights of the stage before.
+
+    Attributes:
+        loss: from a minibatch to a scalar.
+        epochs: at most so many.
+        validate: returns figures of which ``loss`` is watched (lower is better); None keeps the last weights.
+    """
+
+    loss: Loss
+    epochs: int
+    lr: float
+    validate: Callable[[], dict[str, float]] | None = None
+    title: str = "fit"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where an optimisation leaves what it needs to go on after it was killed.
+
+    Attributes:
+        folder: holds ``last.ckpt``, written every ``seconds`` and at the end, and what loggers write.
+        about: what has to be the same when it goes on, by name.
+        resume: go on from ``last.ckpt`` if it is there; otherwise it must not be there.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    resume: bool = False
+    seconds: float = 30.0
+
+    def begin(self) -> Path | None:
+        """The checkpoint to go on from, if any; else makes the folder.
+
+        Raises:
+            FileExistsError: there is a checkpoint, and ``resume`` was not asked for.
+            ValueError: the checkpoint is of another optimisation; names what differs.
+        """
+        last, about = self.folder / LAST, self.folder / "about.json"
+        mine = json.loads(json.dumps(dict(self.about), default=str))
+        if last.exists():
+            if not self.resume:
+                raise FileExistsError(
+                    f"{last} is there already; pass resume=True to go on from it, or choose another folder"
+                )
+            theirs = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+            different = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+            if different:
+                found = "; ".join(f"{key} was {theirs.get(key)!r}, is {mine.get(key)!r}" for key in different)
+                raise ValueError(f"{last} is of another fit: {found}; repeat that one, or delete the folder")
+            return last
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(about) as path:
+            path.write_text(json.dumps(mine, indent=1), encoding="utf-8")
+        return None
 
 
 def optimise(
-    loss: Loss,
+    stages: Sequence[Stage],
     modules: nn.Module,
     parameters: Sequence[Tensor],
-    rows: int,
+    minibatches: Minibatches,
     *,
-    validate: Callable[[], dict[str, float]] | None = None,
-    max_epochs: int,
-    steps: int | None = None,
-    batch_size: int,
-    lr: float,
     weight_decay: float = 0.0,
     patience: int = 30,
     anneal: bool = False,
     seed: int = 0,
     progress: bool | tqdm[Any] = True,
-    title: str = "fit",
-    trainer_kwargs: dict[str, Any] | None = None,
+    per_step: int = 64,
+    checkpoints: Checkpoints | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> History:
-    """Minimises ``loss`` of row numbers over ``parameters`` with Adam, and keeps the best validated weights.
+    """Minimises the stages' losses over ``parameters`` with Adam, and keeps the best validated weights.
 
     Args:
-        loss: from row numbers, ``(batch,)``, to a scalar.
         modules: holds the parameters; its weights are put back to the best.
-        validate: returns figures of which ``loss`` is watched (lower is better); None keeps the last weights.
-        progress: a bar of its own, none, or the caller's, which is moved on by ``max_epochs``.
-        steps: gradient steps an epoch; None is one pass over the rows.
-        anneal: lets the learning rate fall to zero along a half cosine.
+        progress: a bar of its own, none, or the caller's, which is moved on by one an epoch.
+        anneal: lets the learning rate fall to zero along a half cosine, in every stage.
+        per_step: minibatches of one Lightning step: small tables would pay more for the step than for what is in it.
+            Always 1 with several devices, mixed precision or whatever else Lightning does between gradients and step.
+        trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite; the best weights so far are put back first.
     """
+    if not any(stage.epochs for stage in stages):
+        return History()
     from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Checkpoint
 
-    task = _task(loss, modules, parameters, validate, lr, weight_decay, patience, max_epochs, anneal, progress, title)
-    blocks = _Blocks(rows, batch_size, steps, seed)
-    with _quiet(), pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+    from pyro_cama.lightning_module import Keep, SafeIO, Training, TrainingData
+
+    found = checkpoints.begin() if checkpoints is not None else None
+    given = _distributed(dict(trainer_kwargs or {}))
+    several = str(given.get("devices", 1)) != "1" or given.get("num_nodes", 1) != 1
+    lightnings = {"precision", "strategy", "accumulate_grad_batches", "gradient_clip_val", "plugins"}
+    automatic = several or per_step == 1 or any(given.get(key) for key in lightnings)
+    given["callbacks"], given["plugins"] = _listed(given.get("callbacks")), [*_listed(given.get("plugins")), SafeIO()]
+    if checkpoints is not None:
+        given["callbacks"].append(Keep(checkpoints.folder / LAST, checkpoints.seconds))
+    given["logger"] = _logger(given.get("logger", "csv" if checkpoints else False), checkpoints)
+    task = Training(
+        stages, modules, parameters, weight_decay=weight_decay, patience=patience, anneal=anneal, seed=seed,
+        progress=progress, automatic=automatic,
+    )  # fmt: skip
+    with quiet():
         trainer = Trainer(
             **{
-                "max_epochs": max_epochs,
+                "max_epochs": task.epochs,
                 "accelerator": "cpu" if next(modules.parameters()).device.type == "cpu" else "auto",
                 "devices": 1,
-                "logger": False,
-                "enable_checkpointing": False,
+                "enable_checkpointing": any(isinstance(c, Checkpoint) for c in given["callbacks"]),
                 "enable_model_summary": False,
                 "enable_progress_bar": False,
                 "num_sanity_val_steps": 0,
-                **(trainer_kwargs or {}),
+                **given,
             }
         )
-        trainer.fit(task, blocks)
-    task.finish()
-    history: History = task.history
-    return history
+        data = TrainingData(minibatches, 1 if automatic else per_step)
+        try:
+            trainer.fit(task, data, ckpt_path=found, weights_only=True)
+        finally:
+            task.close()
+    return task.finish()
 
 
-class _Blocks:
-    """One block of minibatches an epoch: small tables would pay the trainer's cost per step more than the step's."""
-
-    def __init__(self, rows: int, batch_size: int, steps: int | None, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
-        self.steps = steps or max(1, math.ceil(rows / self.batch_size))
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        self.epoch += 1
-        order: list[Tensor] = []
-        while sum(map(len, order)) < self.steps * self.batch_size:
-            order.append(torch.randperm(self.rows, generator=generator))
-        flat = torch.cat(order)
-        if self.steps == math.ceil(self.rows / self.batch_size):
-            flat = order[0]  # one pass: every row once, the last batch may be short
-        yield list(flat[: self.steps * self.batch_size].split(self.batch_size))
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _task(
-    loss: Loss,
-    modules: nn.Module,
-    parameters: Sequence[Tensor],
-    validate: Callable[[], dict[str, float]] | None,
-    lr: float,
-    weight_decay: float,
-    patience: int,
-    max_epochs: int,
-    anneal: bool,
-    progress: bool | tqdm[Any],
-    title: str,
-) -> Any:
-    from lightning.pytorch import LightningModule
+def _logger(logger: Any, checkpoints: Checkpoints | None) -> Any:
+    """A Lightning logger by its name, writing to a folder beside the checkpoint."""
+    if not isinstance(logger, str):
+        return logger
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    class Optimisation(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.modules_ = modules
-            self.history = History()
-            self.best: tuple[float, dict[str, Tensor]] | None = None
-            self.owns_bar = isinstance(progress, bool)
-            self.bar = (
-                tqdm(total=max_epochs, desc=title, disable=not progress, leave=False)
-                if isinstance(progress, bool)
-                else progress
-            )
-            self.bar.set_description(title, refresh=False)
+    known: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+    if logger not in known:
+        raise ValueError(
+            f"trainer_kwargs: found logger {logger!r}; expected 'csv', 'tensorboard' or a Lightning logger"
+        )
+    folder = checkpoints.folder if checkpoints is not None else Path.cwd()
+    try:
+        return known[logger](folder, name="logs")
+    except ModuleNotFoundError as error:
+        raise ImportError("logger 'tensorboard' needs tensorboard: pip install 'pyro_cama[tensorboard]'") from error
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
-        def training_step(self, block: list[Tensor], index: int) -> None:
-            optimizer: Any = self.optimizers(use_pl_optimizer=False)
-            total, shown = 0.0, time.monotonic()
-            if anneal:
-                optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * self.current_epoch / max_epochs))
-            for i, rows in enumerate(block, 1):
-                optimizer.zero_grad(set_to_none=True)
-                value = loss(rows)
-                value.backward()
-                torch.nn.utils.clip_grad_norm_(parameters, 100.0)
-                optimizer.step()
-                total += float(value.detach())
-                if time.monotonic() - shown > 0.5:  # an epoch of images takes minutes
-                    self.bar.set_postfix_str(f"step {i} of {len(block)}, loss={total / i:.4g}")
-                    shown = time.monotonic()
-            self.epoch_loss = total / len(block)
-            if not math.isfinite(self.epoch_loss):
-                self.finish()
-                raise FloatingPointError(
-                    f"{title}: the loss became {self.epoch_loss} in epoch {self.current_epoch}; try a smaller lr "
-                    f"(now {lr:g}) or look for extreme values in the data"
-                )
-
-        def on_train_epoch_end(self) -> None:
-            figures = {"epoch": float(self.current_epoch), "loss": self.epoch_loss}
-            if validate is not None:
-                with torch.no_grad():
-                    found = validate()
-                figures.update({f"validation_{k}": v for k, v in found.items()})
-                watched = found["loss"]
-                if self.best is None or watched < self.best[0]:
-                    self.best = (watched, {k: v.clone() for k, v in modules.state_dict().items()})
-                    self.history.best_epoch = self.current_epoch
-                elif self.current_epoch - self.history.best_epoch >= patience:
-                    self.trainer.should_stop = True
-            else:
-                self.history.best_epoch = self.current_epoch
-            self.history.rows.append(figures)
-            self.bar.update()
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if k != "epoch"}, refresh=False)
-
-        def finish(self) -> None:
-            if self.owns_bar:
-                self.bar.close()
-            if self.best is not None:
-                modules.load_state_dict(self.best[1])
-
-    return Optimisation()
+def _distributed(given: dict[str, Any]) -> dict[str, Any]:
+    """Under do(m=0) q(m | x) has no gradients, which plain ddp takes for an error."""
+    strategy = given.get("strategy", "auto")
+    if str(given.get("devices", 1)) != "1" and strategy == "auto":
+        strategy = "ddp"
+    if strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"):
+        given["strategy"] = f"{strategy}_find_unused_parameters_true"
+    return given
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def fast() -> Iterator[None]:
+    """Pyro without its parameter store and validation: what no caller of ours reads."""
+    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
     """Lightning's start-up messages, which speak of hardware and workers, are not our user's concern."""
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")

@@ -85,7 +85,8 @@ class Explanation:
             axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.6)
             axis.plot(row["change"], height, "o", color=colour, markersize=5)
         names = [f"{r['column']} ({r['site']})" if "site" in r else r["column"] for r in table.to_dict("records")]
-        axis.set_yticks(range(len(table)), names, fontsize=8)
+        names = [name if len(name) <= 36 else f"{name[:35]}…" for name in names]
+        axis.set_yticks(range(len(table)), names, fontsize=8, parse_math=False)
         axis.plot(table["small"], range(len(table)), "|", color="#c58b4b", markersize=8)
         axis.set_xlim(left=0)
         axis.set_xlabel("change of a usual reading (training standard deviations; shares of discrete readings)")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from pyro_cama.columns import Table, rows_text
 from pyro_cama.data import Batch, TableEncoder
 from pyro_cama.elbo import Do, class_log_probs, log_weights
+from pyro_cama.engine import fast
 from pyro_cama.errors import DataError, expect
 from pyro_cama.graph import CausalGraph
 from pyro_cama.model import CAMAModel
@@ -275,7 +276,7 @@ def _traced(program: _Program) -> torch.export.ExportedProgram:
     rows = torch.export.Dim("rows", min=1)
     cama = program.cama
     try:
-        with torch.no_grad(), cama._fast(), common_noise(cama.settings.seed, strict=True):
+        with torch.no_grad(), fast(), common_noise(cama.settings.seed, strict=True):
             program(*example)  # draws the noise, which the trace then finds there and takes for constants
             return torch.export.export(program, example, dynamic_shapes=(tuple({0: rows} for _ in example),))
     except NoCommonNoise as error:

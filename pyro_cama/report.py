@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import io
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import pyro_cama
 from pyro_cama.cama import CAMA, Do
 from pyro_cama.columns import Table, read_column, read_table
 from pyro_cama.draw import draw
+from pyro_cama.files import replacing
 from pyro_cama.graph import CausalGraph
 from pyro_cama.schema import listed, shown
 from pyro_cama.scores import BINS, Scores, bins_of, figures
@@ -42,6 +42,9 @@ _LOOK: tuple[dict[str, Any], ...] = (  # told apart without colours too, and on 
 )
 _LINE = "#e6e6e6"  # becomes the page's own colour of lines
 _MOST = 60  # columns in a table
+_LONGEST = 36  # letters beside an axis
+_LETTER = 9.0  # pixels; pictures are scrolled on a phone rather than made too small to read
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class _Block:
     caption: str
     picture: str = ""  # SVG
     paper: bool = False
+    wide: bool = False
     head: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
     shades: Sequence[Sequence[float]] = ()  # of a table's cells, its first column left out
@@ -202,7 +206,7 @@ def report(
         "manipulation": "none" if graph.m is None else f"scope {graph.m.scope}",
     }
     template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, finalize=_visible, trim_blocks=True, lstrip_blocks=True
     ).from_string((resources.files("pyro_cama") / "report.html.jinja").read_text(encoding="utf-8"))
     page = template.render(
         title=f"Report on {graph.target}",
@@ -210,12 +214,8 @@ def report(
         sections=[section for section in sections if section is not None],
         version=pyro_cama.__version__,
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -226,7 +226,7 @@ def _readings(
     m = cama.graph.m
     do: Do | str = "auto"
     if m is None and before is None:
-        return [_Reading("the model", cama, do, cama.predict_proba(data))]
+        return [_Reading("as fitted", cama, do, cama.predict_proba(data))]
     if before is None and cama.adaptation is not None:
         assert m is not None
         before, do = cama, {m.name: 0.0}
@@ -292,13 +292,16 @@ def _moved(cama: CAMA) -> _Section | None:
     listing = _Block(
         "The same in numbers: changes in training standard deviations (shares of discrete readings, units "
         f"of the rate of counts), with its 95 % interval, and what it means in raw units.{more}",
+        wide=True,
         head=["column", *sites, "moved", "change", "interval", "reading"],
         rows=rows,
     )
     name = "Change of every reading with its interval"
+    picture = found.plot()
     plot = _Block(
         "Change of every reading and its interval: green moved, grey did not; small bars mark what counts as a change.",
-        _svg(found.plot(), "moved", name),
+        _svg(picture, "moved", name),
+        wide=True,
         name=name,
     )
     said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
@@ -364,6 +367,7 @@ def _confused(readings: Sequence[_Reading], labels: NDArray[np.int64]) -> _Secti
             _Block(
                 f"{reading.name.capitalize()}: rows of every class (down), as they are read (across); "
                 f"{np.trace(counts)} of {counts.sum()} right.",
+                wide=len(classes) > 6,
                 head=["class", *classes],
                 rows=[[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)],
                 shades=(0.55 * shares).round(3).tolist(),
@@ -444,12 +448,13 @@ def _robust(
             axis.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])
         axis.set(xlabel=_UNIT[drift.kind], ylabel="accuracy", ylim=(-0.03, 1.03))
         axis.legend(frameon=False)
-        what = f"{drift.kind.capitalize()} of {', '.join(drift.columns)}"
+        what = f"{drift.kind} of {', '.join(drift.columns)}"
         ends = "; ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in curves.items())
         caption = (
-            f"{what}: accuracy on the clean rows from the left to the right end, {ends}. Dotted: the largest class."
+            f"{what[0].upper()}{what[1:]}: accuracy on the clean rows from the left to the right end, {ends}. Dotted: "
+            "the largest class."
         )
-        blocks.append(_picture(figure, caption, f"drift{i}", f"Accuracy by {what.lower()}"))
+        blocks.append(_picture(figure, caption, f"drift{i}", f"Accuracy by {what}"))
     return _Section("If columns drift", "", blocks)
 
 
@@ -485,7 +490,9 @@ def _drawn(cama: CAMA) -> _Section:
     picture = _svg(draw(cama.graph), "graph", "The causal graph")
     caption = "The causal graph: roles by colour and shape, latents and what they act on dashed."
     return _Section(
-        "The graph", cama.graph.factorisation(), [_Block(caption, picture, paper=True, name="The causal graph")]
+        "The graph",
+        cama.graph.factorisation(),
+        [_Block(caption, picture, paper=True, wide=True, name="The causal graph")],
     )
 
 
@@ -515,11 +522,13 @@ def _svg(figure: Picture, key: str, name: str) -> str:
         name: for whom cannot see it.
     """
     import matplotlib
+    from matplotlib.text import Text
 
+    smallest = min(float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text())
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": key, "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing, bbox_inches="tight")
     text = file.getvalue()
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert view is not None
@@ -530,11 +539,19 @@ def _svg(figure: Picture, key: str, name: str) -> str:
     body = body.replace("#000000", "currentColor").replace(_LINE, "var(--line)")
     body = re.sub(r"\s*\n\s*", " ", body)
     width = float(view[1])
-    # wide pictures are scrolled on a phone rather than made too small to read
-    size = f"min-width: {0.55 * width:.0f}px; max-width: {1.5 * width:.0f}px"
-    label = html.escape(name)
+    size = f"min-width: {_LETTER / smallest * width:.0f}px; max-width: {1.5 * width:.0f}px"
+    label = html.escape(_visible(name))
     return f'<svg viewBox="0 0 {view[1]} {view[2]}" style="{size}" role="img" aria-label="{label}">{body}</svg>'
 
 
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _visible(value: Any) -> Any:
+    r"""Text in which no character acts on its neighbours unseen: control characters and overrides of the direction.
+
+    >>> _visible("a\u202eb")
+    'a\\u202eb'
+    """
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value) if type(value) is str else value

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA
 from pyro_cama.columns import rows_text
+from pyro_cama.data import Batch
 from pyro_cama.errors import DataError
 
 BINS = 15
@@ -47,7 +48,7 @@ class Scores:
         return f"{self.rows} rows: {self.line()}\n\n{table}"
 
 
-def scores(cama: CAMA, table: pd.DataFrame) -> Scores:
+def scores(cama: CAMA, table: pd.DataFrame | Batch) -> Scores:
     """Figures of a model on labelled rows.
 
     Raises:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, context_of, importance_bound, log_weights, marginal, mean_bound, shared_term
-from pyro_cama.engine import optimise
+from pyro_cama.engine import Stage, optimise
 from pyro_cama.guide import CAMAGuide
 from pyro_cama.image_manipulations import manipulate_all
 from pyro_cama.manipulation import Manipulation
+from pyro_cama.minibatches import Shuffled, rows_of
 from pyro_cama.model import CAMAModel
 
 Scale = float | Mapping[str, float]
@@ -37,7 +38,6 @@ def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditi
 def fit_loss(
     model: CAMAModel,
     guide: CAMAGuide,
-    clean: Batch,
     manipulated: Batch | None,
     *,
     mixing: float,
@@ -45,8 +45,8 @@ def fit_loss(
     conditional_weight: float,
     conditional_share: float = 1.0,
     samples: int,
-) -> Callable[[Tensor], Tensor]:
-    """The negative of eq. 5 per row, as a function of numbers of clean rows.
+) -> Callable[[Batch], Tensor]:
+    """The negative of eq. 5 per row, as a function of clean rows.
 
     Args:
         mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
@@ -66,19 +66,17 @@ def fit_loss(
             bound = labelled_bound(weights, y, known, conditional_weight)
         total = (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
         if apart and known is None and conditional_weight:
-            every = max(1, math.floor(1 / conditional_share))  # held-out rows may be sorted by class
-            part = batch.select(torch.arange(0, batch.rows, every, device=y.device))
+            part = batch.select(every_nth(batch, conditional_share))
             bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
             log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
             total = total + conditional_weight * log_p.mean()
         return total
 
-    def loss(rows: Tensor) -> Tensor:
-        batch = clean.select(rows)
+    def loss(batch: Batch) -> Tensor:
         total = objective(batch, zero)
         others = []
         if manipulated is not None:
-            pick = torch.randint(manipulated.rows, (len(rows),), device=rows.device)
+            pick = torch.randint(manipulated.rows, (batch.rows,), device=model.like.device)
             others.append(objective(manipulated.select(pick), None))
         if interventions:
             others.append(objective(intervened(model, batch, interventions), None))
@@ -87,6 +85,12 @@ def fit_loss(
         return -total
 
     return loss
+
+
+def every_nth(batch: Batch, share: float) -> Tensor:
+    """Numbers of rows that make up a share of the batch, spread over it: held-out rows may be sorted by class."""
+    device = next(iter(batch.values.values())).device
+    return torch.arange(0, batch.rows, max(1, math.floor(1 / share)), device=device)
 
 
 def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
@@ -126,8 +130,8 @@ def calibrate(
     assert graph.m is not None
     zero = {graph.m.name: 0.0}
 
-    def loss(rows: Tensor) -> Tensor:
-        weights = log_weights(model, guide, clean.select(rows), do=zero, samples=4, classes=True)
+    def loss(batch: Batch) -> Tensor:
+        weights = log_weights(model, guide, batch, do=zero, samples=4, classes=True)
         return -marginal(importance_bound(weights)).mean()
 
     modules = nn.ModuleList([model, guide])
@@ -137,8 +141,8 @@ def calibrate(
     manipulation.calibration.requires_grad_(True)
     with manipulation.calibrated():
         optimise(
-            loss, modules, [manipulation.calibration], clean.rows, max_epochs=max(1, steps // 10), steps=10,
-            batch_size=512, lr=2e-2, anneal=True, seed=seed, progress=progress, title="calibrate",
+            [Stage(loss, max(1, steps // 10), 2e-2, title="calibrate")], modules, [manipulation.calibration],
+            Shuffled(clean.rows, rows_of(clean), 512, seed, steps=10), anneal=True, seed=seed, progress=progress,
         )  # fmt: skip
     manipulation.calibration.requires_grad_(False)
     for name, parameter in modules.named_parameters():

@@ -142,7 +142,7 @@ def test_refining_repairs_a_wrong_q() -> None:
     copy = cama.copy()
     with torch.no_grad():
         q: Any = copy.guide._networks["m"].network[-1]
-        q.bias[:3] += 1.5
+        q.bias[:3] += 2.5
         q.bias[3:] -= 2.0
     table = {name: column[:100] for name, column in shifted.items()}
     fine, wrong = cama.score(table), copy.score(table)

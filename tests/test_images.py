@@ -719,8 +719,9 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     cama, _, shifted = digits()
     seen: list[dict[str, Any]] = []
 
-    def nothing(loss: Any, modules: Any, parameters: Any, count: int, **options: Any) -> None:
-        seen.append({"rows": count, **options})
+    def nothing(stages: Any, modules: Any, parameters: Any, minibatches: Any, **options: Any) -> None:
+        (stage,) = stages
+        seen.append({**vars(minibatches), "lr": stage.lr, "max_epochs": stage.epochs})
 
     monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)

@@ -262,6 +262,32 @@ def test_names_are_text(page: str) -> None:
     assert "p, <q>" in Page(page).text
 
 
+def test_names_neither_turn_text_around_nor_break_a_picture(tmp_path: Path) -> None:
+    names = {"x": "\u202eAge", NASTY: r"$\frac{$", "n": "a_name_without_a_space_" * 12}
+    nodes = {names.get(name, name): node for name, node in NODES.items()}
+    edges, latents = [["y", name] for name in names.values()], {"m": {"dim": 1, "scope": "dataset"}}
+    cama = build({"target": "y", "nodes": nodes, "edges": edges, "latents": latents}, hidden=8, device="cpu")
+    cama.fit(table(60).rename(columns=names), max_epochs=1, progress=False)
+    rows = NEW.rename(columns=names)
+    path = report(cama, rows, tmp_path / "r.html", clean=rows, drifts=[f"{names['x']} offset"], **QUICK)
+    page = path.read_text(encoding="utf-8")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", page)
+    found = Page(page)
+    for name in (r"\u202eAge", *[*names.values()][1:]):
+        assert name in found.text
+    labels = [a.get("aria-label") for tag, a in found.met if tag == "svg"]
+    assert r"Accuracy by offset of \u202eAge" in labels
+    moved = re.search(r'<svg[^>]*viewBox="0 0 ([\d.]+)', page)
+    assert moved is not None
+    assert float(moved[1]) < 620, "the longest name would take up the picture"
+
+
+def test_no_letter_of_a_picture_is_smaller_than_nine_pixels(page: str) -> None:
+    for width, style in re.findall(r'<svg viewBox="0 0 ([\d.]+) [\d.]+" style="min-width: (\d+)px', page):
+        assert float(style) > 0.89 * float(width), "letters of 10 points, a unit of the picture each"
+    assert page.count("min-width: ") > 6
+
+
 def test_rows_without_labels_and_models_that_cannot_adapt(tmp_path: Path) -> None:
     unlabelled = report(adapted(), NEW.drop(columns="y"), tmp_path / "a.html").read_text(encoding="utf-8")
     Page(unlabelled)

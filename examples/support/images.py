@@ -22,9 +22,11 @@ from torch import Tensor
 import pyro_cama
 from pyro_cama import CAMA, CausalGraph
 from pyro_cama.attacks import AttackableTable
+from pyro_cama.data import Batch
 from pyro_cama.elbo import marginal, mean_bound
-from pyro_cama.engine import optimise
+from pyro_cama.engine import Stage, optimise
 from pyro_cama.image_manipulations import manipulate, manipulate_all
+from pyro_cama.minibatches import Shuffled, rows_of
 from support import experiment, image_data
 from support.image_baselines import CNN, network
 
@@ -190,15 +192,11 @@ class Lab:
         batch = twin.encode(self.rows(x))
         moving = [p for n, p in twin.model.named_parameters() if n.startswith(("networks.merges.1.", "networks.decod"))]
 
-        def loss(rows: Tensor) -> Tensor:
-            return -marginal(mean_bound(twin.log_weights(batch.select(rows), classes=True))).mean()
+        def loss(part: Batch) -> Tensor:
+            return -marginal(mean_bound(twin.log_weights(part, classes=True))).mean()
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            optimise(
-                loss, twin.modules, moving, batch.rows, max_epochs=1, steps=self.setting.steps, batch_size=batch_size,
-                lr=lr, progress=False,
-            )  # fmt: skip
+        source = Shuffled(batch.rows, rows_of(batch), batch_size, self.seed, self.setting.steps)
+        optimise([Stage(loss, 1, lr)], twin.modules, moving, source, seed=self.seed, progress=False)
         return twin
 
     def adapted(self, cama: CAMA, x: Tensor, *, keep: str = "trusted", **options: Any) -> CAMA:

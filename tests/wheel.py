@@ -1,0 +1,144 @@
+"""The wheel on its own: built, installed with what it requires, and used from an empty folder.
+
+``make test-wheel`` runs it: minutes, and 6 GB that are given back. pytest does not, as nothing here is named test.
+"""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OF_EXTRAS = ("matplotlib", "pgmpy", "pyarrow", "pydot", "sklearn", "statsmodels")
+COMMANDS = ("init", "check", "draw", "simulate", "fit", "predict", "adapt", "evaluate", "report", "demo")
+# run inside: every module is there, and those that need an extra say which
+IMPORTS = f"""
+import importlib, importlib.util, pkgutil, sys
+import pyro_cama
+there = [name for name in {OF_EXTRAS} if name in sys.modules or importlib.util.find_spec(name)]
+assert not there, f"{{there}}: installed or imported without their extras"
+assert "site-packages" in pyro_cama.__file__, pyro_cama.__file__
+for module in pkgutil.iter_modules(pyro_cama.__path__):
+    try:
+        importlib.import_module("pyro_cama." + module.name)
+    except ImportError as error:
+        assert "pyro_cama[" in str(error) and "\\n" not in str(error), error
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="pyro-cama-wheel-") as name:
+        folder = Path(name)
+        wheel = built(folder / "dist")
+        holds_the_package_only(wheel)
+        env, elsewhere = folder / "env", folder / "elsewhere"
+        elsewhere.mkdir()
+        venv.create(env, with_pip=True)
+        inside = Inside(env, elsewhere)
+        inside.python("-m", "pip", "install", "--quiet", "--no-compile", str(wheel))
+        inside.python("-c", IMPORTS)
+        works_without_extras(inside)
+        inside.python("-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[demo]")
+        draws_with_them(inside)
+    print("the wheel works on its own")
+
+
+def built(folder: Path) -> Path:
+    call = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(call, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def holds_the_package_only(wheel: Path) -> None:
+    source = {f"pyro_cama/{path.name}" for path in (ROOT / "pyro_cama").iterdir() if path.is_file()}
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert {"pyro_cama/py.typed", "pyro_cama/report.html.jinja"} <= found, f"{wheel.name} holds {sorted(found)}"
+    assert found == source, f"in the wheel or in pyro_cama/, not in both: {sorted(found ^ source)}"
+
+
+class Inside:
+    """Runs what was installed, where nothing of the repository can be found."""
+
+    def __init__(self, env: Path, folder: Path) -> None:
+        self.bin, self.folder = env / "bin", folder
+        self.environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_"))}
+
+    def python(self, *args: str) -> None:
+        subprocess.run([self.bin / "python", *args], check=True, cwd=self.folder, env=self.environ)
+
+    def cama(self, *args: str, code: int = 0) -> str:
+        """What ``pyro-cama`` prints on success, or its one line of complaint."""
+        print("  pyro-cama", *args, flush=True)
+        call: list[str | Path] = [self.bin / "pyro-cama", *args]
+        done = subprocess.run(call, cwd=self.folder, env=self.environ, capture_output=True, text=True)
+        assert done.returncode == code, f"expected {code}, found {done.returncode}\n{done.stdout}{done.stderr}"
+        if code:
+            assert done.stderr.startswith("Error: "), done.stderr
+            assert done.stderr.count("\n") == 1, done.stderr
+            return done.stderr
+        return done.stdout
+
+
+def works_without_extras(inside: Inside) -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    assert inside.cama("--version").split()[-1] == version
+    said = inside.cama("--help")
+    assert all(f"\n  {command} " in said for command in COMMANDS), said
+    write_table(inside.folder / "train.csv", 200, 0.0)
+    write_table(inside.folder / "later.csv", 80, 2.0)
+    inside.cama("init", "train.csv", "--target", "diagnosis", "-o", "graph.yaml")
+    assert "radius" in inside.cama("check", "graph.yaml")
+    inside.cama("fit", "graph.yaml", "train.csv", "-o", "model", "--epochs", "3", "--hidden", "8")
+    assert "accuracy" in inside.cama("evaluate", "model", "later.csv")
+    inside.cama("adapt", "model", "later.csv", "-o", "adapted", "--steps", "5")
+    inside.cama("predict", "adapted", "later.csv", "-o", "out.csv")
+    with open(inside.folder / "out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 80
+    assert {row["label"] for row in rows} <= {"benign", "malignant"}
+    refused = {
+        "matplotlib": (
+            ("draw", "graph.yaml", "-o", "graph.png"),
+            ("report", "adapted", "later.csv", "-o", "report.html"),
+        ),
+        "scikit-learn": (("demo",),),
+    }
+    for library, calls in refused.items():
+        for call in calls:
+            said = inside.cama(*call, code=1)
+            assert library in said, said
+            assert "pip install 'pyro_cama[demo]'" in said, said
+    left = {path.name for path in inside.folder.iterdir()}
+    assert left == {"train.csv", "later.csv", "graph.yaml", "model", "adapted", "out.csv"}, left
+
+
+def draws_with_them(inside: Inside) -> None:
+    inside.cama("draw", "graph.yaml", "-o", "graph.png")
+    assert (inside.folder / "graph.png").read_bytes().startswith(b"\x89PNG")
+    inside.cama("report", "adapted", "later.csv", "-o", "report.html")
+    assert "<h2" in (inside.folder / "report.html").read_text(encoding="utf-8")
+
+
+def write_table(path: Path, rows: int, drift: float) -> None:
+    rng = random.Random(rows)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["diagnosis", "radius", "texture", "lesions"])
+        for _ in range(rows):
+            y = rng.randrange(2)
+            readings = [f"{rng.gauss(mean, 1):.4f}" for mean in (3 * y + drift, -2 * y)]
+            writer.writerow(
+                [("benign", "malignant")[y], *readings, sum(rng.random() < 0.3 + 0.4 * y for _ in range(9))]
+            )
+
+
+if __name__ == "__main__":
+    main()
