@@ -150,8 +150,8 @@ def adapt(
     default for tables, or the one in parentheses for graphs with images, where a step costs more and rows are many.
 
     Args:
-        new_data: rows from the changed world; a target column in it is not looked at.  Of data that are read in parts
-            a uniform sample of 20,000 rows is taken, and of ``clean`` likewise: more than the steps can use.
+        new_data: rows from the changed world; a target column in it is not looked at.  Of more than 20,000 a
+            uniform sample of so many is taken, and of ``clean`` likewise: more than the steps can use.
         clean: the training rows, where they are at hand; None means alpha = 0.
         alpha: weight of the clean rows' joint ELBO (eq. 4), in scope row.  Their intervention ELBO (eq. 3) is constant
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
@@ -196,8 +196,8 @@ def adapt(
     expect("adapt", "sparsity", sparsity, sparsity >= 0, "at least 0")
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
-    new = encoded(base, new_data, "ignore")
-    kept = None if clean is None else encoded(base, clean, "require")
+    new = encoded(base, new_data, "ignore", sampled=True)
+    kept = None if clean is None else encoded(base, clean, "require", sampled=True)
     fixed = _fixed_ratio(base, class_prior)
     expected = torch.softmax(_log_train(base) + fixed, 0)
     learns_prior = isinstance(class_prior, str) and class_prior == "estimate"

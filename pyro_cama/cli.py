@@ -389,8 +389,9 @@ def _fitted(cama: CAMA, held: Batch) -> str:
 @app.command()
 @_file("model", folder=True)
 @_file("data")
+@click.option("--samples", type=click.IntRange(1), default=16, help="Draws of the latents a row; fewer are faster.")
 @_output("The labels, .csv or .parquet.")
-def predict(model: Path, data: Path, output: Path, force: bool) -> None:
+def predict(model: Path, data: Path, samples: int, output: Path, force: bool) -> None:
     """Labels for the rows of DATA, in its order.
 
     Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
@@ -406,7 +407,7 @@ def predict(model: Path, data: Path, output: Path, force: bool) -> None:
     def labelled() -> Iterator[pd.DataFrame]:
         nonlocal rows, odd
         for batch in cama.batches(read_rows(data, cama.graph), "ignore"):
-            frame = _labelled(cama, batch, usual)
+            frame = _labelled(cama, batch, usual, samples)
             rows += len(frame)
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
@@ -417,8 +418,8 @@ def predict(model: Path, data: Path, output: Path, force: bool) -> None:
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
 
 
-def _labelled(cama: CAMA, batch: Batch, usual: Usual | None) -> pd.DataFrame:
-    probabilities, found = cama.predict_proba(batch), evidence(cama, batch)
+def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, samples: int) -> pd.DataFrame:
+    probabilities, found = cama.predict_proba(batch, samples=samples), evidence(cama, batch)
     told = np.asarray(np.isfinite(probabilities).all(1))
     labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
     columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}

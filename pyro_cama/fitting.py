@@ -214,11 +214,16 @@ def fit(
     made.finish(history)
 
 
-def encoded(cama: CAMA, data: Any, target: Any) -> Batch:
-    """A table's rows on the model's device; of a stream a uniform sample."""
+def encoded(cama: CAMA, data: Any, target: Any, *, sampled: bool = False) -> Batch:
+    """A table's rows on the model's device; of a stream a uniform sample, of a table in memory if that is asked for."""
     stream = open_stream(data, cama.graph)
     if stream is None:
-        return cama.encode(data, target=target)
+        batch = cama.encode(data, target=target)
+        if not sampled or batch.rows <= sample_size(cama):
+            return batch
+        generator = torch.Generator().manual_seed(cama.settings.seed)
+        drawn = torch.randperm(batch.rows, generator=generator)[: sample_size(cama)]
+        return batch.select(drawn.to(cama.device))
     return _placed(cama)(sample_rows(stream, cama.encoder, sample_size(cama), cama.settings.seed, target))
 
 

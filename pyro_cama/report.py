@@ -298,6 +298,9 @@ def _moved(cama: CAMA) -> _Section | None:
     )
     name = "Change of every reading with its interval"
     picture = found.plot()
+    axis = picture.axes[0]
+    labels = [_visible(label.get_text()) for label in axis.get_yticklabels()]
+    axis.set_yticks(axis.get_yticks(), labels, parse_math=False)
     plot = _Block(
         "Change of every reading and its interval: green moved, grey did not; small bars mark what counts as a change.",
         _svg(picture, "moved", name),
