@@ -692,7 +692,7 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int 
     calibrated = manipulation_of(cama.model).calibrated()
     with torch.no_grad(), fast(), common_noise(cama.settings.seed), calibrated:
         found = []
-        for rows in torch.arange(batch.rows, device=cama.device).split(cama._chunk(samples, 2**26)):
+        for rows in torch.arange(batch.rows, device=cama.device).split(cama._chunk(samples)):
             weights = cama.log_weights(batch.select(rows), do=do, samples=samples, classes=True)
             found.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
         return torch.cat(found)

@@ -395,7 +395,7 @@ class AttackableTable:
         """
         x = torch.where(self.mask, self._fitting("logits", x).to(self.x), self.x)
         seed = int(torch.randint(2**31, ())) if self._fresh else self._cama.settings.seed
-        chunk = self._cama._chunk(self._draws, 2**23)
+        chunk = self._cama._chunk(self._draws)
         try:
             return self._chunked(x, chunk, seed, True)
         except NoCommonNoise:  # one row at a time, from one seed: still each row's own

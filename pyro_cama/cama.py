@@ -613,7 +613,7 @@ class CAMA:
         """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
         better = (widen != 1 or bool(refine)) and not do
         draws = self._draws(do, samples, m_samples)
-        chunk = self._chunk(draws, 2**25)
+        chunk = self._chunk(draws)
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
             warnings.warn(
                 "rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4
@@ -642,15 +642,16 @@ class CAMA:
         shared = m is not None and m.scope != "row" and m.name not in (do or {})
         return samples * m_samples if shared else samples
 
-    def _chunk(self, draws: int, units: int) -> int:
-        """How many rows at a time keep the widest tensor of a prediction within so many numbers."""
+    def _chunk(self, draws: int) -> int:
+        """How many rows at a time keep the widest tensor of a prediction within what caches hold; see docs/speed.md."""
         images = [8 * g.width for g in self.model.groups if g.image]  # a decoder's widest layers
         widest = max(self.settings.hidden, *(g.width * g.size for g in self.model.groups), *images)
-        return max(1, units // (4 if images else 1) // (draws * len(self.classes) * widest))  # images: what caches hold
+        numbers = 2**25 if self.device.type == "cuda" else 2**23 if images else 2**21
+        return max(1, numbers // (draws * len(self.classes) * widest))
 
     def _parts(self, batch: Batch, draws: int) -> tuple[Tensor, ...]:
         """Row numbers in parts of bounded memory."""
-        return torch.arange(batch.rows, device=self.device).split(self._chunk(draws, 2**25))
+        return torch.arange(batch.rows, device=self.device).split(self._chunk(draws))
 
     def _do_of(self, do: dict[str, Tensor] | None, rows: Tensor) -> dict[str, Tensor] | None:
         """``do`` for some rows: a value of every row, or one for all."""

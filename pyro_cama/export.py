@@ -141,7 +141,7 @@ def export(
         "output": [cama.graph.target, list(cama.classes)],
         "dtype": str(cama.model.like.dtype).removeprefix("torch."),
         "device": str(cama.device),
-        "chunk": cama._chunk(program.draws, 2**25),
+        "chunk": cama._chunk(program.draws),
         "graph": cama.graph.to_dict(),
         "encoding": cama.encoder.state(),
     }

@@ -148,10 +148,10 @@ def plan(
         def validate() -> dict[str, float]:
             total, right, asked = 0.0, 0, 0
             with cama._seeded():
-                for index in torch.arange(rows.held.rows, device=cama.device).split(cama._chunk(draws, 2**26)):
+                for index in torch.arange(rows.held.rows, device=cama.device).split(cama._chunk(draws)):
                     part = rows.held.select(index)
                     total += float(held_loss(part)) * part.rows
-                for index in every_nth(rows.held, share).split(cama._chunk(1, 2**26)):
+                for index in every_nth(rows.held, share).split(cama._chunk(1)):
                     hits, of = _hits(cama, rows.held.select(index))
                     right, asked = right + hits, asked + of
             figures = {"loss": total / rows.held.rows}

@@ -241,7 +241,7 @@ def test_chunks_of_a_large_table(monkeypatch: pytest.MonkeyPatch) -> None:
         return select(batch, rows)
 
     monkeypatch.setattr("pyro_cama.data.Batch.select", counted)
-    samples = 2**25 // (3 * 32 * 5)  # five rows at a time
+    samples = 2**21 // (3 * 32 * 5)  # five rows at a time
     cama.predict_proba(FEW[:7], samples=samples)
     assert sizes == [5, 2]
     monkeypatch.undo()

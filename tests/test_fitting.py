@@ -173,7 +173,7 @@ def test_bad_rows_are_counted_in_the_whole_file(tmp_path: Path, monkeypatch: pyt
     for call in (fitted, model().predict_proba, model().adapt):
         with pytest.raises(DataError, match=r"t\.csv: column 'site': .* in row 333 \('c'\)"):
             call(source)
-    with pytest.raises(DataError, match=r"t\.csv: column 'y': found none"):
+    with pytest.raises(DataError, match=r"t\.csv: target column 'y': found none"):
         fitted(written(table().drop(columns="y"), tmp_path, "csv"))
 
 
