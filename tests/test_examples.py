@@ -16,6 +16,7 @@ SCRIPTS = (
     "custom_likelihood.py",
     "custom_mechanism.py",
     "custom_network.py",
+    "exposure.py",
     "figure1.py",
     "figure10.py",
     "figure11.py",
