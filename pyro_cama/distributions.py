@@ -45,6 +45,15 @@ class Likelihood:
         """
         raise NotImplementedError
 
+    def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
+        """The same distribution, before what depends on the causes and what does not are laid side by side.
+
+        Args:
+            free: shape ``(..., size - constants)``.
+            constants: shape ``(..., constants)``, leading dimensions that broadcast against those of ``free``.
+        """
+        return self.distribution(torch.cat([free, constants.expand(*free.shape[:-1], -1)], -1))
+
     def bias(self, node: Node) -> Tensor:
         """Where the last layer's bias starts, shape ``(size,)``: a unit-scale distribution unless overridden."""
         return torch.zeros(self.size(node))
@@ -71,6 +80,11 @@ class Normal(Likelihood):
 
     def distribution(self, params: Tensor) -> TorchDistribution:
         return dist.Normal(params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
+
+    def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
+        if type(self).distribution is not Normal.distribution:
+            return super().joined(free, constants)
+        return dist.Normal(free.squeeze(-1), F.softplus(constants.squeeze(-1)) + MIN_SCALE)  # of a node, not of a row
 
     def bias(self, node: Node) -> Tensor:
         return torch.tensor([0.0, 0.5])
@@ -120,7 +134,7 @@ class Bernoulli(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        return dist.Bernoulli(logits=params[..., 0])
+        return dist.Bernoulli(logits=params.squeeze(-1))
 
 
 class Poisson(Likelihood):
@@ -132,7 +146,7 @@ class Poisson(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        return dist.Poisson(params[..., 0].clamp(-15.0, 15.0).exp())
+        return dist.Poisson(params.squeeze(-1).clamp(-15.0, 15.0).exp())
 
 
 class NegativeBinomial(Likelihood):
@@ -153,6 +167,15 @@ class NegativeBinomial(Likelihood):
         return torch.tensor([0.0, 2.0])
 
 
+class GreyBernoulli(dist.Bernoulli):
+    """Bernoulli scored at intensities from 0 to 1, its probabilities kept off 0 and 1: logarithms without logits."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """x log p + (1 - x) log(1 - p), ``(..., C, H, W)``."""
+        probs: Tensor = self.probs
+        return torch.lerp(torch.log1p(-probs), probs.log(), value.to(probs))
+
+
 class PixelBernoulli(Likelihood):
     """An image of intensities in [0, 1], one logit a pixel: the cross-entropy, for grey values too.
 
@@ -165,8 +188,8 @@ class PixelBernoulli(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        probs = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params[..., 0])
-        return dist.Bernoulli(probs=probs, validate_args=False)  # Pyro would refuse grey values
+        probs = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params.squeeze(-1))
+        return GreyBernoulli(probs=probs, validate_args=False)  # Pyro would refuse grey values
 
     def bias(self, node: Node) -> Tensor:
         return torch.tensor([-2.0])

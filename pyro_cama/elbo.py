@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro import distributions as dist
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import scale_and_mask
@@ -115,7 +116,8 @@ def _traced(
     classes: bool,
     proposal: TorchDistribution | None,
 ) -> LogWeights:
-    arguments = {"samples": samples, "classes": classes}
+    # a plate of one costs every site another expansion
+    arguments = {"samples": samples if samples > 1 or classes else None, "classes": classes}
     drawn: Callable[..., Any] = intervene(guide, do)
     if proposal is not None:
         assert model.graph.m is not None
@@ -181,7 +183,7 @@ def _grouped(
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
             m = draw(q, graph.m.name)
-            m_ratio = model.m_dist().log_prob(m) - q.log_prob(m)
+            m_ratio = _ratio(model.m_dist, q, m)
             if graph.m.scope == "row":
                 ratio = ratio + m_ratio
             else:
@@ -190,11 +192,25 @@ def _grouped(
     if graph.z is not None:
         width = model.classes if classes else 1
         q = guide.z_dist(batch, guide.target_value(batch, classes), m)
-        q = q.expand((samples, width, batch.rows))
+        single = samples == width == 1 and len(q.batch_shape) < 2  # dimensions of one cost a view in every operation
+        q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw(q, graph.z.name)
-        ratio = ratio + model.z_dist().log_prob(z) - q.log_prob(z)
+        ratio = ratio + _ratio(model.z_dist, q, z)
     likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes)
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
+
+
+def _ratio(prior: Callable[[], TorchDistribution], q: TorchDistribution, value: Tensor) -> Tensor:
+    """log p - log q of a reparameterised draw from q, p standard normal; a normal q's in closed form.
+
+    With value = loc + scale * eps, log q is eps's density less log scale: gradients through value and loc cancel.
+    """
+    normal = getattr(q, "base_dist", None)
+    if type(normal) is not dist.Normal or len(q.event_shape) != 1:
+        return prior().log_prob(value) - q.log_prob(value)
+    with torch.no_grad():
+        squared = ((value - normal.loc) / normal.scale).square_()
+    return (0.5 * (squared - value.square()) + normal.scale.log()).sum(-1)
 
 
 def _weights(w: Tensor, shared: Tensor | None, context: Tensor) -> LogWeights:

@@ -70,6 +70,8 @@ class Group:
         parts = [values[name] for name in self.nodes]
         if self.image:
             return parts[0]
+        if len(parts) == 1:
+            return parts[0].unsqueeze(-1) if self.dims[0] is None else parts[0]
         if all(dim is None for dim in self.dims):
             if any(part.shape != parts[0].shape for part in parts):  # draws of missing values have samples in front
                 parts = list(torch.broadcast_tensors(*parts))

@@ -131,7 +131,8 @@ class CAMAGuide(PyroModule):
         classes: bool = False,
     ) -> None:
         """Samples m and z; the call signature and the plates are the model's."""
-        self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
+        if not pyro.settings.get("module_local_params"):
+            self.networks  # noqa: B018 - the one access by which Pyro's store learns of the parameters
         batch = as_batch(data, rows)
         plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
         m = None
@@ -181,7 +182,8 @@ class CAMAGuide(PyroModule):
         m = m if m is None else m_of_rows(m, scope, batch.site)
         values, images = self._values(batch, m)
         sources = [("values", values)] if values.shape[-1] else []
-        sources.append((MISSING, self._missing(batch, self._read)))
+        if not all(name in batch.values and name not in batch.observed for name in self._read):
+            sources.append((MISSING, self._missing(batch, self._read)))  # else zeros, which add nothing
         # an image is encoded once per draw of m, and not once per class
         sources += [(_image(n), encode_images(networks["images"][n], image)) for n, image in images.items()]
         if y is not None:
@@ -200,7 +202,8 @@ class CAMAGuide(PyroModule):
     @property
     def like(self) -> Tensor:
         """A tensor of the guide's dtype and device."""
-        tensor: Tensor = next(self._networks.parameters())
+        networks = self._networks
+        tensor: Tensor = networks["encoder"].bias if "encoder" in networks else next(networks.parameters())
         return tensor
 
     @property
@@ -211,7 +214,7 @@ class CAMAGuide(PyroModule):
         """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
         networks = self._networks
         values = self._filled(batch, self._read)
-        theta = networks["manipulation"](m) if m is not None else None
+        theta = None if m is None or networks["manipulation"].rests(m) else networks["manipulation"](m)
         parts, images = [], {}
         for group in self.groups:
             if group.nodes == (self.graph.target,):
@@ -273,5 +276,7 @@ def _join(parts: list[Tensor], rows: int, like: Tensor) -> Tensor:
     """The parts side by side, their leading shapes broadcast."""
     if not parts:
         return like.new_zeros(rows, 0)
+    if len(parts) == 1:
+        return parts[0]
     lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
     return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)

@@ -44,7 +44,7 @@ def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> Torch
     """
     if isinstance(clean, dist.Bernoulli):
         probs = change(clean.probs).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        return dist.Bernoulli(probs=probs, validate_args=False)  # grey values are none of its support
+        return type(clean)(probs=probs, validate_args=False)  # grey values are none of its support
     if isinstance(clean, dist.Normal):
         mean = change(clean.loc)
         return dist.Normal(mean, clean.scale.expand_as(mean))

@@ -29,11 +29,11 @@ class Manipulation(nn.Module):
         self.affects = dict(latent.affects)
         self.groups = tuple(g for g in groups if g.mechanism is not None)
         self.inputs = inputs
-        self._slices: dict[Group, slice] = {}
+        self._slices: dict[str, slice] = {}
         start = 0
         for group in self.groups:
             size = group.units * group.theta_size
-            self._slices[group] = slice(start, start + size)
+            self._slices[group.nodes[0]] = slice(start, start + size)
             start += size
         self.features_in_merge = any(g.mechanism is not None and g.mechanism.in_merge for g in self.groups)
         self._features = slice(start, start + hidden if self.features_in_merge else start)
@@ -49,14 +49,24 @@ class Manipulation(nn.Module):
         theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
         return theta
 
+    def rests(self, m: Tensor) -> bool:
+        """Whether m is seen to be zero for all rows: every mechanism is the identity, and need not be worked out.
+
+        Not looked at on other devices, which would have to be waited for, nor where m has a gradient.
+        """
+        if m.dim() > 1 or m.requires_grad or m.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        calibrates = self._calibrating and any(g.mechanism is not None and g.mechanism.composes for g in self.groups)
+        return not calibrates and not bool(m.any())
+
     def theta(self, theta: Tensor, group: Group, at: int | slice = _ALL) -> Tensor:
         """A group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
-        own = theta[..., self._slices[group]]
+        own = theta[..., self._slices[group.nodes[0]]]
         return own if group.image else own.unflatten(-1, (group.width, group.theta_size))[..., at, :]
 
     def slice_of(self, group: Group) -> slice:
         """Where a group's numbers stand in theta."""
-        return self._slices[group]
+        return self._slices[group.nodes[0]]
 
     def features(self, theta: Tensor) -> Tensor:
         """What ``concat`` children merge with their other causes, ``(..., hidden)``."""

@@ -128,6 +128,7 @@ class CAMAModel(PyroModule):
         self.graph = graph
         self.groups = groups
         self.group_of = {node: group for group in groups for node in group.nodes}
+        self.places = {group.nodes[0]: i for i, group in enumerate(groups)}
         self.sites = max(sites, 1)
         sources: dict[str, int] = {}
         for group in groups:
@@ -204,7 +205,8 @@ class CAMAModel(PyroModule):
         classes: bool = False,
     ) -> dict[str, Tensor]:
         """One sample site per node, in topological order; see the module's docstring for signature and plates."""
-        self.networks  # noqa: B018 - the one access by which Pyro learns of the parameters
+        if not pyro.settings.get("module_local_params"):
+            self.networks  # noqa: B018 - the one access by which Pyro's store learns of the parameters
         batch = as_batch(data, rows)
         plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
         causes = Causes(self, batch, samples=samples)
@@ -237,7 +239,7 @@ class CAMAModel(PyroModule):
         """
         group = self.group_of[name]
         at = group.component(name)
-        d = group.likelihood.distribution(causes.params(group)[..., at, :])
+        d = causes.distribution(name)
         if group.theta_size and causes.theta is not None:
             assert group.mechanism is not None
             assert causes.manipulation is not None
@@ -320,7 +322,7 @@ class CAMAModel(PyroModule):
 
     def _group_log_prob(self, group: Group, causes: Causes, batch: Batch, classes: bool) -> Tensor:
         """log p of a group's nodes given their causes, summed over the nodes, missing entries left out."""
-        d = group.likelihood.distribution(causes.params(group))
+        d = causes.distributions(group)
         if group.theta_size and causes.theta is not None:
             assert group.mechanism is not None
             assert causes.manipulation is not None
@@ -343,6 +345,8 @@ class Causes:
         self.lead = () if samples is None else (samples, 1)  # draws are shared by the classes
         self.graph = model.graph
         self.groups = model.groups
+        self._group_of = model.group_of
+        self._places = model.places
         self.values: dict[str, Tensor] = {}
         self.z = z
         self.m: Tensor | None = None
@@ -355,7 +359,9 @@ class Causes:
         self._constants = networks["constants"]
         self._decoders = networks["decoders"]
         self._features: dict[str, Tensor] = {}
-        self._params: dict[Group, Tensor] = {}
+        self._params: dict[str, tuple[Tensor, Tensor]] = {}
+        self._parts: dict[str, tuple[tuple[Tensor, ...], ...]] = {}
+        self._normal: dict[str, bool] = {}
         self.like: Tensor = self._merges[0].bias
 
     def set_m(self, m: Tensor) -> None:
@@ -363,7 +369,7 @@ class Causes:
         assert self.graph.m is not None
         assert self.manipulation is not None
         self.m = m_of_rows(m, self.graph.m.scope, self.site)
-        self.theta = self.manipulation(self.m)
+        self.theta = None if self.manipulation.rests(m) else self.manipulation(self.m)
 
     def features(self, source: str) -> Tensor:
         """NN_v of a cause's value, ``(..., hidden)``."""
@@ -389,22 +395,59 @@ class Causes:
         frequencies = self._inputs.frequencies(source)
         return manipulation.invert(self.values[source], self.theta, group, group.component(source), frequencies)
 
-    def params(self, group: Group) -> Tensor:
-        """A group's likelihood parameters, ``(..., width, size)``, or ``(..., C, H, W, size)`` of an image."""
-        if group not in self._params:
+    def distributions(self, group: Group) -> TorchDistribution:
+        """The clean distribution of a group's components, batch shape ``(..., width)``, or ``(..., C, H, W)``."""
+        free, constants = self.params(group)
+        likelihood = group.likelihood
+        return likelihood.joined(free, constants) if likelihood.constants else likelihood.distribution(free)
+
+    def distribution(self, name: str) -> TorchDistribution:
+        """The clean distribution of one node, batch shape ``(...)``, ``(..., dim)`` or ``(..., C, H, W)``."""
+        group = self._group_of[name]
+        if group.image:
+            return self.distributions(group)
+        at, key, likelihood = group.nodes.index(name), group.nodes[0], group.likelihood
+        if key not in self._parts:  # taken apart at once: slices one by one would each differentiate the whole
+            whole = self.distributions(group)
+            if type(whole) is dist.Normal:
+                self._parts[key] = _apart(whole.loc, group, -1), _apart(whole.scale, group, -1)
+            else:
+                free, constants = self.params(group)
+                self._parts[key] = _apart(free, group, -2), _apart(constants, group, -2)
+            self._normal[key] = type(whole) is dist.Normal
+        one, other = (parts[at] for parts in self._parts[key])
+        if self._normal[key]:
+            return dist.Normal(one, other)
+        return likelihood.joined(one, other) if likelihood.constants else likelihood.distribution(one)
+
+    def params(self, group: Group) -> tuple[Tensor, Tensor]:
+        """A group's likelihood parameters: those its causes set, and those they do not, of every component.
+
+        Returns:
+            ``(..., width, size - constants)`` and ``(width, constants)``; of an image ``(..., C, H, W, numbers)``
+            and ``(1, constants)``.
+        """
+        key = group.nodes[0]  # no two groups share a node; hashing a group costs as much as it is wide
+        if key not in self._params:
             sources = list(group.parents)
             if group.has_z and self.graph.z is not None:
                 sources.append(self.graph.z.name)
-            if group.mechanism is not None and group.mechanism.in_merge and self.graph.m is not None:
+            rests = self.m is not None and self.theta is None  # m = 0 would add nothing
+            if group.mechanism is not None and group.mechanism.in_merge and self.graph.m is not None and not rests:
                 sources.append(self.graph.m.name)
-            index = self.groups.index(group)
+            index = self._places[key]
             flat: Tensor = self._merges[index]((source, self.features(source)) for source in sources)
             if group.image:
-                params = decode_images(self._decoders[group.nodes[0]], flat, group.image)
+                free = decode_images(self._decoders[group.nodes[0]], flat, group.image)
             else:
-                params = flat.unflatten(-1, (group.width, -1))
-            if group.likelihood.constants:
-                constants: Tensor = self._constants[index]
-                params = torch.cat([params, constants.expand(*params.shape[:-1], -1)], -1)
-            self._params[group] = params
-        return self._params[group]
+                free = flat.unflatten(-1, (group.width, -1))
+            self._params[key] = free, self._constants[index]
+        return self._params[key]
+
+
+def _apart(params: Tensor, group: Group, dim: int) -> tuple[Tensor, ...]:
+    """What belongs to every node in a group whose components stand side by side in a dimension; a scalar's loses it."""
+    if all(size is None for size in group.dims):
+        return params.unbind(dim)
+    parts = params.split(list(group.widths), dim)
+    return tuple(p.squeeze(dim) if size is None else p for p, size in zip(parts, group.dims, strict=True))

@@ -88,7 +88,9 @@ class NodeInputs(nn.Module):
         if node.type == "categorical":
             if value.is_floating_point():
                 return value
-            return F.one_hot(value, node.classes).to(torch.get_default_dtype() if self.dtype is None else self.dtype)
+            frequencies = self.frequencies(name)
+            assert frequencies is not None
+            return F.one_hot(value, node.classes).to(frequencies.dtype)
         if node.type == "count":
             i = self._index[name]
             log = torch.log1p(value.clamp_min(0.0))
@@ -96,11 +98,6 @@ class NodeInputs(nn.Module):
         elif node.type == "binary":
             value = 2.0 * value - 1.0
         return value if node.dim is not None else value.unsqueeze(-1)
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The buffers' float type; None where no node needs a buffer."""
-        return next((b.dtype for b in self.buffers()), None)
 
 
 class NumberFeatures(nn.Module):

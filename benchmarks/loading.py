@@ -1,0 +1,67 @@
+"""What comes before the first step: importing the package, and building a model of a large graph."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from typing import Any
+
+from measure import Row, interleaved, quartiles
+
+import pyro_cama
+
+IMPORTS = {
+    "import pyro_cama": "import pyro_cama",
+    "import pyro_cama, then build": "import pyro_cama; pyro_cama.build",
+    "import pyro": "import pyro",
+}
+
+
+def _spent() -> float:
+    """Processor seconds of all finished child processes: imports wait for little else."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def importing(quick: bool) -> list[Row]:
+    def run(code: str) -> Any:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    times = interleaved({name: run(code) for name, code in IMPORTS.items()}, 3 if quick else 9, warm=1, clock=_spent)
+    goals = {"import pyro_cama": 1.3, "import pyro_cama, then build": None}
+    return [
+        times.ratio(name, "import pyro", f"{name}, over import pyro", goal=goal, profile=f"{times.median(name):.2f} s")
+        for name, goal in goals.items()
+    ]
+
+
+def graph_of(nodes: int) -> dict[str, Any]:
+    """A fifth each parents and co-parents, half of the rest continuous; every child has one to three other causes."""
+    rng = random.Random(0)
+    parents = [f"a{i}" for i in range(nodes // 5)]
+    coparents = [f"c{i}" for i in range(nodes // 5)]
+    children = [f"x{i}" for i in range(nodes - 1 - 2 * (nodes // 5))]
+    edges = [f"{name} -> y" for name in parents] + [f"y -> {name}" for name in children]
+    left = coparents.copy()
+    for name in children:
+        causes = {left.pop()} if left else {rng.choice(coparents)}
+        causes |= set(rng.sample(coparents, rng.randrange(3)))
+        edges += [f"{cause} -> {name}" for cause in sorted(causes)]
+    kinds: list[Any] = ["continuous", "count", "binary", {"type": "categorical", "levels": ["u", "v", "w"]}]
+    types = {name: rng.choice(kinds) for name in [*parents, *coparents, *children]}
+    return {"target": "y", "nodes": {"y": {"type": "categorical", "levels": ["p", "q"]}, **types}, "edges": edges}
+
+
+def building(quick: bool) -> list[Row]:
+    graph = graph_of(500)
+    found = []
+    for _ in range(2 if quick else 7):
+        start = time.process_time()
+        pyro_cama.build(graph, device="cpu")
+        found.append(time.process_time() - start)
+    low, middle, high = quartiles(found)
+    about = f"{len(pyro_cama.build(graph, device='cpu').model.groups)} groups of nodes"
+    return [Row("build, 500 nodes", middle, "s", 1.0, spread=(low, high), profile=about)]
