@@ -153,7 +153,7 @@ def main() -> None:
     shifted = [{"kind": kind, "severity": s, **lab} for lab in labs for kind in SHIFTS for s in size.shifts]
     attacked = [{"name": name, "eps": eps, **lab} for lab in labs for name in ("FGSM", "PGD") for eps in size.eps]
     parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (shifts, shifted), (attacks, attacked)]
-    rows = experiment.run_parts(parts, "cifar", options)
+    rows = experiment.run_parts(parts, "cifar", options, written_as=images.published)
     print(f"\ncifar, accuracy ({setting})")
     print(experiment.table(rows, "line", ["tested_on", "severity"]))
     print("\ncifar, accuracy on clean images, once adapted")

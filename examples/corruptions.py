@@ -77,7 +77,7 @@ def main() -> None:
     tasks = [{"kind": kind, **lab} for lab in labs for kind in ("clean", *CASES[setting])]
     adapted = [task | {"method": method} for task in tasks for method in MECHANISMS]
     parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (camas, adapted)]
-    rows = experiment.run_parts(parts, "corruptions", options)
+    rows = experiment.run_parts(parts, "corruptions", options, written_as=images.published)
     means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
     for metric in ("accuracy", "kept"):
         print(f"\ncorruptions, {metric} ({setting})")

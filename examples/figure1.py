@@ -47,7 +47,7 @@ def main() -> None:
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     # every net serves one task only, which fits it
     tasks = [{"trained_on": trained_on, **lab} for lab in labs for trained_on in LINES]
-    rows = experiment.run(scores, tasks, "figure1", options)
+    rows = experiment.run(scores, tasks, "figure1", options, written_as=images.published)
     for kind in SHIFTS:
         print(f"\nfigure1, {kind}, accuracy by what the net was trained on ({setting})")
         print(experiment.table([r for r in rows if r["tested_on"] == kind], "severity", "trained_on"))

@@ -76,7 +76,7 @@ def main() -> None:
         for method in METHODS
     ]
     tasks = [m | {"kind": kind, "severity": s} for m in models for kind in SHIFTS for s in SEVERITIES[setting]]
-    rows = experiment.run_parts([(fit, models), (scores, tasks)], "figure10", options)
+    rows = experiment.run_parts([(fit, models), (scores, tasks)], "figure10", options, written_as=images.published)
     shown = [r | {"case": f"{r['tested_on']}, trained with {r['trained_on']}"} for r in rows]
     for case in dict.fromkeys(r["case"] for r in shown):
         print(f"\nfigure10, tested on {case}, accuracy ({setting})")

@@ -130,7 +130,7 @@ def main() -> None:
     tasks = [{"eps": eps, **lab} for lab in labs for eps in size.eps]
     adapted = [{"mechanism": mechanism, **task} for task in tasks for mechanism in METHODS]
     parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (models, adapted)]
-    rows = experiment.run_parts(parts, "figure11", options)
+    rows = experiment.run_parts(parts, "figure11", options, written_as=images.published)
     for name in attacks(size):
         print(f"\nfigure11, {name}, accuracy ({setting}, {size.score} images)")
         print(experiment.table([r for r in rows if r["tested_on"] == name], "line", "severity"))

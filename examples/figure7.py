@@ -141,7 +141,7 @@ def main() -> None:
     tasks = [{"kind": kind, "severity": severity, **lab} for lab in labs for kind, severity in cases]
     fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (nets, tasks), (models, tasks)]
-    rows = experiment.run_parts(parts, "figure7", options)
+    rows = experiment.run_parts(parts, "figure7", options, written_as=images.published)
     shown = [r for r in rows if r["adapted_on"] in ("", r["tested_on"]) and r["tested_on"] != "clean"]
     for kind in SEVERITIES[setting]:
         print(f"\nfigure7, {kind}, accuracy ({setting})")

@@ -89,7 +89,9 @@ def main() -> None:
         for share in SHARES[setting]
         for draw in experiment.seeds(options)
     ]
-    rows = experiment.run_parts([(images.prepare, fitted), (scores, tasks)], "figure8", options)
+    rows = experiment.run_parts(
+        [(images.prepare, fitted), (scores, tasks)], "figure8", options, written_as=images.published
+    )
     rows += shares_of_gain(rows)
     experiment.write(rows, options.out / "figure8.json")
     shown = [r | {"share": f"{r['severity']:g} %"} for r in rows]

@@ -210,7 +210,9 @@ def main() -> None:
         for lab in labs
         for mechanism, trained_on in models
     ]
-    rows = experiment.run_parts([(images.prepare, fitted), (measure, tasks)], "figure9", options)
+    rows = experiment.run_parts(
+        [(images.prepare, fitted), (measure, tasks)], "figure9", options, written_as=images.published
+    )
     for trained_on in TRAINED_ON[setting]:
         print(f"\nfigure9, trained on {trained_on}, {KIND} {SEVERITY:g} ({setting})")
         print(_table([row for row in rows if row["trained_on"] == trained_on]))

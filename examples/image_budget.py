@@ -81,7 +81,9 @@ def main() -> None:
         for refine in size.refine
         for widen in size.widen
     ]
-    rows = experiment.run_parts([(images.prepare, fitted), (measure, tasks)], "image_budget", options)
+    rows = experiment.run_parts(
+        [(images.prepare, fitted), (measure, tasks)], "image_budget", options, written_as=images.published
+    )
     for metric, digits in (("accuracy", 3), (COST, 1)):
         print(f"\nimage_budget, {metric} ({setting}, {size.rows} images)")
         print(experiment.table(rows, "severity", "tested_on", metric, digits=digits))

@@ -150,18 +150,22 @@ def line_of(row: Row) -> str:
 # running ----------------------------------------------------------------------------------------------------------
 
 
-def run(function: Callable[..., list[Row]], tasks: Iterable[Task], stem: str, options: argparse.Namespace) -> list[Row]:
+def run(
+    function: Callable[..., list[Row]], tasks: Iterable[Task], stem: str, options: argparse.Namespace, **more: Any
+) -> list[Row]:
     """The rows of `function(**task)` of every task, also written to `<out>/<stem>.json`; see :func:`run_parts`."""
-    return run_parts([(function, tasks)], stem, options)
+    return run_parts([(function, tasks)], stem, options, **more)
 
 
-def run_parts(parts: Iterable[Part], stem: str, options: argparse.Namespace) -> list[Row]:
+def run_parts(
+    parts: Iterable[Part], stem: str, options: argparse.Namespace, written_as: Callable[[Row], Row] = dict
+) -> list[Row]:
     """The rows of every part's `function(**task)`, also written to `<out>/<stem>.json`.
 
     A part begins when the one before is done.  Tasks run in spawned processes of one thread, so functions are a
     module's and their arguments can be pickled; `--smoke` and `--jobs 1` stay in this process.  Rows of finished
     tasks are kept in `<stem>.part.jsonl` until all are there, so an interrupted run goes on where it was (delete
-    that file if the code has changed since).
+    that file if the code has changed since).  `written_as` gives a row the names under which others read it.
 
     Raises:
         RuntimeError: tasks failed; names them, after all others of their part are done.
@@ -195,7 +199,7 @@ def run_parts(parts: Iterable[Part], stem: str, options: argparse.Namespace) -> 
         more = f" ({len(failed)} tasks in all)" if len(failed) > 1 else ""
         raise RuntimeError(f"task failed: {key}{more}; finished ones are kept in {part}") from error
     rows = [row for key in named for row in done[key]]
-    write(rows, path)
+    write([written_as(row) for row in rows], path)
     part.unlink()
     return rows
 

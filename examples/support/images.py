@@ -28,6 +28,7 @@ from pyro_cama.engine import Stage, optimise
 from pyro_cama.image_manipulations import manipulate, manipulate_all
 from pyro_cama.minibatches import Shuffled, rows_of
 from support import experiment, image_data
+from support.experiment import Row
 from support.image_baselines import CNN, network
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
@@ -75,6 +76,22 @@ def parser(description: str | None, *, seeds: int = 1) -> argparse.ArgumentParse
     found.add_argument("--device", default="cpu", help="cpu or cuda")
     found.add_argument("--models", type=Path, help="folder of fitted models; <out>/models")
     return found
+
+
+METHODS = {"net": "cnn", "net_bn": "cnn_bn", "net_pgd": "cnn_pgd", "input": "cnn"}
+
+
+def published(row: Row) -> Row:
+    """A row with the names that the image experiments share: a CAMA is told apart by its mechanism and its training."""
+    method, trained_on = METHODS.get(row["method"], row["method"]), row["trained_on"]
+    if row["method"] == "simulated":
+        trained_on = "simulated interventions"
+    if method in ("concat", "intensity", "simulated"):
+        method = "cama"
+    if method == "cnn" and trained_on.endswith("_shift"):
+        method = "cnn_augmented"
+    name = "cifar_binary" if row["experiment"] == "cifar" else row["experiment"]
+    return row | {"experiment": name, "method": method, "trained_on": trained_on}
 
 
 @dataclass(frozen=True)
