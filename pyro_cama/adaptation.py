@@ -50,6 +50,7 @@ TABLES: dict[str, Any] = {
 IMAGES: dict[str, Any] = {
     "steps": 200, "batch_size": 32, "lr": 5e-3, "samples": 1, "restarts": 1, "folds": 1,
 }  # fmt: skip
+COUNTED = 500  # rows whose classes are counted where few are held out
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
 
 
@@ -66,6 +67,7 @@ class Candidate:
             believes the world does.
         penalty: what the prior of a shared theta takes off the evidence, in nats a row.
         theta: see :class:`Adaptation`.
+        counted: rows that the proportions are of, if not of those that have labels here.
     """
 
     start: str
@@ -76,6 +78,7 @@ class Candidate:
     state: dict[str, Tensor]
     penalty: float = 0.0
     theta: tuple[tuple[float, ...], ...] = ()
+    counted: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,12 +237,15 @@ def adapt(
 
     rows, held = _hold_out(new.rows, folds, cama.settings.seed)
     seen = new.select(held.to(base.device))  # what candidates are compared on
+    # a handful of held-out rows may well lack a class: others help to count
+    more = torch.cat([held, rows])[: max(COUNTED, len(held))]
+    counted = new.select(more.to(base.device)) if len(held) < new.rows else seen
     bar = tqdm(total=(restarts + folds * (folds > 1)) * max(1, steps // 10), disable=not progress, leave=False)
-    before = _examine(base, "before", seen, fixed, do=base._do("auto"))
+    before = _examine(base, "before", seen, counted, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
         twin, start, ratio = run(k, rows.to(base.device), f"start {k + 1} of {restarts}", learns_prior)
-        candidates.append(_examine(twin, start, seen, ratio, do=None, sparsity=sparsity))
+        candidates.append(_examine(twin, start, seen, counted, ratio, do=None, sparsity=sparsity))
     winner = max(range(restarts), key=lambda k: float(candidates[k].evidence.mean()))
     best = candidates[winner]
     replicates = []
@@ -257,9 +263,9 @@ def adapt(
     if len(parts) == 1 or new.rows < 2 * max(folds, 2):
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
     anchored = None
-    if learns_prior and _moved(best.proportions, expected) > _plausible(seen.rows):
+    if learns_prior and _moved(best.proportions, expected) > _plausible(counted.rows):
         twin, start, ratio = run(None, rows.to(base.device), "class proportions held", False)
-        anchored = _examine(twin, start, seen, ratio, do=None, sparsity=sparsity)
+        anchored = _examine(twin, start, seen, counted, ratio, do=None, sparsity=sparsity)
     bar.close()
     accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
     twin = base.copy()
@@ -330,7 +336,7 @@ def judge(
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
-    elif _moved(best.proportions, expected) > _plausible(len(best.labels)) and not insisted:
+    elif _moved(best.proportions, expected) > _plausible(best.counted or len(best.labels)) and not insisted:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
     elif best.recovery < before.recovery - recover:
@@ -698,14 +704,17 @@ def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int 
         return torch.cat(found)
 
 
-def _examine(cama: CAMA, start: str, new: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0) -> Candidate:
-    """Evidence, labels and class proportions of the new rows, and the recovery of own ones."""
-    log_p = torch.log_softmax(cama._class_log_probs(new, do, 16, 4) + ratio[:, None], 0)
+def _examine(
+    cama: CAMA, start: str, new: Batch, counted: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0
+) -> Candidate:
+    """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
+    log_p = torch.log_softmax(cama._class_log_probs(counted, do, 16, 4) + ratio[:, None], 0)
     return Candidate(
         start=start,
         evidence=_evidence(cama, new, ratio, do=do),
-        labels=log_p.argmax(0).cpu(),
+        labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
+        counted=counted.rows,
         recovery=_recovery(cama, new, do),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
         penalty=_penalty(cama, sparsity) / new.rows,

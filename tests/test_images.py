@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
-from pyro_cama.adaptation import _hold_out, _initialise
+from pyro_cama.adaptation import _examine, _hold_out, _initialise
 from pyro_cama.attacks import AttackableTable, fgsm, pgd
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY, MIN_SCALE
@@ -735,6 +735,28 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(seen) == 1 + 2 + 3
     assert [call["rows"] for call in seen[1:3]] == [200, 200]
     assert {(call["batch_size"], call["lr"], call["max_epochs"]) for call in seen[1:]} == {(50, 0.1, 4)}
+
+
+@pytest.mark.parametrize(("count", "counted"), [(50, 50), (200, 200), (3, 3)])
+def test_classes_are_counted_on_more_than_what_is_held_out(
+    count: int, counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten held-out digits lack a class or two whatever was done to them."""
+    cama, _, shifted = digits()
+    monkeypatch.setattr("pyro_cama.adaptation.optimise", lambda *_, **__: None)
+    seen: list[tuple[int, int, int]] = []
+
+    def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
+        assert torch.equal(every.values["i"][: new.rows], new.values["i"])
+        found = _examine(cama, start, new, every, *rest, **options)
+        seen.append((len(found.labels), len(found.evidence), found.counted))
+        return found
+
+    monkeypatch.setattr("pyro_cama.adaptation._examine", examined)
+    copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
+    held = max(math.ceil(count / 5), 1) if count >= 4 else count
+    assert {*seen} == {(held, held, counted)}
+    assert sum(copy.adaptation.proportions_after) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("count", "kept"), [(4, 1), (200, 40), (20_000, 500)])
