@@ -89,11 +89,9 @@ def main() -> None:
         for share in SHARES[setting]
         for draw in experiment.seeds(options)
     ]
-    rows = experiment.run_parts(
-        [(images.prepare, fitted), (scores, tasks)], "figure8", options, written_as=images.published
-    )
+    rows = experiment.run_parts([(images.prepare, fitted), (scores, tasks)], "figure8", options)
     rows += shares_of_gain(rows)
-    experiment.write(rows, options.out / "figure8.json")
+    experiment.write([images.published(row) for row in rows], options.out / "figure8.json")
     shown = [r | {"share": f"{r['severity']:g} %"} for r in rows]
     for metric in ("accuracy", "accuracy, always kept", "kept", "share of the gain"):
         known = [r for r in shown if r["metric"] == metric and r["value"] is not None]

@@ -1,5 +1,6 @@
 """Every script in examples/ runs, at its smallest size."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,15 @@ SCRIPTS = (
     "what_changed.py",
 )
 
+# experiments on images, and the methods they share
+IMAGES = {f"figure{i}.py": f"figure{i}" for i in (1, 7, 8, 9, 10, 11)} | {
+    "cifar.py": "cifar_binary",
+    "corruptions.py": "corruptions",
+}
+METHODS = {
+    "cama", "cnn", "cnn_bn", "cnn_augmented", "cnn_pgd", "tent", "bn_adapt", "shot_im", "t3a", "cvae", "oracle",
+}  # fmt: skip
+
 
 def test_every_script_is_listed() -> None:
     assert sorted(SCRIPTS) == sorted(path.name for path in EXAMPLES.glob("*.py")), "see SCRIPTS in this file"
@@ -49,3 +59,7 @@ def test_smoke(script: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{script} failed\n{done.stdout}\n{done.stderr}"
     assert not list(elsewhere.iterdir()), f"{script} wrote outside --out"
+    if script in IMAGES:
+        rows = json.loads((tmp_path / "out" / f"{Path(script).stem}.json").read_text())
+        assert {row["experiment"] for row in rows} == {IMAGES[script]}
+        assert {row["method"] for row in rows} <= METHODS
