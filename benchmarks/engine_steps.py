@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any
 
 import images
 import tabular
 import torch
-from measure import Row, fast_pyro, interleaved
+from measure import Row, interleaved, quartiles
 from torch import nn
 
 from pyro_cama.cama import CAMA
 from pyro_cama.data import Batch
-from pyro_cama.engine import Loss, Stage, optimise
+from pyro_cama.engine import Loss, Stage, fast, optimise
 from pyro_cama.minibatches import Shuffled, rows_of
 from pyro_cama.training import fit_loss
 
@@ -43,7 +44,7 @@ def _row(
         optimise([Stage(loss, epochs, 1e-4)], modules, moving, source, progress=False, per_step=per_step)
 
     def bare(epochs: int) -> None:
-        with fast_pyro():
+        with fast():
             _loop(loss, moving, source, epochs)
 
     # a Trainer takes a moment to begin, which a fit pays once: the second epoch is what an epoch costs
@@ -57,10 +58,8 @@ def _row(
         kind: [(a - b) / 2 for a, b in zip(times.of[f"{kind} 3"], times.of[f"{kind} 1"], strict=True)]
         for kind in ("engine", "bare")
     }
-    ratios = torch.tensor(cost["engine"]) / torch.tensor(cost["bare"])
-    low, middle, high = torch.quantile(ratios, torch.tensor([0.25, 0.5, 0.75])).tolist()
-    each = 1e3 * float(torch.tensor(cost["bare"]).median()) / steps
-    said = f"bare step {each:.3g} ms"
+    low, middle, high = quartiles([a / b for a, b in zip(cost["engine"], cost["bare"], strict=True)])
+    said = f"bare step {1e3 * median(cost['bare']) / steps:.3g} ms"
     return Row(f"{name}, engine over a bare loop", middle, "x", goal, spread=(low, high), profile=said)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import PLAIN, Row, agree, fast_pyro, interleaved, over_floor, profiled, steps
+from measure import PLAIN, Row, agree, interleaved, over_floor, profiled, steps
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +18,7 @@ from pyro_cama.cama import CAMA
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY
 from pyro_cama.elbo import log_weights, mean_bound
+from pyro_cama.engine import fast
 from pyro_cama.image_mechanisms import Warp
 
 LEVELS = list(range(10))
@@ -103,7 +104,7 @@ def one_hot(batch: Batch) -> Tensor:
 def _measured(
     losses: dict[str, Callable[[], Tensor]], moving: list[Tensor], name: str, goal: float, rounds: int
 ) -> list[Row]:
-    with fast_pyro():
+    with fast():
         agree(losses, draws=10, within=0.02)
         contenders = steps(losses, moving)
         times = interleaved(contenders, rounds)
@@ -166,7 +167,7 @@ def prediction(quick: bool) -> list[Row]:
     cama = model_of(**sizes)
     plain = Plain(cama)
     rows = []
-    with fast_pyro(), torch.no_grad():
+    with fast(), torch.no_grad():
         for count, rounds in ((1, 20), (16, 10), (128, 4)):
             x = torch.rand(count, 1, sizes["side"], sizes["side"])
             table = {"image": x.numpy()}

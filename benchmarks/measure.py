@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import statistics
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import pyro
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+
+from pyro_cama.files import replacing
 
 Call = Callable[[], Any]
 PLAIN = "plain PyTorch"
@@ -143,13 +141,6 @@ def agree(losses: Mapping[str, Callable[[], Tensor]], *, draws: int, within: flo
         raise AssertionError(f"the contenders do not compute the same loss: {values}")
 
 
-@contextmanager
-def fast_pyro() -> Iterator[None]:
-    """Pyro as our own loops use it."""
-    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
-        yield
-
-
 # where the time goes --------------------------------------------------------------------------------------------------
 
 PACKAGES = ("pyro_cama", "pyro", "torch")
@@ -228,10 +219,6 @@ def write(rows: Sequence[Row], path: Path) -> list[dict[str, Any]]:
     kept |= {row.name: row.record() for row in rows}
     everything = list(kept.values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as part:
-        json.dump(everything, part, indent=1)
-        part.flush()
-        os.fsync(part.fileno())
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(everything, indent=1), encoding="utf-8")
     return everything

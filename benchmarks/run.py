@@ -10,7 +10,6 @@ What is compared, and what came out, is in docs/speed.md.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,8 @@ import recovery
 import tabular
 import torch
 from measure import Row, write
+
+from pyro_cama.files import replacing
 
 MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
     "import": loading.importing,
@@ -62,9 +63,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axis.set_yticks(range(len(shown)), [f"{r['name']}: {r['value']:.3g} {r['unit']}" for r in shown], fontsize=8)
     axis.axvline(1, color="black", linewidth=1)
     axis.set_xlabel("share of what the goal allows (left of the line: met)")
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=120, format="png")
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png")
     pyplot.close(figure)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyro
 import torch
 import torch.nn.functional as F
-from measure import PLAIN, Call, Row, agree, fast_pyro, interleaved, over_floor, profiled, steps
+from measure import PLAIN, Call, Row, agree, interleaved, over_floor, profiled, steps
 from pyro import distributions as dist
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.nn import PyroModule
@@ -21,6 +21,7 @@ from pyro_cama.cama import CAMA
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_SCALE
 from pyro_cama.elbo import intervene, log_weights, mean_bound
+from pyro_cama.engine import fast
 
 GROUPED, TRACED, NAIVE = "grouped scorer", "Pyro's traces", "a naive site a child"
 CLEAN = {"m": 0.0}
@@ -137,7 +138,7 @@ def training(quick: bool) -> list[Row]:
         "Trace_ELBO": pyros(Trace_ELBO(), cama, batch),
         "TraceEnum_ELBO": pyros(TraceEnum_ELBO(max_plate_nesting=3), cama, batch),
     }
-    with fast_pyro():
+    with fast():
         agree(losses, draws=50, within=0.1)
         contenders = steps(losses, list(cama.modules.parameters()))
         loss, parameters = naive(batch, 64)
@@ -166,7 +167,7 @@ def _with_floor(row: Row, floor: dict[str, str]) -> Row:
 
 def children(quick: bool) -> list[Row]:
     """The grouped scorer's step at 8 and at 256 children of one kind."""
-    with fast_pyro():
+    with fast():
         contenders: dict[str, Call] = {}
         for count in (8, 256):
             cama = model_of(count, 64)
@@ -195,7 +196,7 @@ def adaptation(classes: int, rows: int, draws: int) -> tuple[Callable[[], Tensor
 def many_classes(quick: bool) -> list[Row]:
     """An adaptation step at 2 and at 100 classes: one draw of 32 and of 128 rows, and `adapt`'s own 4 draws."""
     found = []
-    with fast_pyro():
+    with fast():
         for rows, draws in ((32, 1), (128, 1), (128, 4)):
             contenders: dict[str, Call] = {}
             for count in (2, 100):

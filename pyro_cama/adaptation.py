@@ -32,7 +32,7 @@ from pyro_cama.elbo import (
 )
 from pyro_cama.engine import Stage, fast, optimise
 from pyro_cama.errors import expect
-from pyro_cama.fitting import Data, encoded
+from pyro_cama.fitting import Data, encoded, per_step
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.mechanisms import Mechanism
 from pyro_cama.minibatches import Shuffled, rows_of
@@ -228,7 +228,7 @@ def adapt(
                     [Stage(loss, max(1, steps // 10), lr, title=f"adapt, {title} ({start})")], twin.modules,
                     [*moving, *([free] if learns_prior else [])],
                     Shuffled(part.rows, rows_of(part), batch_size, seed, steps=10), anneal=True, seed=seed,
-                    progress=bar, per_step=1 if twin.model.has_images else 64, trainer_kwargs=trainer_kwargs,
+                    progress=bar, per_step=per_step(twin), trainer_kwargs=trainer_kwargs,
                 )  # fmt: skip
             except FloatingPointError:  # a start that diverges counts as it began
                 twin.modules.load_state_dict(began)

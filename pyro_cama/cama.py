@@ -409,13 +409,12 @@ class CAMA:
         if (widen != 1 or refine) and (self.graph.m is None or self.graph.m.scope != "row"):
             raise ValueError("predict: widen and refine are for a manipulation of scope row, where each row has its m")
         given = self._do(do)
-        log_p = torch.cat(
-            [
-                self._class_log_probs(batch, given, samples, m_samples, widen=widen, refine=refine)
-                for batch in self.batches(data, "ignore")
-            ],
-            1,
-        )
+        parts, start = [], 0
+        for batch in self.batches(data, "ignore"):
+            own = self._do_of(given, torch.arange(start, start + batch.rows, device=self.device))
+            parts.append(self._class_log_probs(batch, own, samples, m_samples, widen=widen, refine=refine))
+            start += batch.rows
+        log_p = torch.cat(parts, 1)
         ratio = self._log_prior_ratio(class_prior, log_p)
         if ratio is not None:
             log_p = torch.log_softmax(log_p + ratio[:, None], 0)
@@ -590,7 +589,7 @@ class CAMA:
             return
         self._require_fitted()
         for batch in encoded_parts(stream, self.encoder, target):
-            yield batch.to(self.device, self.model.like.dtype)
+            yield self.encode(batch, target)
 
     def _take_encoder(self, encoder: TableEncoder) -> None:
         if len(encoder.sites) != len(self.encoder.sites):

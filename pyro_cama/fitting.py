@@ -209,9 +209,14 @@ def fit(
     history = optimise(
         made.stages, cama.modules, made.parameters, made.minibatches, weight_decay=options.weight_decay,
         patience=options.patience, anneal=options.anneal, seed=cama.settings.seed, progress=progress,
-        per_step=1 if cama.model.has_images else 64, checkpoints=kept, trainer_kwargs=trainer_kwargs,
+        per_step=per_step(cama), checkpoints=kept, trainer_kwargs=trainer_kwargs,
     )  # fmt: skip
     made.finish(history)
+
+
+def per_step(cama: CAMA) -> int:
+    """Minibatches of one Lightning step: what an image costs hides the step's own cost."""
+    return 1 if cama.model.has_images else 64
 
 
 def encoded(cama: CAMA, data: Any, target: Any, *, sampled: bool = False) -> Batch:
@@ -224,7 +229,7 @@ def encoded(cama: CAMA, data: Any, target: Any, *, sampled: bool = False) -> Bat
         generator = torch.Generator().manual_seed(cama.settings.seed)
         drawn = torch.randperm(batch.rows, generator=generator)[: sample_size(cama)]
         return batch.select(drawn.to(cama.device))
-    return _placed(cama)(sample_rows(stream, cama.encoder, sample_size(cama), cama.settings.seed, target))
+    return cama.encode(sample_rows(stream, cama.encoder, sample_size(cama), cama.settings.seed, target), target)
 
 
 def sample_size(cama: CAMA) -> int:
@@ -248,10 +253,9 @@ def _rows(cama: CAMA, clean: Any, options: Options, progress: bool) -> Rows:
         )
         if known is None:
             cama._take_encoder(found.encoder)
-        place = _placed(cama)
         trained = found.rows - found.held.rows
-        source = Streamed(stream, cama.encoder, trained, options.batch_size, seed, found.threshold, place)
-        return Rows(source, place(found.held), place(found.sample), found.rows)
+        source = Streamed(stream, cama.encoder, trained, options.batch_size, seed, found.threshold, cama.encode)
+        return Rows(source, cama.encode(found.held), cama.encode(found.sample), found.rows)
     if not cama.encoder.fitted:
         cama._take_encoder(TableEncoder(cama.graph).fit(clean))
     batch = cama.encode(clean, target="use")
@@ -259,10 +263,6 @@ def _rows(cama: CAMA, clean: Any, options: Options, progress: bool) -> Rows:
     train, held = train_validation_split(batch.values[cama.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(cama.device)), batch.select(held.to(cama.device))
     return Rows(Shuffled(part.rows, rows_of(part), options.batch_size, seed), kept, batch, batch.rows)
-
-
-def _placed(cama: CAMA) -> Callable[[Batch], Batch]:
-    return lambda batch: batch.to(cama.device, cama.model.like.dtype)
 
 
 def _hits(cama: CAMA, batch: Batch) -> tuple[int, int]:

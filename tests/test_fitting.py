@@ -113,6 +113,15 @@ def test_answers_come_in_parts(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(model().predict_proba(batch), model().predict_proba(frame))  # encoded before
 
 
+def test_a_value_of_m_for_every_row_meets_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_cama.sources.ROWS", 50)
+    graph = GRAPH | {"latents": GRAPH["latents"] | {"m": GRAPH["latents"]["m"] | {"scope": "row"}}}
+    cama = build(graph, hidden=8, device="cpu").fit(table(), max_epochs=1, progress=False)
+    frame, do = table(120, seed=3), {"m": np.random.default_rng(0).normal(size=(120, 4))}
+    source = written(frame, tmp_path, "csv")
+    np.testing.assert_allclose(cama.predict_proba(source, do), cama.predict_proba(frame, do), rtol=1e-5)
+
+
 def test_adapting_takes_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = table(900, seed=4)
     frame["x1"] = 3.0 + 2.0 * frame["x1"]

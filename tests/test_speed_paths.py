@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
+from test_elbo import in_double
 from torch import Tensor
 
 import pyro_cama
@@ -31,16 +31,6 @@ IMAGE: dict[str, Any] = {
     "nodes": {"y": {"type": "categorical", "levels": ["p", "q", "r"]}, "i": {"type": "image", "shape": [1, 7, 6]}},
     "edges": ["y -> i"],
 }
-
-
-@contextmanager
-def in_double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def jittered(cama: CAMA) -> CAMA:

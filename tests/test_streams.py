@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from test_data import ALL_TYPES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_cama.data import Batch, TableEncoder
@@ -31,16 +32,7 @@ from pyro_cama.streams import (
     with_sites,
 )
 
-TYPES: dict[str, Any] = {
-    "x": "continuous",
-    "v": {"type": "continuous", "dim": 2},
-    "n": "count",
-    "w": {"type": "count", "dim": 3},
-    "b": {"type": "binary", "levels": ["no", "yes"]},
-    "c": {"type": "categorical", "levels": [1, 2, 3]},
-    "i": {"type": "image", "shape": [1, 2, 2]},
-}
-FLAT = {name: node for name, node in TYPES.items() if name != "i"}
+FLAT = {name: node for name, node in ALL_TYPES.items() if name != "i"}
 
 
 def graph_of(scope: str = "row", **nodes: Any) -> CausalGraph:
@@ -119,7 +111,7 @@ def equal(one: Batch, two: Batch) -> None:
     st.integers(3, 60), st.lists(st.integers(0, 60), max_size=8), st.integers(0, 1000), st.sampled_from([0, 0.2, 0.9])
 )
 def test_parts_teach_what_the_whole_table_does(rows: int, cuts: list[int], seed: int, missing: float) -> None:
-    table, graph = table_of(rows, seed, missing), graph_of("site", **TYPES)
+    table, graph = table_of(rows, seed, missing), graph_of("site", **ALL_TYPES)
     table["site"][0] = "north"
     found = survey(Parts(table, [cut for cut in cuts if cut <= rows]), graph, validation=0.2, seed=seed, progress=False)
     expected = TableEncoder(graph).fit(table)
@@ -165,7 +157,7 @@ def test_moments_of_known_values() -> None:
 
 
 def test_survey_encodes_its_rows_as_the_table_is_encoded() -> None:
-    table, graph = table_of(300), graph_of("site", **TYPES)
+    table, graph = table_of(300), graph_of("site", **ALL_TYPES)
     stream = Parts(table, [70, 71, 200])
     found = survey(stream, graph, validation=0.1, seed=3, sample=50, progress=False)
     again = survey(stream, graph, validation=0.1, seed=3, sample=50, encoder=found.encoder, progress=False)
@@ -221,7 +213,7 @@ def test_an_epoch_has_every_other_row_once(rows: int, chunk: int, batch_size: in
 
 @pytest.mark.parametrize("jumps", [True, False])
 def test_an_epoch_is_replayed_to_the_bit_and_the_next_differs(jumps: bool) -> None:
-    table, graph = table_of(500), graph_of("site", **TYPES)
+    table, graph = table_of(500), graph_of("site", **ALL_TYPES)
     encoder = TableEncoder(graph).fit(table)
 
     def epoch(number: int, seed: int = 5) -> list[Batch]:
@@ -297,7 +289,7 @@ def test_a_sample_of_more_rows_than_there_are_is_all_of_them() -> None:
 
 
 def test_sites_of_a_stream_are_added_as_those_of_a_table() -> None:
-    table, graph = table_of(200), graph_of("site", **TYPES)
+    table, graph = table_of(200), graph_of("site", **ALL_TYPES)
     encoder = TableEncoder(graph).fit({name: column[:2] for name, column in table.items()})
     stream = Parts(table, [3, 50])
     assert with_sites(stream, encoder).sites == encoder.with_sites(table).sites
@@ -421,7 +413,7 @@ def test_levels_and_missing_entries_do_not_change_from_part_to_part(tmp_path: Pa
         "b,3.0,,null,north\n"
         "NA,1,False,2.5,\n"
     )  # fmt: skip
-    nodes = {"c": TYPES["c"], "b": {"type": "binary", "levels": [False, True]}, "x": "continuous"}
+    nodes = {"c": ALL_TYPES["c"], "b": {"type": "binary", "levels": [False, True]}, "x": "continuous"}
     graph = graph_of("site", y={"type": "categorical", "levels": ["a", "b", "NA"]}, **nodes)
     for chunk in (1, 2, 5):
         stream = open_stream(tmp_path / "t.csv", graph, chunk=chunk)
@@ -447,7 +439,7 @@ def test_parquet_keeps_vectors_booleans_and_large_integers(tmp_path: Path) -> No
         }
     )
     frame.to_parquet(tmp_path / "t.parquet", index=False)
-    graph = graph_of("site", y="binary", v=TYPES["v"])
+    graph = graph_of("site", y="binary", v=ALL_TYPES["v"])
     stream = open_stream(str(tmp_path / "t.parquet"), graph, chunk=1)
     assert isinstance(stream, ParquetStream)
     found = survey(stream, graph, validation=0, seed=0, progress=False)
@@ -458,7 +450,7 @@ def test_parquet_keeps_vectors_booleans_and_large_integers(tmp_path: Path) -> No
 def test_parquet_parts_are_the_same_whatever_columns_are_read(tmp_path: Path) -> None:
     frame = pd.DataFrame({"y": ["a", "b"] * 50, "x": np.arange(100.0), "v": [[1.0, 2.0]] * 100})
     frame.to_parquet(tmp_path / "t.parquet", index=False, row_group_size=33)
-    graph = graph_of(x="continuous", v=TYPES["v"])
+    graph = graph_of(x="continuous", v=ALL_TYPES["v"])
     stream = open_stream(tmp_path / "t.parquet", graph, chunk=10)
     assert stream is not None
     assert stream.rows == 100
@@ -498,7 +490,7 @@ class Rows(IterableDataset[Any]):
 
 @pytest.mark.parametrize("source", ["loader", "large batches", "iterable"])
 def test_loaders_equal_the_table_in_memory(source: str) -> None:
-    graph = graph_of(x="continuous", v=TYPES["v"], i=TYPES["i"])
+    graph = graph_of(x="continuous", v=ALL_TYPES["v"], i=ALL_TYPES["i"])
     data: Any = {
         "loader": DataLoader(RowByRow(53), batch_size=8),
         "large batches": DataLoader(RowByRow(53), batch_size=30),
@@ -528,7 +520,7 @@ def test_what_is_a_stream_and_what_is_not(tmp_path: Path) -> None:
     found = open_stream(tmp_path / "t.csv", graph)
     assert isinstance(found, CsvStream)
     assert found.chunk == 65_536
-    images = graph_of(i=TYPES["i"])
+    images = graph_of(i=ALL_TYPES["i"])
     assert open_stream({"y": ["a"], "i": np.zeros((1, 1, 2, 2))}, images) is None
     paths = open_stream({"y": ["a", "b", "a"], "i": [None, pd.NA, "a.png"]}, images)
     assert isinstance(paths, FrameStream)
@@ -603,7 +595,7 @@ def test_faults_of_paths(tmp_path: Path) -> None:
 
 
 def test_faults_of_vectors(tmp_path: Path) -> None:
-    graph = graph_of(v=TYPES["v"])
+    graph = graph_of(v=ALL_TYPES["v"])
     (tmp_path / "t.csv").write_text("y,v[0]\na,1\nb,2\n")
     refused(tmp_path / "t.csv", "t.csv: vector 'v': found no column 'v[1]'; expected 'v[0]', 'v[1]'", graph)
     (tmp_path / "t.csv").write_text("y,v[0],v[1]\na,1,1\nb,2,2\na,3,x\n")

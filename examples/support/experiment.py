@@ -33,6 +33,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from pyro_cama.files import replacing
+
 Row = dict[str, Any]
 Task = Mapping[str, Any]
 Part = tuple[Callable[..., list[Row]], Iterable[Task]]
@@ -212,9 +214,8 @@ def write(rows: Sequence[Row], path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    os.replace(new, path)
+    with replacing(path) as new:
+        new.write_text(text)
 
 
 def _key(function: Callable[..., Any], task: Task) -> str:
