@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyro import poutine
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -32,11 +31,11 @@ from pyro_cama.elbo import (
 )
 from pyro_cama.engine import Stage, fast, optimise
 from pyro_cama.errors import expect
+from pyro_cama.evidence import compare, evidence_of, winsorised
 from pyro_cama.fitting import Data, encoded, per_step
-from pyro_cama.guide import RowPosterior, SharedPosterior
-from pyro_cama.mechanisms import Mechanism
 from pyro_cama.minibatches import Shuffled, rows_of
-from pyro_cama.noise import common_noise
+from pyro_cama.sleep import epochs_of, imagined, sleeps
+from pyro_cama.starts import SLEEP, away_of, begin, initialise
 from pyro_cama.streams import open_stream, with_sites
 from pyro_cama.training import labelled_bound, manipulation_of
 
@@ -59,7 +58,7 @@ class Candidate:
     """One start of the adaptation, optimised.
 
     Attributes:
-        start: where it began: "here", "moments" or "random k".
+        start: where it began: "here", "moments", "sleep" or "random k".
         evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
         labels: the most probable class of every new row, ``(rows,)``.
         proportions: of the classes among the new rows, ``(classes,)``.
@@ -164,7 +163,8 @@ def adapt(
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
-        restarts: starts tried, 3 (1): at the training moments of the new rows, where the model is, and random ones.
+        restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones.  (2: at
+            the moments or where the model is, and after :func:`pyro_cama.sleep.sleep`; 1 for what cannot sleep.)
         folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
             comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows, 500 at most, is kept
             from every adaptation and compared on.
@@ -186,7 +186,8 @@ def adapt(
     steps = usual["steps"] if steps is None else steps
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     lr, samples = usual["lr"] if lr is None else lr, usual["samples"] if samples is None else samples
-    restarts = usual["restarts"] if restarts is None else restarts
+    if restarts is None:
+        restarts = 2 if sleeps(cama) else usual["restarts"]
     folds = usual["folds"] if folds is None else folds
     if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or folds < 1:
         raise ValueError(
@@ -210,15 +211,15 @@ def adapt(
         twin = base.copy()
         part = new.select(rows)
         with twin._seeded(cama.settings.seed + (k or 0)), manipulation_of(twin.model).calibrated():
-            if k is None:
-                start = "identity"
-                _begin(twin, part, torch.zeros(twin.model.sites, manipulation_of(twin.model).size))
-            else:
-                start = _initialise(twin, part, k)
             moving = twin.manipulation_parameters().values()
             twin.modules.requires_grad_(False)
             for parameter in moving:
                 parameter.requires_grad_(True)
+            if k is None:
+                start = "identity"
+                begin(twin, part, torch.zeros(twin.model.sites, manipulation_of(twin.model).size))
+            else:
+                start = initialise(twin, part, kept, k, steps, progress=bar)
             free = nn.Parameter(torch.zeros_like(fixed))
             loss = _loss(twin, part, kept, alpha, samples, sparsity, fixed, free)
             began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
@@ -240,7 +241,9 @@ def adapt(
     # a handful of held-out rows may well lack a class: others help to count
     more = torch.cat([held, rows])[: max(COUNTED, len(held))]
     counted = new.select(more.to(base.device)) if len(held) < new.rows else seen
-    bar = tqdm(total=(restarts + folds * (folds > 1)) * max(1, steps // 10), disable=not progress, leave=False)
+    asleep = sum(epochs_of(steps)) if restarts > SLEEP and sleeps(base) else 0
+    total = asleep + (restarts + folds * (folds > 1)) * max(1, steps // 10)
+    bar = tqdm(total=total, disable=not progress, leave=False)
     before = _examine(base, "before", seen, counted, fixed, do=base._do("auto"))
     candidates = []
     for k in range(restarts):
@@ -258,7 +261,7 @@ def adapt(
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
         twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
-        held_out[part] = _evidence(twin, new.select(part.to(base.device)), ratio, do=None)
+        held_out[part] = evidence_of(twin, new.select(part.to(base.device)), ratio, do=None)
         replicates.append(_usual(twin, new.select(rest.to(base.device))))
     if len(parts) == 1 or new.rows < 2 * max(folds, 2):
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
@@ -278,8 +281,8 @@ def adapt(
     twin.adaptation = Adaptation(
         accepted=accepted,
         reason=reason,
-        evidence_before=float(_winsorise(before.evidence).mean()),
-        evidence_after=float(_winsorise(held_out).mean()),
+        evidence_before=float(winsorised(before.evidence).mean()),
+        evidence_after=float(winsorised(held_out).mean()),
         gain_se=compare(held_out, before.evidence)[1],
         proportions_before=tuple(before.proportions.tolist()),
         proportions_after=tuple(best.proportions.tolist()),
@@ -413,136 +416,6 @@ def _folds(rows: int, folds: int, seed: int) -> list[Tensor]:
     return list(order.chunk(folds)) if rows >= 2 * folds else [order]
 
 
-def _initialise(cama: CAMA, batch: Batch, k: int) -> str:
-    """Sets NN_pM and NN_qM to the k-th start and names it."""
-    manipulation = manipulation_of(cama.model)
-    q: Any = cama.guide._networks["m"]
-    if (cama.m_trained and k == 1) or manipulation.size == 0:
-        return "here"
-    if cama.graph.m.scope == "row" and all(group.image for group in manipulation.groups):  # type: ignore[union-attr]
-        if k == 0:
-            return "here"
-        for module in [*manipulation.network.modules(), *q.modules()]:
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.reset_parameters()
-        return f"random {k}"
-    sites = q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
-    if k == 0:
-        theta = torch.stack([_moments(cama, batch, s if batch.site is not None else None) for s in range(sites)])
-    elif k == 1:
-        theta = torch.zeros(sites, manipulation.size)
-    else:
-        theta = torch.stack([_random(cama) for _ in range(sites)])
-    m, theta = _begin(cama, batch, theta)
-    if k == 0:
-        _search(cama, batch, m, theta)
-    return "moments" if k == 0 else "here" if k == 1 else f"random {k - 1}"
-
-
-def _begin(cama: CAMA, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
-
-    Returns:
-        m, ``(sites, dim)``, and the theta it stands for.
-    """
-    manipulation = manipulation_of(cama.model)
-    q: Any = cama.guide._networks["m"]
-    theta, sites = theta.to(cama.model.like, copy=True), len(theta)
-    if batch.site is not None:
-        away = _away(cama, batch)
-        theta[away] = _thetas(cama)[away]
-    direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(cama.model.like)
-    if batch.site is not None:
-        # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
-        drifting = ~(away & (theta.abs() < 0.05).all(-1))
-        direction[~drifting] = 0.0
-        theta[~drifting] = 0.0
-        if int(drifting.sum()) <= manipulation.dim:
-            direction[drifting] = torch.linalg.qr(direction[drifting].T)[0].T
-    if manipulation.size:
-        manipulation.aim(direction, theta.to(direction))
-    with torch.no_grad():
-        if isinstance(q, SharedPosterior):
-            q.loc.copy_(direction)
-            q.raw_scale.fill_(-4.0)
-        elif isinstance(q, RowPosterior):
-            last = q.network[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
-    return direction, theta
-
-
-def _search(cama: CAMA, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 128, worth: float = 5.0) -> None:
-    """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
-
-    Args:
-        m, theta: the start, as :func:`_begin` set it.
-        rows: how many of the new rows are looked at.
-        worth: nats of evidence, over the rows looked at, that an alternative has to gain: the prior odds against it.
-    """
-    part = batch if batch.rows <= rows else batch.select(torch.randperm(batch.rows)[:rows].to(cama.device))
-    zero = torch.zeros_like(_log_train(cama))
-    manipulation = manipulation_of(cama.model)
-
-    def evidence(theta: Tensor) -> Tensor:
-        manipulation.aim(m, theta)
-        return _evidence(cama, part, zero, do=None, samples=4)
-
-    def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
-        found = evidence(theta)
-        return compare(found, reached)[0] * part.rows, found
-
-    sites = range(len(theta)) if batch.site is None else torch.nonzero(~_away(cama, batch)).flatten().tolist()
-    options: list[tuple[int, slice, Tensor]] = []
-    for group in manipulation.groups:
-        assert group.mechanism is not None
-        if not group.theta_size:
-            continue
-        statistics = {} if group.image else _encoded_statistics(cama, group.nodes)
-        at = manipulation.slice_of(group).start
-        for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
-            for i in range(width):
-                place = slice(at, at + group.theta_size)
-                own = {} if group.image else {k: v[i] for k, v in statistics[name].items()}
-                for site in sites:
-                    alternatives = group.mechanism.alternatives(theta[site, place], own)
-                    options += [(site, place, new) for new in alternatives]
-                at += group.theta_size
-    if not options:
-        return
-    best = evidence(theta)
-    promising = []
-    for site, place, new in options:
-        changed = theta.clone()
-        changed[site, place] = new
-        won, _ = gain(changed, best)
-        if won > worth:
-            promising.append((won, site, place, new))
-    for _, site, place, new in sorted(promising, key=lambda option: -option[0]):
-        changed = theta.clone()
-        changed[site, place] = new
-        won, found = gain(changed, best)
-        if won > worth:
-            theta, best = changed, found
-    manipulation.aim(m, theta)
-
-
-def _away(cama: CAMA, batch: Batch) -> Tensor:
-    """The sites that have no rows here, bool ``(sites,)``."""
-    assert batch.site is not None
-    present = torch.bincount(batch.site[batch.site >= 0], minlength=cama.model.sites)
-    return present == 0
-
-
-def _thetas(cama: CAMA) -> Tensor:
-    """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
-    manipulation = manipulation_of(cama.model)
-    with torch.no_grad():
-        theta = manipulation(shared_mean(cama.guide))[..., : manipulation.size]
-    return theta if cama.m_trained else torch.zeros_like(theta)
-
-
 def _usual(cama: CAMA, batch: Batch, *, draws: int = 64) -> tuple[tuple[float, ...], ...]:
     """theta of every site; of these rows in the mean where each has its own, over draws: q(m | x) may be broad."""
     assert cama.graph.m is not None
@@ -555,57 +428,6 @@ def _usual(cama: CAMA, batch: Batch, *, draws: int = 64) -> tuple[tuple[float, .
     return tuple(tuple(site) for site in torch.atleast_2d(theta[..., : manipulation.size]).tolist())
 
 
-def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
-    """theta at which the training rows, manipulated, have the moments of the new ones, ``(size,)``."""
-    manipulation = manipulation_of(cama.model)
-    rows = torch.ones(batch.rows, dtype=torch.bool, device=cama.device) if site is None else batch.site == site
-    parts = []
-    for group in manipulation.groups:
-        assert group.mechanism is not None
-        if group.theta_size == 0:
-            continue
-        if group.image:
-            parts.append(torch.zeros(group.theta_size))
-            continue
-        statistics = _encoded_statistics(cama, group.nodes)
-        for name, width in zip(group.nodes, group.widths, strict=True):
-            known = rows & batch.observed.get(name, rows)
-            values = batch.values[name].reshape(batch.rows, width)[known]
-            for i in range(width):
-                start = None
-                if len(values) >= 2 and type(group.mechanism).start is not Mechanism.start:
-                    start = group.mechanism.start(values[:, i], {k: v[i] for k, v in statistics[name].items()})
-                parts.append(torch.zeros(group.theta_size).to(cama.model.like) if start is None else start)
-    return torch.cat([p.to(cama.model.like) for p in parts])
-
-
-def _encoded_statistics(cama: CAMA, names: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
-    """Mean and sd of every component of the training rows in encoded units."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name in names:
-        node = cama.graph.nodes[name]
-        width = node.dim or 1
-        if node.type == "count":
-            given = cama.encoder.statistics[name]
-            found[name] = {k: given[k].reshape(-1).to(cama.model.like) for k in ("mean",)}
-        else:
-            like = cama.model.like
-            found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}
-    return found
-
-
-def _random(cama: CAMA) -> Tensor:
-    """theta of a random manipulation, ``(size,)``; zeros for mechanisms that cannot simulate."""
-    parts = []
-    for group in manipulation_of(cama.model).groups:
-        assert group.mechanism is not None
-        node = cama.graph.nodes[group.nodes[0]]
-        shape = (group.units, group.theta_size)
-        knows = type(group.mechanism).simulate is not Mechanism.simulate
-        parts.append((group.mechanism.simulate((group.units,), node, 1.0) if knows else torch.zeros(shape)).flatten())
-    return torch.cat(parts).to(cama.model.like)
-
-
 def _penalty(cama: CAMA, sparsity: float) -> float:
     """Minus the log-prior of a shared theta; zero in scope row, where theta belongs to the rows."""
     assert cama.graph.m is not None
@@ -613,17 +435,7 @@ def _penalty(cama: CAMA, sparsity: float) -> float:
         return 0.0
     with torch.no_grad():
         theta = manipulation_of(cama.model)(shared_mean(cama.guide))[..., : manipulation_of(cama.model).size]
-    return sparsity * float((theta.abs() / _typical(cama)).sum())
-
-
-def _typical(cama: CAMA) -> Tensor:
-    """Usual sizes of theta, ``(size,)``."""
-    parts = [
-        g.mechanism.typical(cama.graph.nodes[g.nodes[0]]).repeat(g.units)
-        for g in manipulation_of(cama.model).groups
-        if g.mechanism is not None and g.theta_size
-    ]
-    return torch.cat([*parts, torch.zeros(0)]).to(cama.model.like)
+    return sparsity * float((theta.abs() / manipulation_of(cama.model).typical()).sum())
 
 
 def _loss(
@@ -641,14 +453,14 @@ def _loss(
     assert graph.m is not None
     row_scope = graph.m.scope == "row"
     counts = None
-    typical = _typical(cama)
+    typical = manipulation_of(cama.model).typical()
     if not row_scope:
         q: Any = cama.guide._networks["m"]
         index = torch.zeros(new.rows, dtype=torch.long, device=cama.device) if new.site is None else new.site
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
         switches = typical.isinf()  # no gradient holds them where they are while m moves
         switched = manipulation_of(cama.model)(shared_mean(cama.guide))[..., : len(typical)][..., switches].detach()
-    away = None if new.site is None else _away(cama, new)
+    away = None if new.site is None else away_of(cama, new)
     settled = None if away is None else manipulation_of(cama.model)(shared_mean(cama.guide))[away].detach()
 
     def loss(batch: Batch) -> Tensor:
@@ -688,22 +500,6 @@ def _loss(
     return loss
 
 
-def _evidence(cama: CAMA, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None) -> Tensor:
-    """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
-    m = cama.graph.m
-    assert m is not None
-    samples = samples or (8 if cama.model.has_images else 32)
-    if do is None and m.scope != "row":
-        do = {m.name: shared_mean(cama.guide)}
-    calibrated = manipulation_of(cama.model).calibrated()
-    with torch.no_grad(), fast(), common_noise(cama.settings.seed), calibrated:
-        found = []
-        for rows in torch.arange(batch.rows, device=cama.device).split(cama._chunk(samples)):
-            weights = cama.log_weights(batch.select(rows), do=do, samples=samples, classes=True)
-            found.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
-        return torch.cat(found)
-
-
 def _examine(
     cama: CAMA, start: str, new: Batch, counted: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0
 ) -> Candidate:
@@ -711,7 +507,7 @@ def _examine(
     log_p = torch.log_softmax(cama._class_log_probs(counted, do, 16, 4) + ratio[:, None], 0)
     return Candidate(
         start=start,
-        evidence=_evidence(cama, new, ratio, do=do),
+        evidence=evidence_of(cama, new, ratio, do=do),
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
@@ -729,11 +525,8 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
     with torch.no_grad(), fast(), cama._seeded():
         like = new.select(torch.randint(new.rows, (rows,), device=cama.device))
         value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
-        nothing = Batch(values={}, observed={}, site=like.site, rows=rows)
-        drawn = poutine.do(cama.model, data={m.name: value})(nothing)
-        values = {n: v.expand(rows, *cama.graph.nodes[n].event_shape) for n, v in drawn.items()}
-        y = values.pop(cama.graph.target)
-        batch = Batch(values=values, observed={}, site=like.site, rows=rows)
+        batch = imagined(cama, {m.name: value}, rows, like.site)
+    y = batch.values.pop(cama.graph.target)
     found = cama._class_log_probs(batch, do, 8, 2).argmax(0)
     return float((found == y.long()).float().mean())
 
@@ -741,22 +534,3 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
 def _about_equal(best: Tensor, other: Tensor) -> bool:
     gap, se = compare(best, other)
     return gap <= se
-
-
-def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Mean of ``a - b`` over rows and its standard error, the outer twentieths winsorised: evidence has heavy tails."""
-    gain = a - b
-    if not bool(torch.isfinite(gain).all()):
-        return math.nan, math.inf
-    if len(gain) < 2:
-        return float(gain.mean()), math.inf
-    gain = _winsorise(gain)
-    return float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
-
-
-def _winsorise(values: Tensor) -> Tensor:
-    """The values, their outer twentieths pulled in."""
-    if len(values) < 2 or not bool(torch.isfinite(values).all()):
-        return values
-    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype))
-    return values.clamp(low, high)

@@ -175,10 +175,14 @@ class Intensity(ImageMechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.typical(node) * scale
 
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        gain = (x.std() / statistics["sd"].clamp_min(1e-3)).clamp(0.1, 3.0)
+        return torch.stack([gain - 1, x.mean() - gain * statistics["mean"]])
+
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The negative."""
-        gain, offset = 1 + float(theta[0]), float(theta[1])
-        return (theta.new_tensor([-gain - 1, offset + gain]),)
+        """The negative of the same mean."""
+        gain, offset = 1 + theta[0], theta[1]
+        return (torch.stack([-gain - 1, offset + 2 * gain * statistics["mean"]]),)
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         gain, offset = 1 + float(theta[0]), float(theta[1])
@@ -215,6 +219,15 @@ class Composed(ImageMechanism):
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.cat([part.simulate(shape, node, scale) for part in self.parts], -1)
+
+    @property
+    def guesses(self) -> bool:
+        return any(part.guesses for part in self.parts)
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        found = [part.start(x, statistics) for part in self.parts]
+        rest = [x.new_zeros(part.numbers) for part in self.parts]
+        return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         parts = self._with_theta(theta)

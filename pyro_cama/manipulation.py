@@ -131,6 +131,12 @@ class Manipulation(nn.Module):
         gap = theta - self(m)[..., : self.size]
         last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
 
+    def typical(self) -> Tensor:
+        """Usual sizes of theta, ``(size,)``."""
+        weight = next(self.network.parameters())
+        parts = [g.mechanism.typical(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
+        return torch.cat([*parts, torch.zeros(0)]).to(weight)
+
     @property
     def size(self) -> int:
         """Numbers in theta, the features of ``concat`` left out."""

@@ -69,12 +69,22 @@ class Mechanism:
         """Random theta of shape ``(*shape, size)`` for simulated interventions of the given scale."""
         raise NotImplementedError(f"{type(self).__name__} cannot simulate interventions: override push and simulate")
 
+    @property
+    def guesses(self) -> bool:
+        """Whether it has a :meth:`start` of its own."""
+        return type(self).start is not Mechanism.start
+
+    @property
+    def simulates(self) -> bool:
+        """Whether it has a :meth:`simulate` of its own."""
+        return type(self).simulate is not Mechanism.simulate
+
     def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         """A first guess of theta, ``(size,)``, from new values of one component; None where there is none.
 
         Args:
-            x: observed new values, ``(rows,)``.
-            statistics: of the training rows, in encoded units (``mean`` and ``sd``).
+            x: observed new values, ``(rows,)``; an image's pixels.
+            statistics: of the training rows, in encoded units (``mean`` and ``sd``); of an image, of its pixels.
         """
         return None
 

@@ -250,10 +250,21 @@ def test_intensity_is_gain_and_offset() -> None:
     assert Intensity().describe(theta[0], node((3, 2, 2)), {}) == pytest.approx(
         {"change": 0.5, "gain": 0.6, "offset": 0.3}
     )
-    (negative,) = Intensity().alternatives(torch.zeros(2), {})
-    torch.testing.assert_close(Intensity().push(image, negative), 1 - image)
-    (double_negative,) = Intensity().alternatives(negative, {})
-    torch.testing.assert_close(double_negative, torch.zeros(2), atol=1e-12, rtol=0)
+
+
+def test_intensity_starts_at_the_moments_of_the_pixels() -> None:
+    image, theta = torch.rand(5, 3, 2, 2), torch.tensor([-0.4, 0.3])
+    statistics = {"mean": image.mean(), "sd": image.std()}
+    seen = Intensity().push(image, theta)
+    torch.testing.assert_close(Intensity().start(seen.flatten(), statistics), theta)
+    (negative,) = Intensity().alternatives(theta, statistics)
+    torch.testing.assert_close(Intensity().push(image, negative), 2 * seen.mean() - seen)
+    (double_negative,) = Intensity().alternatives(negative, statistics)
+    torch.testing.assert_close(double_negative, theta, atol=1e-12, rtol=0)
+    both = named("warp+intensity").start(seen.flatten(), statistics)
+    torch.testing.assert_close(both, torch.cat([torch.zeros(6), theta]))
+    assert named("warp+intensity").guesses
+    assert not named("warp+field").guesses
 
 
 def test_a_faded_image_is_not_blown_up() -> None:
@@ -377,9 +388,10 @@ def test_a_composition_acts_in_order_and_splits_theta() -> None:
     parts = (Intensity().describe(theta[0, :2], image, {}), Warp().describe(theta[0, 2:], image, {}))
     assert described.pop("change") == pytest.approx(math.hypot(*(part.pop("change") for part in parts)))
     assert described == parts[0] | parts[1]
-    (negative,) = mechanism.alternatives(theta[0], {})
+    statistics = {"mean": images.mean()}
+    (negative,) = mechanism.alternatives(theta[0], statistics)
     assert torch.equal(negative[2:], theta[0, 2:])
-    assert torch.equal(negative[:2], Intensity().alternatives(theta[0, :2], {})[0])
+    assert torch.equal(negative[:2], Intensity().alternatives(theta[0, :2], statistics)[0])
     assert not named("warp+field").alternatives(torch.zeros(38), {})
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
-from pyro_cama.adaptation import _examine, _hold_out, _initialise
+from pyro_cama.adaptation import _examine, _hold_out
 from pyro_cama.attacks import AttackableTable, fgsm, pgd
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY, MIN_SCALE
@@ -39,6 +39,7 @@ from pyro_cama.image_manipulations import manipulate
 from pyro_cama.image_mechanisms import ImageMechanism
 from pyro_cama.image_networks import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise
 from pyro_cama.noise import common_noise
+from pyro_cama.starts import initialise as begin_at
 from pyro_cama.training import intervened, manipulation_of
 from random_graphs import rows_of, small
 
@@ -771,9 +772,9 @@ def test_with_one_fold_a_part_is_kept_from_adaptation(count: int, kept: int) -> 
 def test_a_random_start_forgets_what_m_means_and_nothing_else() -> None:
     cama, clean, shifted = digits()
     copy, batch = cama.copy(), cama.encode({"i": shifted["i"]})
-    assert _initialise(copy, batch, 0) == "here"
+    assert begin_at(copy, batch, None, 0, 10) == "here"
     assert all(torch.equal(value, state(copy)[name]) for name, value in state(cama).items())
-    assert _initialise(copy, batch, 2) == "random 2"
+    assert begin_at(copy, batch, None, 2, 10) == "random 2"
     before = cama.manipulation_parameters()
     assert not any(torch.equal(value, before[name]) for name, value in copy.manipulation_parameters().items())
     none = {"m": 0.0}

@@ -1,0 +1,181 @@
+"""The sleep phase: q(m | x) learns to read manipulations of known size, and NN_pM takes the new rows' width."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_cama import CAMA, build
+from pyro_cama.image_manipulations import manipulate
+from pyro_cama.sleep import LEAST, epochs_of, imagined, sleep, sleeps, unmanipulated
+from pyro_cama.starts import initialise
+from pyro_cama.training import manipulation_of
+
+QUICK: dict[str, Any] = {"progress": False}
+Spec = dict[str, Any]
+
+
+def spec(mechanism: str, dim: int = 8, **m: Any) -> Spec:
+    return {
+        "target": "y",
+        "nodes": {
+            "y": {"type": "categorical", "levels": list(range(10))},
+            "i": {"type": "image", "shape": [1, 8, 8], "channels": 8},
+        },
+        "edges": ["y -> i"],
+        "latents": {"z": {"dim": 4}, "m": {"dim": dim, "mechanism": mechanism, **m}},
+    }
+
+
+@functools.cache
+def images() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    return torch.from_numpy(bunch.images[order, None] / 16).float(), torch.from_numpy(bunch.target[order])
+
+
+def table(rows: slice, **moved: Any) -> Spec:
+    """Some of the digits, moved by ``kind=severity``."""
+    x, y = (part[rows] for part in images())
+    for kind, severity in moved.items():
+        x = manipulate(x, kind, severity, seed=1)
+    return {"i": x.numpy(), "y": y.numpy()}
+
+
+CLEAN, NEW, TEST = slice(0, 800), slice(800, 1200), slice(1200, 1700)
+
+
+@functools.cache
+def fitted(mechanism: str = "warp+intensity") -> CAMA:
+    """A model that has seen clean digits alone."""
+    cama = build(spec(mechanism), hidden=32, layers=1, device="cpu")
+    options: dict[str, Any] = {"max_epochs": 12, "lr": 1e-2, "batch_size": 32, "validation": 0.0}
+    return cama.fit(table(CLEAN), conditional_share=1.0, **options, **QUICK)
+
+
+def state(cama: CAMA) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in cama.modules.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("raw", "able"),
+    [
+        (spec("warp"), True),
+        (spec("warp", 6), True),
+        (spec("warp", 5), False),  # fewer directions than numbers
+        (spec("warp+intensity"), True),
+        (spec("field"), False),
+        (spec("concat"), False),
+        (spec("warp", scope="dataset"), False),
+        (spec("warp") | {"latents": {"z": {"dim": 2}, "m": None}}, False),
+        (spec("warp") | {"nodes": spec("warp")["nodes"] | {"x": "continuous"}, "edges": ["y -> i", "y -> x"]}, False),
+    ],
+)
+def test_what_can_sleep(raw: Spec, able: bool) -> None:
+    raw["latents"]["m"] = raw["latents"]["m"] and dict(raw["latents"]["m"])
+    if "x" in raw["nodes"]:
+        raw["latents"]["m"].pop("mechanism")
+    assert sleeps(build(raw, hidden=8, device="cpu")) == able
+
+
+def asleep(new: Spec, clean: Spec | None, steps: int = 100) -> CAMA:
+    copy = fitted().copy()
+    rows = copy.encode({"i": new["i"]})
+    sleep(copy, rows, None if clean is None else copy.encode(clean), steps, seed=0, progress=False)
+    return copy
+
+
+@pytest.mark.parametrize("clean", [table(CLEAN), None], ids=["clean rows", "imagined rows"])
+def test_manipulations_are_read_and_take_the_width_of_the_new_rows(clean: Spec | None) -> None:
+    """Rows that are brighter and move to the side, by how much varies: what varies is wide, all else narrow."""
+    copy = asleep(table(NEW, horizontal_shift=0.3, brightness=0.4), clean)
+    manipulation = manipulation_of(copy.model)
+    with torch.no_grad():
+        theta = manipulation(torch.randn(2000, 8)) / manipulation.typical()
+        widths = theta.square().mean(0).sqrt()
+    assert widths[0] > 2 * widths[1]  # right, and not down
+    assert widths[0] > 0.6  # of 0.3 * 2 / sqrt(3) / 0.2 = 1.7
+    assert widths[7] > 0.6  # the offset
+    assert widths.min() > 0.5 * LEAST
+
+    amounts = torch.linspace(-0.3, 0.3, 500)
+    x = manipulate(images()[0][TEST], "horizontal_shift", amount=amounts)
+    with torch.no_grad():
+        found = manipulation(copy.guide.m_dist(copy.encode({"i": x.numpy()})).mean)[:, 0]
+    assert torch.corrcoef(torch.stack([amounts, found]))[0, 1] > 0.8
+
+
+def test_sleep_sees_no_labels_and_moves_nn_pm_and_nn_qm_alone() -> None:
+    new, clean = table(NEW, rotation=30), table(CLEAN)
+    before, first = state(fitted()), state(asleep(new, clean, steps=10))
+    other = state(asleep(new, clean | {"y": clean["y"][::-1].copy()}, steps=10))
+    assert all(torch.equal(value, other[name]) for name, value in first.items())
+    moved = {name for name, value in first.items() if not torch.equal(value, before[name])}
+    assert moved
+    copy = fitted().copy()
+    free = {id(parameter) for parameter in copy.manipulation_parameters().values()}
+    assert moved <= {name for name, value in copy.modules.state_dict(keep_vars=True).items() if id(value) in free}
+
+
+def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def nothing(stages: Any, *_: Any, **__: Any) -> None:
+        seen.extend((stage.title, stage.epochs) for stage in stages)
+
+    monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.sleep.optimise", nothing)
+    fitted().adapt({"i": table(NEW)["i"]}, steps=50, **QUICK)
+    wide, narrow = epochs_of(50)
+    begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
+    assert seen == [*begun, ("adapt, start 2 of 2 (sleep)", 5)]
+    seen.clear()
+    fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, **QUICK)
+    assert seen == [("adapt, start 1 of 1 (moments)", 5)]
+
+
+@pytest.mark.parametrize(("kind", "severity"), [("brightness", 0.5), ("inversion", 1.0)])
+def test_changed_greys_are_found(kind: str, severity: float) -> None:
+    """The negative is no gradient's to find; brighter digits are the model's own, however dim their contrast."""
+    cama, new, test = fitted(), table(NEW, **{kind: severity}), table(TEST, **{kind: severity})
+    clean = cama.score(table(TEST))
+    assert clean > 0.85
+    before = cama.score(test)
+    adapted = cama.adapt({"i": new["i"]}, table(CLEAN), restarts=1, **QUICK)
+    assert adapted.adaptation.accepted, adapted.adaptation.reason
+    assert adapted.adaptation.start == "moments"
+    assert adapted.adaptation.recovery > 0.9
+    assert before < clean - 0.05
+    assert adapted.score(test) > max(before + 0.02, clean - 0.1)
+
+
+def test_turns_are_found_asleep() -> None:
+    cama, new, test = fitted("warp"), table(NEW, rotation=60), table(TEST, rotation=60)
+    adapted = cama.adapt({"i": new["i"]}, table(CLEAN), **QUICK)
+    assert adapted.adaptation.start == "sleep"
+    assert adapted.score(test) > cama.score(test) + 0.05
+
+
+def test_an_adapted_model_begins_where_it_is() -> None:
+    copy = fitted().copy()
+    copy.m_trained = True
+    before = state(copy)
+    assert initialise(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10) == "here"
+    assert all(torch.equal(value, before[name]) for name, value in state(copy).items())
+
+
+def test_imagined_rows_are_grey_and_have_every_node() -> None:
+    cama = fitted()
+    with cama._seeded(0):
+        rows = imagined(cama, unmanipulated(cama), 50)
+    assert {name: tuple(value.shape) for name, value in rows.values.items()} == {"y": (50,), "i": (50, 1, 8, 8)}
+    x = rows.values["i"]
+    assert ((x > 0.1) & (x < 0.9)).float().mean() > 0.2
+    assert len({*rows.values["y"].tolist()}) > 5
+    drawn = np.stack(list(cama.sample(50)["i"]))  # the model's own draws are black and white
+    assert {*np.unique(drawn)} == {0.0, 1.0}
