@@ -180,9 +180,10 @@ class Intensity(ImageMechanism):
         return torch.stack([gain - 1, x.mean() - gain * statistics["mean"]])
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The negative of the same mean."""
+        """The negative of the same mean; and, should pixels' moments mislead, the image itself and its negative."""
         gain, offset = 1 + theta[0], theta[1]
-        return (torch.stack([-gain - 1, offset + 2 * gain * statistics["mean"]]),)
+        turned = torch.stack([-gain - 1, offset + 2 * gain * statistics["mean"]])
+        return turned, torch.zeros_like(theta), theta.new_tensor([-2.0, 1.0])
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         gain, offset = 1 + float(theta[0]), float(theta[1])

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_cama import CAMA, build
+from pyro_cama import CAMA, build, starts
 from pyro_cama import adaptation as module
-from pyro_cama.adaptation import Candidate, compare, judge
+from pyro_cama.adaptation import Candidate, judge
+from pyro_cama.evidence import compare
 from pyro_cama.training import manipulation_of
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
@@ -266,7 +267,7 @@ def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
     twin = module._with_sites(cama, rows)
     batch = twin.encode(rows, target="ignore")
     with twin._seeded(0), manipulation_of(twin.model).calibrated():
-        assert module._initialise(twin, batch, 0) == "moments"
+        assert starts.initialise(twin, batch, None, 0, 10) == "moments"
     return twin, np.array(module._usual(twin, batch)).reshape(-1, 4, 4)
 
 
@@ -276,7 +277,7 @@ def test_the_search_leaves_undrifted_rows_alone(scope: str, rows: int) -> None:
     for seed, share in ((5, SHARE), (6, SHARE), (7, 0.3)):
         new = unlabelled(patients(rows, seed, share))
         twin, found = begun(model(scope), new)
-        moments = module._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
+        moments = starts._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
         assert np.abs(found[..., 2:]).max() < 0.1  # neither noise nor a reversed scale
         assert np.allclose(found[-1], moments, atol=1e-4)
 
@@ -338,10 +339,10 @@ def test_too_few_rows_prove_nothing(rows: int) -> None:
     assert unchanged(copy, cama, new)
 
 
-def planted(start: Callable[[CAMA], Tensor]) -> Callable[[CAMA, Any, int], str]:
+def planted(start: Callable[[CAMA], Tensor]) -> Callable[..., str]:
     """Every start of the adaptation at the theta that ``start`` gives."""
 
-    def initialise(cama: CAMA, batch: Any, k: int) -> str:
+    def initialise(cama: CAMA, *_: Any, **__: Any) -> str:
         q: Any = cama.guide._networks["m"]
         with torch.no_grad():
             q.loc.fill_(1.0)
@@ -361,7 +362,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
-    monkeypatch.setattr(module, "_initialise", planted(swapped))
+    monkeypatch.setattr(module, "initialise", planted(swapped))
     wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
     assert wrong.score(new) < 0.2
     assert good.score(new) > 0.85
@@ -372,7 +373,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
-    monkeypatch.setattr(module, "_initialise", planted(swapped))
+    monkeypatch.setattr(module, "initialise", planted(swapped))
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 
 
@@ -387,7 +388,7 @@ def redrawn(cama: CAMA) -> Tensor:
 def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama = model(mechanism="concat")
 
-    def initialise(twin: CAMA, batch: Any, k: int) -> str:
+    def initialise(twin: CAMA, *_: Any, **__: Any) -> str:
         q: Any = twin.guide._networks["m"]
         network: Any = manipulation_of(twin.model).network[-1]
         with torch.no_grad():
@@ -397,11 +398,11 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return "planted"
 
     twin = cama.copy()
-    initialise(twin, None, 0)
+    initialise(twin)
     # rows of a world in which the measurements no longer say anything about the class
     new = twin.sample(300, do={"m": torch.tensor([1.0, 0.0])})
     assert twin.score(new, None) < 0.75
-    monkeypatch.setattr(module, "_initialise", initialise)
+    monkeypatch.setattr(module, "initialise", initialise)
     copy = cama.adapt(new, **QUICK)
     assert copy.adaptation.evidence_after > copy.adaptation.evidence_before
     assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2

@@ -257,9 +257,11 @@ def test_intensity_starts_at_the_moments_of_the_pixels() -> None:
     statistics = {"mean": image.mean(), "sd": image.std()}
     seen = Intensity().push(image, theta)
     torch.testing.assert_close(Intensity().start(seen.flatten(), statistics), theta)
-    (negative,) = Intensity().alternatives(theta, statistics)
+    negative, rest, inverted = Intensity().alternatives(theta, statistics)
     torch.testing.assert_close(Intensity().push(image, negative), 2 * seen.mean() - seen)
-    (double_negative,) = Intensity().alternatives(negative, statistics)
+    assert not rest.any()
+    torch.testing.assert_close(Intensity().push(image, inverted), 1 - image)
+    double_negative, *_ = Intensity().alternatives(negative, statistics)
     torch.testing.assert_close(double_negative, theta, atol=1e-12, rtol=0)
     both = named("warp+intensity").start(seen.flatten(), statistics)
     torch.testing.assert_close(both, torch.cat([torch.zeros(6), theta]))
@@ -389,9 +391,9 @@ def test_a_composition_acts_in_order_and_splits_theta() -> None:
     assert described.pop("change") == pytest.approx(math.hypot(*(part.pop("change") for part in parts)))
     assert described == parts[0] | parts[1]
     statistics = {"mean": images.mean()}
-    (negative,) = mechanism.alternatives(theta[0], statistics)
-    assert torch.equal(negative[2:], theta[0, 2:])
-    assert torch.equal(negative[:2], Intensity().alternatives(theta[0, :2], statistics)[0])
+    found = mechanism.alternatives(theta[0], statistics)
+    for both, own in zip(found, Intensity().alternatives(theta[0, :2], statistics), strict=True):
+        assert torch.equal(both, torch.cat([own, theta[0, 2:]]))
     assert not named("warp+field").alternatives(torch.zeros(38), {})
 
 

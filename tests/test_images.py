@@ -635,7 +635,7 @@ def state(cama: CAMA) -> dict[str, Tensor]:
 
 
 def test_adapting_a_mixed_graph_under_a_shared_m() -> None:
-    """Moments for the number beside the image, and the alternatives of both: the negative, the reversed scale."""
+    """Moments for the number and for the pixels of the image beside it."""
     nodes, edges = {"i": BERNOULLI, "x": "continuous"}, ["y -> i", "y -> x"]
     cama = small(spec(nodes, edges, {"scope": "dataset", "mechanism": {"i": "intensity"}}), hidden=8, device="cpu")
     cama.fit(table(60), max_epochs=3, lr=1e-2, conditional_weight=0.0, **QUICK)
@@ -651,7 +651,9 @@ def test_adapting_a_mixed_graph_under_a_shared_m() -> None:
     with torch.no_grad():
         m = copy.guide._networks["m"]()[0][0]
         theta = manipulation_of(copy.model).theta(manipulation_of(copy.model)(m), group)
-    assert 1 + float(theta[0]) < 0  # found to be negatives
+    gain, offset = 1 + float(theta[0]), float(theta[1])
+    assert abs(gain - 1) + abs(offset) > 0.3
+    assert gain * table(60)["i"].mean() + offset == pytest.approx(new["i"].mean(), abs=0.1)
     assert all(torch.equal(value, before[name]) for name, value in state(cama).items())
     np.testing.assert_array_equal(copy.predict_proba(new, do={"m": 0.0}), cama.predict_proba(new, do={"m": 0.0}))
 

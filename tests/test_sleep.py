@@ -51,9 +51,9 @@ CLEAN, NEW, TEST = slice(0, 800), slice(800, 1200), slice(1200, 1700)
 
 
 @functools.cache
-def fitted(mechanism: str = "warp+intensity") -> CAMA:
+def fitted(mechanism: str = "warp+intensity", scope: str = "row") -> CAMA:
     """A model that has seen clean digits alone."""
-    cama = build(spec(mechanism), hidden=32, layers=1, device="cpu")
+    cama = build(spec(mechanism, scope=scope), hidden=32, layers=1, device="cpu")
     options: dict[str, Any] = {"max_epochs": 12, "lr": 1e-2, "batch_size": 32, "validation": 0.0}
     return cama.fit(table(CLEAN), conditional_share=1.0, **options, **QUICK)
 
@@ -139,10 +139,13 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
     assert seen == [("adapt, start 1 of 1 (moments)", 5)]
 
 
-@pytest.mark.parametrize(("kind", "severity"), [("brightness", 0.5), ("inversion", 1.0)])
-def test_changed_greys_are_found(kind: str, severity: float) -> None:
+@pytest.mark.parametrize(
+    ("scope", "kind", "severity"),
+    [("row", "brightness", 0.5), ("row", "inversion", 1.0), ("dataset", "inversion", 1.0)],
+)
+def test_changed_greys_are_found(scope: str, kind: str, severity: float) -> None:
     """The negative is no gradient's to find; brighter digits are the model's own, however dim their contrast."""
-    cama, new, test = fitted(), table(NEW, **{kind: severity}), table(TEST, **{kind: severity})
+    cama, new, test = fitted(scope=scope), table(NEW, **{kind: severity}), table(TEST, **{kind: severity})
     clean = cama.score(table(TEST))
     assert clean > 0.85
     before = cama.score(test)
