@@ -73,6 +73,7 @@ METHODS = {
     "concat_adaptive": Style("CAMA, paper's concat, attacked anew", "#5f6f2e"),
     "intensity": Style("CAMA, warp and intensity", "#d9b3cf"),
     "intensity_adapted": Style("CAMA, warp and intensity, adapted", "#a3477f", strong=True),
+    "intensity_adaptive": Style("CAMA, warp and intensity, attacked anew", "#5c1f45"),
     "cama": Style("CAMA, not adapted", "#8fc1a9"),
     "cama_adapted": Style("CAMA, adapted", "#1b7f5c", strong=True),
     "cama_adaptive": Style("CAMA, adapted, attacked anew", "#0b3d2c"),
