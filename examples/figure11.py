@@ -1,12 +1,13 @@
 """The paper's Figure 11: FGSM and PGD on digits, every intensity moved by at most eps and kept within [0, 1].
 
 Nets, plain, with batch normalisation and adversarially trained (PGD, eps .3), beside CAMA with three mechanisms (warp
-and intensity, warp alone, the paper's concatenation), all trained on clean digits.  Three rows of CAMA: the attack on the model as it is,
-before adaptation; the same images after CAMA adapted without labels to such images, another half, which the attacker
-made with their labels ("frozen attack"); and the scored images attacked anew through the adapted model's own gradients
-("adaptive attack", the row to believe).  CAMA's gradients come from few draws of z and m with common noise and are
-scored with more; in full, PGD is repeated on some images with new noise in every step and gradients averaged over
-draws (expectation over transformation), `PGD, EOT`, beside plain PGD's accuracy on the same images.
+and intensity, warp alone, the paper's concatenation), all trained on clean digits.  Three rows of CAMA: the attack on
+the model as it is, before adaptation; the same images after CAMA adapted without labels to such images, another half,
+which the attacker made with their labels ("frozen attack"); and the scored images attacked anew through the adapted
+model's own gradients ("adaptive attack", the row to believe).  CAMA's gradients come from few draws of z and m with
+common noise and are scored with more; in full, PGD is repeated on some images with new noise in every step and
+gradients averaged over draws (expectation over transformation), `PGD, EOT`, beside plain PGD's accuracy on the same
+images.
 
 Writes results/figure11.json (tidy rows) and results/figure11.png.
 
