@@ -7,6 +7,7 @@ first reads wide ones, then such as it found in the new rows: NN_pM becomes as w
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,11 +70,12 @@ def sleep(
         with torch.no_grad():
             manipulation.network[-1].weight.zero_()  # type: ignore[operator]
         manipulation.aim(m, m @ directions)
-        optimise(
-            [Stage(_loss(cama, parts), epochs, 2e-3, title="adapt, asleep")], cama.modules,
-            list(cama.guide._networks["m"].parameters()), source, anneal=True, seed=seed, progress=progress,
-            per_step=per_step(cama),
-        )  # fmt: skip
+        with suppress(FloatingPointError):  # the weights are those of before it diverged
+            optimise(
+                [Stage(_loss(cama, parts), epochs, 2e-3, title="adapt, asleep")], cama.modules,
+                list(cama.guide._networks["m"].parameters()), source, anneal=True, seed=seed, progress=progress,
+                per_step=per_step(cama),
+            )  # fmt: skip
 
     wide, narrow = epochs_of(steps)
     dream(torch.eye(manipulation.dim, manipulation.size).to(like) * usual * WIDE, PARTS, wide)
