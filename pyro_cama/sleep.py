@@ -7,7 +7,7 @@ first reads wide ones, then such as it found in the new rows: NN_pM becomes as w
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,10 +126,14 @@ def unmanipulated(cama: CAMA) -> dict[str, Any]:
     return {cama.graph.m.name: torch.zeros(cama.graph.m.dim).to(cama.model.like)}
 
 
-def imagined(cama: CAMA, do: dict[str, Any], rows: int, site: Tensor | None = None) -> Batch:
-    """Rows that the model draws itself under ``do``, labels among them; a Bernoulli image is its mean."""
+def imagined(cama: CAMA, do: dict[str, Any], rows: int, site: Tensor | None = None, *, greys: bool = True) -> Batch:
+    """Rows that the model draws itself under ``do``, labels among them.
+
+    Args:
+        greys: a Bernoulli image is its mean, and no draw of black and white pixels.
+    """
     nothing = Batch(values={}, observed={}, site=site, rows=rows)
-    with torch.no_grad(), fast(), _Greys():
+    with torch.no_grad(), fast(), _Greys() if greys else nullcontext():
         drawn = intervene(cama.model, do)(nothing)
     values = {name: value.expand(rows, *cama.graph.nodes[name].event_shape) for name, value in drawn.items()}
     return Batch(values=values, observed={}, site=site, rows=rows)
