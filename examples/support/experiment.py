@@ -436,9 +436,10 @@ def _finish(figure: Figure, axes: Sequence[Axes], path: Path, ylabel: str, look:
     """One legend for all panels, under them."""
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     shown = [style.label for style in look.values() if style.label in handles]
+    columns = int(figure.get_figwidth() / (0.06 * max(map(len, shown)) + 0.5))  # a letter's and a handle's inches
     figure.legend(
-        [handles[label] for label in shown], shown, loc="outside lower center", ncols=min(4, len(shown)),
-        fontsize=8, frameon=False,
+        [handles[label] for label in shown], shown, loc="outside lower center",
+        ncols=min(max(columns, 1), 4, len(shown)), fontsize=8, frameon=False,
     )  # fmt: skip
     axes[0].set_ylabel(ylabel)
     path.parent.mkdir(parents=True, exist_ok=True)
