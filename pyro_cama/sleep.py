@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pyro_cama.data import Batch
 from pyro_cama.distributions import GreyBernoulli
-from pyro_cama.elbo import intervene
+from pyro_cama.elbo import Do, intervene
 from pyro_cama.engine import Stage, fast, optimise
 from pyro_cama.fitting import per_step
 from pyro_cama.minibatches import Shuffled, rows_of
@@ -61,7 +61,7 @@ def sleep(
     usual, like = manipulation.typical(), cama.model.like
     if clean is None:
         with cama._seeded(seed):
-            clean = imagined(cama, unmanipulated(cama), rows)
+            clean = imagined(cama, cama._do(cama._clean()), rows)
     source = Shuffled(clean.rows, rows_of(clean), 128, seed, steps=10)
 
     def dream(directions: Tensor, parts: float, epochs: int) -> None:
@@ -120,13 +120,7 @@ class _Greys(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
-def unmanipulated(cama: CAMA) -> dict[str, Any]:
-    """do(m = 0)."""
-    assert cama.graph.m is not None
-    return {cama.graph.m.name: torch.zeros(cama.graph.m.dim).to(cama.model.like)}
-
-
-def imagined(cama: CAMA, do: dict[str, Any], rows: int, site: Tensor | None = None, *, greys: bool = True) -> Batch:
+def imagined(cama: CAMA, do: Do | None, rows: int, site: Tensor | None = None, *, greys: bool = True) -> Batch:
     """Rows that the model draws itself under ``do``, labels among them.
 
     Args:

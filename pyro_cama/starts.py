@@ -14,7 +14,7 @@ from pyro_cama.evidence import compare, evidence_of
 from pyro_cama.groups import Group
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.manipulation import Manipulation
-from pyro_cama.sleep import imagined, sleep, sleeps, unmanipulated
+from pyro_cama.sleep import imagined, sleep, sleeps
 from pyro_cama.training import manipulation_of
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _statistics(cama: CAMA, group: Group) -> dict[str, dict[str, Tensor]]:
         width = node.dim or 1
         if group.image:
             with cama._seeded():
-                pixels = imagined(cama, unmanipulated(cama), 256).values[name]
+                pixels = imagined(cama, cama._do(cama._clean()), 256).values[name]
             found[name] = {"mean": pixels.mean().reshape(1), "sd": pixels.std().reshape(1)}
         elif node.type == "count":
             given = cama.encoder.statistics[name]

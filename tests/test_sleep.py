@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.image_manipulations import manipulate
-from pyro_cama.sleep import LEAST, epochs_of, imagined, sleep, sleeps, unmanipulated
+from pyro_cama.sleep import LEAST, epochs_of, imagined, sleep, sleeps
 from pyro_cama.starts import initialise
 from pyro_cama.training import manipulation_of
 
@@ -153,6 +153,8 @@ def test_changed_greys_are_found(scope: str, kind: str, severity: float) -> None
     assert adapted.adaptation.accepted, adapted.adaptation.reason
     assert adapted.adaptation.start == "moments"
     assert adapted.adaptation.recovery > 0.9
+    gain = 1 + adapted.adaptation.theta[0][6]
+    assert gain < 0 if kind == "inversion" else gain > 0
     assert before < clean - 0.05
     assert adapted.score(test) > max(before + 0.02, clean - 0.1)
 
@@ -175,7 +177,7 @@ def test_an_adapted_model_begins_where_it_is() -> None:
 def test_imagined_rows_are_grey_and_have_every_node() -> None:
     cama = fitted()
     with cama._seeded(0):
-        rows = imagined(cama, unmanipulated(cama), 50)
+        rows = imagined(cama, cama._do(cama._clean()), 50)
     assert {name: tuple(value.shape) for name, value in rows.values.items()} == {"y": (50,), "i": (50, 1, 8, 8)}
     x = rows.values["i"]
     assert ((x > 0.1) & (x < 0.9)).float().mean() > 0.2
