@@ -47,7 +47,7 @@ TABLES: dict[str, Any] = {
     "steps": 100, "batch_size": 256, "lr": 3e-2, "samples": 4, "restarts": 3, "folds": 4,
 }  # fmt: skip
 IMAGES: dict[str, Any] = {
-    "steps": 200, "batch_size": 32, "lr": 5e-3, "samples": 1, "restarts": 1, "folds": 1,
+    "steps": 200, "batch_size": 32, "lr": 2e-3, "samples": 1, "restarts": 1, "folds": 1,
 }  # fmt: skip
 COUNTED = 500  # rows whose classes are counted where few are held out
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
@@ -159,7 +159,7 @@ def adapt(
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
         steps: gradient steps of every start: 100 (200).
-        batch_size, lr: 256 and 3e-2 (32 and 5e-3).
+        batch_size, lr: 256 and 3e-2 (32 and 2e-3).
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
@@ -186,8 +186,9 @@ def adapt(
     steps = usual["steps"] if steps is None else steps
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     lr, samples = usual["lr"] if lr is None else lr, usual["samples"] if samples is None else samples
+    able = sleeps(cama)
     if restarts is None:
-        restarts = 2 if sleeps(cama) else usual["restarts"]
+        restarts = 2 if able else usual["restarts"]
     folds = usual["folds"] if folds is None else folds
     if not 0 <= alpha <= 1 or restarts < 1 or steps < 1 or folds < 1:
         raise ValueError(
@@ -219,7 +220,7 @@ def adapt(
                 start = "identity"
                 begin(twin, part, torch.zeros(twin.model.sites, manipulation_of(twin.model).size))
             else:
-                start = initialise(twin, part, kept, k, steps, progress=bar)
+                start = initialise(twin, part, kept, k, steps, progress=bar, trainer_kwargs=trainer_kwargs)
             free = nn.Parameter(torch.zeros_like(fixed))
             loss = _loss(twin, part, kept, alpha, samples, sparsity, fixed, free)
             began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
@@ -241,7 +242,7 @@ def adapt(
     # a handful of held-out rows may well lack a class: others help to count
     more = torch.cat([held, rows])[: max(COUNTED, len(held))]
     counted = new.select(more.to(base.device)) if len(held) < new.rows else seen
-    asleep = sum(epochs_of(steps)) if restarts > SLEEP and sleeps(base) else 0
+    asleep = sum(epochs_of(steps)) if able and restarts > SLEEP else 0
     total = asleep + (restarts + folds * (folds > 1)) * max(1, steps // 10)
     bar = tqdm(total=total, disable=not progress, leave=False)
     before = _examine(base, "before", seen, counted, fixed, do=base._do("auto"))
@@ -504,21 +505,22 @@ def _examine(
     cama: CAMA, start: str, new: Batch, counted: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0
 ) -> Candidate:
     """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
-    log_p = torch.log_softmax(cama._class_log_probs(counted, do, 16, 4) + ratio[:, None], 0)
+    samples = 4 if cama.model.has_images else 16  # an image costs more, and says more
+    log_p = torch.log_softmax(cama._class_log_probs(counted, do, samples, 4) + ratio[:, None], 0)
     return Candidate(
         start=start,
         evidence=evidence_of(cama, new, ratio, do=do),
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
-        recovery=_recovery(cama, new, do),
+        recovery=_recovery(cama, new, do, *((300, 4) if cama.model.has_images else (500, 8))),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
         penalty=_penalty(cama, sparsity) / new.rows,
         theta=_usual(cama, new),
     )
 
 
-def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
+def _recovery(cama: CAMA, new: Batch, do: Any, rows: int, samples: int) -> float:
     """How often the class of rows the model draws itself, under the manipulations it infers, is recognised.
 
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
@@ -533,7 +535,7 @@ def _recovery(cama: CAMA, new: Batch, do: Any, rows: int = 500) -> float:
             value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
             batch = imagined(cama, {m.name: value}, rows, like.site, greys=greys)
         y = batch.values.pop(cama.graph.target)
-        found.append(float((cama._class_log_probs(batch, do, 8, 2).argmax(0) == y.long()).float().mean()))
+        found.append(float((cama._class_log_probs(batch, do, samples, 2).argmax(0) == y.long()).float().mean()))
     return max(found)
 
 

@@ -165,7 +165,7 @@ class TableEncoder:
         graph: the causal graph.
         statistics: node to float64 tensors. Continuous: ``mean`` and ``sd``, () or (dim,). Count: ``mean``,
             and ``log_mean`` and ``log_sd`` of log(1 + x), () or (dim,). Discrete: ``frequencies``, (levels,).
-            Image: ``mean``, the mean intensity, (). The sd of a constant is 1. Empty before :meth:`fit`.
+            Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Empty before :meth:`fit`.
         sites: known values of the scope column, those of the training table sorted by their text; empty if
             there is no scope column.
     """

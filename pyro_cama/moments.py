@@ -17,6 +17,7 @@ from torch import Tensor
 from pyro_cama.graph import Node
 
 Floats = NDArray[np.float64]
+IMAGES = 1000  # whose pixels are held in double precision at a time
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,6 @@ class Summary:
         self.node = node
         self.rows = 0
         self._counts = np.zeros(node.classes, dtype=np.int64)
-        self._intensity = 0.0
         self._moments: list[Moments] = []
 
     def add(self, raw: NDArray[Any]) -> None:
@@ -93,21 +93,20 @@ class Summary:
         if self.node.levels:
             self._counts += np.bincount(raw, minlength=self.node.classes)
         elif self.node.type == "image":
-            self._intensity += (float(np.mean(raw, dtype=np.float64)) - self._intensity) * (len(raw) / self.rows)
+            for start in range(0, len(raw), IMAGES):
+                self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
         else:
-            parts = [raw, np.log1p(raw)] if self.node.type == "count" else [raw]
-            found = [Moments.of(part) for part in parts]
-            if self._moments:
-                found = [old.merged(new) for old, new in zip(self._moments, found, strict=True)]
-            self._moments = found
+            self._merge([Moments.of(part) for part in ([raw, np.log1p(raw)] if self.node.type == "count" else [raw])])
+
+    def _merge(self, found: list[Moments]) -> None:
+        pairs = zip(self._moments, found, strict=True)
+        self._moments = [old.merged(new) for old, new in pairs] if self._moments else found
 
     def statistics(self) -> dict[str, Tensor]:
         """What :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
         values: tuple[Any, ...]
         if self.node.levels:
             values = (self._counts / self.rows,)
-        elif self.node.type == "image":
-            values = (self._intensity,)
         elif self.node.type == "count":
             plain, log = self._moments
             values = (plain.mean_sd()[0], *log.mean_sd())
@@ -121,7 +120,5 @@ def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     """What is learnt about a node, and its shapes."""
     if node.levels:
         return {"frequencies": (len(node.levels),)}
-    if node.type == "image":
-        return {"mean": ()}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
-    return dict.fromkeys(keys, node.event_shape)
+    return dict.fromkeys(keys, () if node.type == "image" else node.event_shape)

@@ -48,7 +48,15 @@ def epochs_of(steps: int) -> tuple[int, int]:
 
 
 def sleep(
-    cama: CAMA, new: Batch, clean: Batch | None, steps: int, *, seed: int, progress: bool | tqdm[Any], rows: int = 2000
+    cama: CAMA,
+    new: Batch,
+    clean: Batch | None,
+    steps: int,
+    *,
+    seed: int,
+    progress: bool | tqdm[Any],
+    trainer_kwargs: dict[str, Any] | None = None,
+    rows: int = 2000,
 ) -> None:
     """Sets NN_pM to manipulations as wide as those of the new rows, and NN_qM to what reads them.
 
@@ -74,7 +82,7 @@ def sleep(
             optimise(
                 [Stage(_loss(cama, parts), epochs, 2e-3, title="adapt, asleep")], cama.modules,
                 list(cama.guide._networks["m"].parameters()), source, anneal=True, seed=seed, progress=progress,
-                per_step=per_step(cama),
+                per_step=per_step(cama), trainer_kwargs=trainer_kwargs,
             )  # fmt: skip
 
     wide, narrow = epochs_of(steps)

@@ -14,7 +14,7 @@ from pyro_cama.evidence import compare, evidence_of
 from pyro_cama.groups import Group
 from pyro_cama.guide import RowPosterior, SharedPosterior
 from pyro_cama.manipulation import Manipulation
-from pyro_cama.sleep import imagined, sleep, sleeps
+from pyro_cama.sleep import sleep, sleeps
 from pyro_cama.training import manipulation_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,14 @@ SLEEP = 1  # the start that sleeps, where one can
 
 
 def initialise(
-    cama: CAMA, batch: Batch, clean: Batch | None, k: int, steps: int, *, progress: bool | tqdm[Any] = False
+    cama: CAMA,
+    batch: Batch,
+    clean: Batch | None,
+    k: int,
+    steps: int,
+    *,
+    progress: bool | tqdm[Any] = False,
+    trainer_kwargs: dict[str, Any] | None = None,
 ) -> str:
     """Sets NN_pM and NN_qM to the k-th start and names it.
 
@@ -41,7 +48,7 @@ def initialise(
         if k == 0:
             return "here" if cama.m_trained or not _guesses(manipulation) else _at_moments(cama, batch)
         if k == SLEEP and sleeps(cama):
-            sleep(cama, batch, clean, steps, seed=cama.settings.seed, progress=progress)
+            sleep(cama, batch, clean, steps, seed=cama.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
             return "sleep"
         for module in [*manipulation.network.modules(), *cama.guide._networks["m"].modules()]:
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -204,20 +211,16 @@ def _moments(cama: CAMA, batch: Batch, site: int | None) -> Tensor:
 
 
 def _statistics(cama: CAMA, group: Group) -> dict[str, dict[str, Tensor]]:
-    """Mean and sd of every component of the training rows in encoded units; of pixels that the model draws."""
+    """Mean and sd of every component of the training rows in encoded units; of all pixels of an image."""
     found: dict[str, dict[str, Tensor]] = {}
+    like = cama.model.like
     for name in group.nodes:
-        node = cama.graph.nodes[name]
-        width = node.dim or 1
-        if group.image:
-            with cama._seeded():
-                pixels = imagined(cama, cama._do(cama._clean()), 256).values[name]
-            found[name] = {"mean": pixels.mean().reshape(1), "sd": pixels.std().reshape(1)}
-        elif node.type == "count":
-            given = cama.encoder.statistics[name]
-            found[name] = {k: given[k].reshape(-1).to(cama.model.like) for k in ("mean",)}
+        node, given = cama.graph.nodes[name], cama.encoder.statistics[name]
+        if group.image or node.type == "count":
+            keys = ("mean", "sd") if group.image else ("mean",)
+            found[name] = {k: given[k].reshape(-1).to(like) for k in keys}
         else:
-            like = cama.model.like
+            width = node.dim or 1
             found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}
     return found
 
