@@ -38,7 +38,7 @@ class Size:
         adapt, score: images, of either half.
         eps: largest moves.
         steps: of PGD.
-        samples: draws of z and m in the attack on a CAMA.
+        samples, read: draws of z and m in the attack on a CAMA, and in reading what came out.
         eot: images on which PGD is repeated with new noise, and `draws` of it.
     """
 
@@ -47,6 +47,7 @@ class Size:
     eps: tuple[float, ...]
     steps: int = 20
     samples: int = 1
+    read: int = 16
     eot: int = 0
     draws: int = 4
 
@@ -80,7 +81,7 @@ def models(mechanism: str, eps: float, **task: Any) -> list[Row]:
     size, cama = SIZES[lab.setting.name], lab.cama(mechanism)
     new, new_y = lab.data.adapt_x[: size.adapt], lab.adapt_y[: size.adapt]
     x, y = lab.data.score_x[: size.score], lab.data.score_y[: size.score]
-    few = slice(size.eot)
+    few, accuracy = slice(size.eot), partial(lab.accuracy, samples=size.read)
 
     def note(value: float, **more: Any) -> None:
         found.append(_row(lab, METHODS[mechanism], eps, value, mechanism=mechanism, **more))
@@ -92,11 +93,11 @@ def models(mechanism: str, eps: float, **task: Any) -> list[Row]:
         frozen = hostile(cama, x, y)
         adapted = lab.adapted(cama, hostile(cama, new, new_y))
         adaptive = hostile(adapted, x, y)
-        note(lab.accuracy(cama, frozen, y), tested_on=name)
-        note(lab.accuracy(adapted, frozen, y), tested_on=name, adapted_on="frozen attack")
-        note(lab.accuracy(adapted, adaptive, y), tested_on=name, adapted_on="adaptive attack")
+        note(accuracy(cama, frozen, y), tested_on=name)
+        note(accuracy(adapted, frozen, y), tested_on=name, adapted_on="frozen attack")
+        note(accuracy(adapted, adaptive, y), tested_on=name, adapted_on="adaptive attack")
         seen: dict[str, Any] = {"tested_on": name, "adapted_on": "frozen attack"}
-        note(lab.accuracy(adapted, x, y), metric="accuracy on clean images", **seen)
+        note(accuracy(adapted, x, y), metric="accuracy on clean images", **seen)
         note(float(adapted.adaptation.accepted), metric="kept", **seen)
         if eps == 0 or name != "PGD" or not size.eot:
             continue
@@ -105,8 +106,8 @@ def models(mechanism: str, eps: float, **task: Any) -> list[Row]:
         for model, plain, adapted_on in ((cama, frozen, ""), (adapted, adaptive, "adaptive attack")):
             noisy = lab.attacked(averaged, model, x[few], y[few], eps, samples=size.samples, fresh=True)
             more: dict[str, Any] = {"metric": metric, "adapted_on": adapted_on}
-            note(lab.accuracy(model, plain[few], y[few]), tested_on=name, **more)
-            note(lab.accuracy(model, noisy, y[few]), tested_on="PGD, EOT", **more)
+            note(accuracy(model, plain[few], y[few]), tested_on=name, **more)
+            note(accuracy(model, noisy, y[few]), tested_on="PGD, EOT", **more)
     return found
 
 

@@ -124,18 +124,20 @@ def test_sleep_sees_no_labels_and_moves_nn_pm_and_nn_qm_alone() -> None:
 
 def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
+    kwargs: dict[str, Any] = {"gradient_clip_val": 1.0}
 
-    def nothing(stages: Any, *_: Any, **__: Any) -> None:
+    def nothing(stages: Any, *_: Any, trainer_kwargs: Any, **__: Any) -> None:
+        assert trainer_kwargs == kwargs
         seen.extend((stage.title, stage.epochs) for stage in stages)
 
     monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
     monkeypatch.setattr("pyro_cama.sleep.optimise", nothing)
-    fitted().adapt({"i": table(NEW)["i"]}, steps=50, **QUICK)
+    fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
     wide, narrow = epochs_of(50)
     begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
     assert seen == [*begun, ("adapt, start 2 of 2 (sleep)", 5)]
     seen.clear()
-    fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, **QUICK)
+    fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, trainer_kwargs=kwargs, **QUICK)
     assert seen == [("adapt, start 1 of 1 (moments)", 5)]
 
 
