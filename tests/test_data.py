@@ -142,6 +142,15 @@ def test_statistics_are_those_of_the_training_rows() -> None:
             np.testing.assert_allclose(statistics[name][key].numpy(), value, rtol=1e-12)
 
 
+def test_moments_of_many_images_are_those_of_all_their_pixels() -> None:
+    """They are gathered a thousand images at a time."""
+    images = np.linspace(0, 1, 2500)[:, None, None, None] ** 2 * np.ones((1, 2, 2))
+    graph = graph_of(y={"type": "binary"}, i={"type": "image", "shape": [1, 2, 2]})
+    found = TableEncoder(graph).fit({"y": np.arange(2500) % 2, "i": images}).statistics["i"]
+    assert found["mean"].item() == pytest.approx(images.mean(), rel=1e-6)
+    assert found["sd"].item() == pytest.approx(images.std(), rel=1e-6)
+
+
 def test_new_rows_are_encoded_with_the_training_rows_statistics() -> None:
     encoder, _ = encoded([0.0, 2.0])
     assert encoder.encode({"x": [3.0]}).values["x"].tolist() == [2.0]

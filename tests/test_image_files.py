@@ -141,6 +141,7 @@ def test_a_folder_with_a_subfolder_a_class(tmp_path: Path) -> None:
         assert isinstance(stream, FrameStream)
         found = survey(stream, graph, validation=0, seed=0, progress=False)
         assert found.encoder.statistics["scan"]["mean"].item() == pytest.approx(arrays.mean() / 255, rel=1e-6)
+        assert found.encoder.statistics["scan"]["sd"].item() == pytest.approx(arrays.std() / 255, rel=1e-6)
         batch = Batch.concatenate(encoded_parts(stream, expected, "use"))
         assert torch.equal(batch.values["scan"], whole.values["scan"])
         assert torch.equal(batch.values["y"], whole.values["y"])
