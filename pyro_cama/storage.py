@@ -24,7 +24,7 @@ from pyro_cama.graph import CausalGraph
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
-FORMAT = 2
+FORMAT = 3
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
 USUAL = "usual.json"  # the command line's, about the model that is replaced
 
