@@ -267,11 +267,12 @@ def adapt(
     if len(parts) == 1 or new.rows < 2 * max(folds, 2):
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
     anchored = None
-    if learns_prior and _moved(best.proportions, expected) > _plausible(counted.rows):
+    images = cama.model.has_images  # their likelihood is too far from the truth to insist on class proportions
+    if learns_prior and not images and _moved(best.proportions, expected) > _plausible(counted.rows):
         twin, start, ratio = run(None, rows.to(base.device), "class proportions held", False)
         anchored = _examine(twin, start, seen, counted, ratio, do=None, sparsity=sparsity)
     bar.close()
-    accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored)
+    accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored, nearer=images)
     twin = base.copy()
     applied = accepted or keep == "always"
     if applied:
@@ -309,6 +310,7 @@ def judge(
     expected: Tensor,
     anchored: Candidate | None = None,
     *,
+    nearer: bool = False,
     agree: float = 0.75,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
@@ -324,13 +326,15 @@ def judge(
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
         anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
             those are believed only if the rows insist: their evidence is higher by three standard errors.
+        nearer: class proportions nearer to the expected ones than those before are no objection, however far they are.
         agree: least share of rows with equal labels among the starts of about equal evidence.
         recover: largest loss of recovery.
     """
     gain, se = compare(held_out, before.evidence)
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
     agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
-    insisted = False
+    moved = _moved(best.proportions, expected)
+    insisted = nearer and moved <= _moved(before.proportions, expected)
     if anchored is not None:
         over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
         insisted = over > 3 * over_se
@@ -340,7 +344,7 @@ def judge(
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
-    elif _moved(best.proportions, expected) > _plausible(best.counted or len(best.labels)) and not insisted:
+    elif moved > _plausible(best.counted or len(best.labels)) and not insisted:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
     elif best.recovery < before.recovery - recover:

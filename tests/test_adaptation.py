@@ -124,6 +124,14 @@ def test_other_proportions_are_believed_if_the_rows_insist(worse: float, kept: b
     assert verdict(shifted, anchored=anchored)[0] is kept
 
 
+@pytest.mark.parametrize(("share", "nearer", "kept"), [(0.3, True, True), (0.3, False, False), (0.05, True, False)])
+def test_proportions_nearer_to_the_expected_ones_are_no_objection(share: float, nearer: bool, kept: bool) -> None:
+    """Under fog every digit is an 8: fewer of them are not too many."""
+    before = replace(BEFORE, proportions=torch.tensor([0.1, 0.9]))
+    found = replace(GOOD, proportions=torch.tensor([share, 1 - share]))
+    assert verdict(found, before=before, nearer=nearer)[0] is kept
+
+
 def test_a_redraw_is_refused_however_much_it_explains() -> None:
     redraw = replace(GOOD, evidence=GOOD.evidence + 73.0, recovery=0.55)
     accepted, reason, _ = verdict(redraw)

@@ -141,6 +141,29 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
     assert seen == [("adapt, start 1 of 1 (moments)", 5)]
 
 
+@pytest.mark.parametrize("images", [True, False])
+def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPatch, images: bool) -> None:
+    """The evidence of a likelihood so far from the truth would believe any: scribbles turned half of the digits."""
+    cama, rows = fitted("warp"), table(NEW)
+    if not images:
+        numbers = {"target": "y", "nodes": {"y": spec("warp")["nodes"]["y"], "x": "continuous"}, "edges": ["y -> x"]}
+        rows = {"x": rows["y"] + 0.1, "y": rows["y"]}
+        cama = build(numbers, hidden=8, device="cpu").fit(rows, max_epochs=1, validation=0.0, **QUICK)
+    ones = {name: column[rows["y"] == 1] for name, column in rows.items() if name != "y"}
+    seen: dict[str, Any] = {}
+
+    def verdict(*candidates: Any, nearer: bool) -> tuple[bool, str, float]:
+        seen.update(anchored=candidates[-1], nearer=nearer)
+        return False, "", 1.0
+
+    monkeypatch.setattr("pyro_cama.adaptation.optimise", lambda *_, **__: None)
+    monkeypatch.setattr("pyro_cama.adaptation.judge", verdict)
+    monkeypatch.setattr("pyro_cama.adaptation._plausible", lambda rows: 0.0)
+    cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)
+    assert seen["nearer"] is images
+    assert (seen["anchored"] is None) is images
+
+
 @pytest.mark.parametrize(
     ("scope", "kind", "severity"),
     [("row", "brightness", 0.5), ("row", "inversion", 1.0), ("dataset", "inversion", 1.0)],
