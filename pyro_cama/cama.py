@@ -400,7 +400,7 @@ class CAMA:
             samples: draws of z.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
-                every row's own m before it is drawn.  Large manipulations need them; see :mod:`pyro_cama.budget`.
+                every row's own m before it is drawn.  They help where q(m | x) is poor; see :mod:`pyro_cama.budget`.
         """
         for name, value in (("samples", samples), ("m_samples", m_samples)):
             expect("predict", name, value, value >= 1, "at least 1")
