@@ -334,17 +334,17 @@ def judge(
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
     agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
     moved = _moved(best.proportions, expected)
-    insisted = nearer and moved <= _moved(before.proportions, expected)
+    believed = nearer and moved <= _moved(before.proportions, expected)
     if anchored is not None:
         over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
-        insisted = over > 3 * over_se
+        believed = over > 3 * over_se
     if not math.isfinite(gain):
         reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
     elif gain <= max(se, WORTH):
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
-    elif moved > _plausible(best.counted or len(best.labels)) and not insisted:
+    elif moved > _plausible(best.counted or len(best.labels)) and not believed:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
     elif best.recovery < before.recovery - recover:
@@ -509,7 +509,8 @@ def _examine(
     cama: CAMA, start: str, new: Batch, counted: Batch, ratio: Tensor, *, do: Any, sparsity: float = 0.0
 ) -> Candidate:
     """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
-    samples = 4 if cama.model.has_images else 16  # an image costs more, and says more
+    # an image costs more, and says more
+    samples, drawn, read = (4, 300, 4) if cama.model.has_images else (16, 500, 8)
     log_p = torch.log_softmax(cama._class_log_probs(counted, do, samples, 4) + ratio[:, None], 0)
     return Candidate(
         start=start,
@@ -517,14 +518,14 @@ def _examine(
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
-        recovery=_recovery(cama, new, do, *((300, 4) if cama.model.has_images else (500, 8))),
+        recovery=_recovery(cama, new, do, rows=drawn, samples=read),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
         penalty=_penalty(cama, sparsity) / new.rows,
         theta=_usual(cama, new),
     )
 
 
-def _recovery(cama: CAMA, new: Batch, do: Any, rows: int, samples: int) -> float:
+def _recovery(cama: CAMA, new: Batch, do: Any, *, rows: int, samples: int) -> float:
     """How often the class of rows the model draws itself, under the manipulations it infers, is recognised.
 
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a

@@ -217,8 +217,7 @@ def _statistics(cama: CAMA, group: Group) -> dict[str, dict[str, Tensor]]:
     for name in group.nodes:
         node, given = cama.graph.nodes[name], cama.encoder.statistics[name]
         if group.image or node.type == "count":
-            keys = ("mean", "sd") if group.image else ("mean",)
-            found[name] = {k: given[k].reshape(-1).to(like) for k in keys}
+            found[name] = {k: given[k].reshape(-1).to(like) for k in ("mean", "sd") if k in given}
         else:
             width = node.dim or 1
             found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}
