@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_cama
-from pyro_cama.adaptation import _loss
 from pyro_cama.cama import CAMA
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY
 from pyro_cama.elbo import log_weights, mean_bound
 from pyro_cama.engine import fast
 from pyro_cama.image_mechanisms import Warp
+from pyro_cama.objective import adaptation_loss
 
 LEVELS = list(range(10))
 SIZES = {"side": 28, "channels": 32, "hidden": 256}
@@ -134,7 +134,7 @@ def adaptation(quick: bool) -> list[Row]:
     plain, classes = Plain(cama), F.one_hot(torch.arange(10), 10).float()[:, None]
     new, clean = batch_of(rows, sizes["side"]), batch_of(rows, sizes["side"])
     nothing = torch.zeros(10)
-    theirs = _loss(cama, new, clean, 0.5, 1, 0.0, nothing, nothing)
+    theirs = adaptation_loss(cama, new, clean, 0.5, 1, 0.0, nothing, nothing)
 
     def adapted() -> Tensor:
         marginal = torch.logsumexp(plain(new.values["image"], classes, infer=True), 0).mean()

@@ -36,7 +36,7 @@ def recovery(quick: bool) -> list[Row]:
         new, other = lab.adapt_x("vertical_shift", SEVERITY), lab.score_x("vertical_shift", SEVERITY)
         clean, moved = lab.accuracy(cama, lab.data.score_x), lab.accuracy(cama, other)
         wanted = moved + 0.9 * (clean - moved)
-        for steps in (30, 40, 50, 60, 80, 100, 200, 400):
+        for steps in (20, 30, 40, 50, 60, 80, 100, 200, 400):
             began, spent = time.perf_counter(), time.process_time()
             adapted = lab.adapted(cama, new, steps=steps)
             seconds, spent = time.perf_counter() - began, time.process_time() - spent

@@ -16,12 +16,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import pyro_cama
-from pyro_cama.adaptation import _loss
 from pyro_cama.cama import CAMA
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_SCALE
 from pyro_cama.elbo import intervene, log_weights, mean_bound
 from pyro_cama.engine import fast
+from pyro_cama.objective import adaptation_loss
 
 GROUPED, TRACED, NAIVE = "grouped scorer", "Pyro's traces", "a naive site a child"
 CLEAN = {"m": 0.0}
@@ -187,7 +187,7 @@ def adaptation(classes: int, rows: int, draws: int) -> tuple[Callable[[], Tensor
     new = batch_of(cama, rows).without("y")
     nothing = torch.zeros(classes)
     free = nn.Parameter(torch.zeros(classes))
-    loss = _loss(cama, new, None, 0.5, draws, 1.0, nothing, free)
+    loss = adaptation_loss(cama, new, None, 0.5, draws, 1.0, nothing, free)
     cama.modules.requires_grad_(False)
     moving = [p.requires_grad_(True) for p in cama.manipulation_parameters().values()]
     return lambda: loss(new), [*moving, free]

@@ -152,7 +152,7 @@ class CAMA:
         model, guide: PyroModules, ordinary Pyro callables; see :mod:`pyro_cama.model` for their contract.
         encoder: the :class:`TableEncoder` between raw units and tensors, fitted by :meth:`fit`.
         history: what the last :meth:`fit` did.
-        adaptation: the :class:`~pyro_cama.adaptation.Adaptation` that made this copy, None on an unadapted model.
+        adaptation: the :class:`~pyro_cama.judge.Adaptation` that made this copy, None on an unadapted model.
     """
 
     def __init__(

@@ -101,8 +101,8 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
     Raises:
         DataError: a file is missing, damaged or of a newer format, or an extension is not given; says which.
     """
-    from pyro_cama.adaptation import Adaptation
     from pyro_cama.cama import CAMA, Extensions, Settings
+    from pyro_cama.judge import Adaptation
 
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]

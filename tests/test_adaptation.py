@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build, starts
 from pyro_cama import adaptation as module
-from pyro_cama.adaptation import Candidate, judge
 from pyro_cama.evidence import compare
+from pyro_cama.judge import Candidate, judge
 from pyro_cama.training import manipulation_of
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}

@@ -158,7 +158,7 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("pyro_cama.adaptation.optimise", lambda *_, **__: None)
     monkeypatch.setattr("pyro_cama.adaptation.judge", verdict)
-    monkeypatch.setattr("pyro_cama.adaptation._plausible", lambda rows: 0.0)
+    monkeypatch.setattr("pyro_cama.adaptation.plausible", lambda rows: 0.0)
     cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)
     assert seen["nearer"] is images
     assert (seen["anchored"] is None) is images

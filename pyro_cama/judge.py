@@ -1,0 +1,165 @@
+"""Whether an adaptation can be trusted: what its candidates look like, the checks, and the verdict that is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pyro_cama.evidence import compare
+
+WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One start of the adaptation, optimised.
+
+    Attributes:
+        start: where it began: "here", "moments", "sleep" or "random k".
+        evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
+        labels: the most probable class of every new row, ``(rows,)``.
+        proportions: of the classes among the new rows, ``(classes,)``.
+        recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
+            believes the world does.
+        penalty: what the prior of a shared theta takes off the evidence, in nats a row.
+        theta: see :class:`Adaptation`.
+        counted: rows that the proportions are of, if not of those that have labels here.
+    """
+
+    start: str
+    evidence: Tensor
+    labels: Tensor
+    proportions: Tensor
+    recovery: float
+    state: dict[str, Tensor]
+    penalty: float = 0.0
+    theta: tuple[tuple[float, ...], ...] = ()
+    counted: int = 0
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What :meth:`CAMA.adapt` decided, and why.
+
+    Attributes:
+        accepted: False means that the copy predicts exactly as the original.
+        reason: the decision in a sentence.
+        applied: whether the copy carries the change: it was accepted, or to be kept always.
+        evidence_before, evidence_after: winsorised mean of log p(x | a, c) over the new rows, in nats; the latter
+            is cross-fitted.
+        gain_se: standard error of their difference.
+        proportions_before, proportions_after: predicted class proportions of the new rows.
+        agreement: share of new rows on which the starts of about equal evidence agree.
+        recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
+        start: the start that won.
+        rows: how many new rows there were.
+        class_prior: class proportions the adaptation settled on, for ``predict(class_prior=...)``.
+        theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
+        replicates: the same of every fold, adapted to the other rows.
+        sites: the sites that had new rows, in a scope that has sites.
+    """
+
+    accepted: bool
+    reason: str
+    evidence_before: float
+    evidence_after: float
+    gain_se: float
+    proportions_before: tuple[float, ...]
+    proportions_after: tuple[float, ...]
+    agreement: float
+    recovery: float
+    recovery_before: float
+    start: str
+    rows: int
+    class_prior: tuple[float, ...]
+    theta: tuple[tuple[float, ...], ...] = ()
+    replicates: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    sites: tuple[Any, ...] = ()
+    applied: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"{'kept' if self.accepted else 'not kept'}: {self.reason} (evidence {self.evidence_before:.2f} -> "
+            f"{self.evidence_after:.2f} nats a row, start {self.start!r}, agreement {self.agreement:.0%})"
+        )
+
+
+def judge(
+    before: Candidate,
+    best: Candidate,
+    candidates: list[Candidate],
+    held_out: Tensor,
+    expected: Tensor,
+    anchored: Candidate | None = None,
+    *,
+    nearer: bool = False,
+    agree: float = 0.75,
+    recover: float = 0.1,
+) -> tuple[bool, str, float]:
+    """Whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
+
+    Adapted to the other folds, it must explain held-out new rows better than no adaptation does, by more than a
+    standard error; starts that explain the rows about as well must give the same labels; class proportions must be
+    plausible; and the adapted model must still recognise the class of what it generates, else m has learned to redraw
+    the children.
+
+    Args:
+        held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
+        expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
+        anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
+            those are believed only if the rows insist: their evidence is higher by three standard errors.
+        nearer: class proportions nearer to the expected ones than those before are no objection, however far they are.
+        agree: least share of rows with equal labels among the starts of about equal evidence.
+        recover: largest loss of recovery.
+    """
+    gain, se = compare(held_out, before.evidence)
+    rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
+    agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
+    moved = total_variation(best.proportions, expected)
+    believed = nearer and moved <= total_variation(before.proportions, expected)
+    if anchored is not None:
+        over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
+        believed = over > 3 * over_se
+    if not math.isfinite(gain):
+        reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
+    elif gain <= max(se, WORTH):
+        reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
+    elif agreement < agree:
+        reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
+    elif moved > plausible(best.counted or len(best.labels)) and not believed:
+        found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
+        reason = f"{found} (pass class_prior= if they did change)"
+    elif best.recovery < before.recovery - recover:
+        reason = (
+            f"m would redraw the children: the class of generated rows is recovered in {best.recovery:.0%} "
+            f"({before.recovery:.0%} before)"
+        )
+    else:
+        return (
+            True,
+            f"held-out evidence improved by {gain:.2f} nats a row, and the labels are consistent",
+            agreement,
+        )
+    return False, reason, agreement
+
+
+def total_variation(proportions: Tensor, expected: Tensor) -> float:
+    """Total-variation distance of class proportions."""
+    return float((proportions.cpu() - expected.cpu()).abs().sum()) / 2
+
+
+def plausible(rows: int) -> float:
+    """The largest distance that needs no proof: 0.15, beside sampling noise."""
+    return 0.15 + rows**-0.5
+
+
+def _percent(proportions: Tensor) -> str:
+    return "/".join(f"{p:.0%}" for p in proportions.tolist())
+
+
+def _about_equal(best: Tensor, other: Tensor) -> bool:
+    gap, se = compare(best, other)
+    return gap <= se
