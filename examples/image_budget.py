@@ -2,7 +2,8 @@
 
 One model, the warp mechanism trained with simulated interventions, reads each image's m from that image alone.  Digits
 are shifted vertically by up to half of their height, or turned by up to 60 degrees, and read with more draws of z and m
-(`samples`), a wider proposal of m (`widen`) and gradient steps of every image's own m (`refine`).  Cost is measured:
+(`samples`), a wider proposal of m (`widen`), gradient steps of every image's own m (`refine`) and of its z under every
+class (`refine_z`).  Cost is measured:
 seconds per 1,000 images, on one thread of a CPU; on a machine with other work, `--jobs 1` leaves it less disturbed.
 
 Writes results/image_budget.json (tidy rows) and results/image_budget.png.
@@ -37,21 +38,23 @@ class Size:
     samples: tuple[int, ...] = (1, 4, 16)
     widen: tuple[float, ...] = (1.0, 2.0)
     refine: tuple[int, ...] = (0, 10)
+    refine_z: int = 10
 
 
 SIZES = {
-    "full": Size(1000, samples=(1, 4, 16, 32), refine=(0, 10, 25)),
+    "full": Size(1000, samples=(1, 4, 16, 32), refine=(0, 10, 25), refine_z=20),
     "quick": Size(100),
-    "smoke": Size(20, samples=(1, 4), refine=(0, 2)),
+    "smoke": Size(20, samples=(1, 4), refine=(0, 2), refine_z=2),
 }
 
 
-def measure(kind: str, severity: float, widen: float, refine: int, **task: Any) -> list[Row]:
+def measure(kind: str, severity: float, widen: float, refine: int, refine_z: int, **task: Any) -> list[Row]:
     """Accuracy and cost for every number of samples."""
     lab, found = images.open_lab(task), []
     size, cama = SIZES[lab.setting.name], lab.cama("warp", FAMILY)
     rows, y = lab.rows(lab.score_x(kind, severity)[: size.rows]), lab.data.score_y[: size.rows]
-    options: dict[str, Any] = {"widen": widen, "refine": refine}
+    options: dict[str, Any] = {"widen": widen, "refine": refine, "refine_z": refine_z}
+    name = f"widen {widen:g}, refine {refine}" + (f", refine_z {refine_z}" if refine_z else "")
     cama.predict_proba(lab.rows(lab.data.score_x[:10]), samples=1, **options)  # what only a first call costs
     for samples in size.samples:
         began = perf_counter()
@@ -61,7 +64,7 @@ def measure(kind: str, severity: float, widen: float, refine: int, **task: Any) 
         found += [
             experiment.row(
                 "image_budget", "simulated", value, metric=metric, mechanism="warp", tested_on=f"{kind} {severity:g}",
-                severity=f"samples {samples}, widen {widen:g}, refine {refine}", seed=lab.seed,
+                severity=f"samples {samples}, {name}", seed=lab.seed,
                 setting=lab.setting.name, device=lab.setting.device,
             )
             for metric, value in values.items()
@@ -75,11 +78,10 @@ def main() -> None:
     size, labs = SIZES[setting], [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fitted = [{"fits": ["simulated"], **lab} for lab in labs]
     tasks = [
-        {"kind": kind, "severity": severity, "widen": widen, "refine": refine, **lab}
+        {"kind": kind, "severity": severity, "widen": widen, "refine": refine, "refine_z": refine_z, **lab}
         for lab in labs
         for kind, severity in CASES.items()
-        for refine in size.refine
-        for widen in size.widen
+        for widen, refine, refine_z in [*((w, r, 0) for r in size.refine for w in size.widen), (1.0, 0, size.refine_z)]
     ]
     rows = experiment.run_parts(
         [(images.prepare, fitted), (measure, tasks)], "image_budget", options, written_as=images.published

@@ -1,12 +1,16 @@
-"""What more computing buys at prediction, scope ``row``: a better proposal for every row's own m than q(m | x).
+"""What more computing buys at prediction: better proposals for every row's own m and z than the guide's.
 
 A large manipulation is an inference problem: q(m | x) may be narrow about a wrong m.  A widened proposal reaches
-further, and gradient steps on log p(x, m) move each row's m before anything is drawn; the importance weights
-p(m) / q(m | x) of eq. 6 then hold for the proposal, whatever it is.
+further, and gradient steps on log p(x, m) move each row's m before anything is drawn.  A row that the guide has never
+seen the like of, an attacked image above all, has a wrong q(z | x, y) for the right class: gradient steps on
+log p(x, y, z, m) find the z that explains the row best under every class (analysis by synthesis; Schott et al. 2019,
+*Towards the first adversarially robust neural network model on MNIST*).  The importance weights of eq. 6 then hold for
+the proposals, whatever they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,13 +19,46 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.data import Batch
-from pyro_cama.elbo import importance_bound, log_weights, marginal
+from pyro_cama.elbo import importance_bound, log_weights, marginal, shared_mean
 
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
 
-def proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float = 0.1) -> TorchDistribution:
+def proposals(
+    cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, *, widen: float = 1.0, refine: int = 0, refine_z: int = 0
+) -> dict[str, TorchDistribution]:
+    """By latent, what to draw it from in the guide's place: nothing where the guide's own is as good as asked for.
+
+    Args:
+        do: an intervention on m, which then needs no proposal.
+        widen, refine: see :func:`m_proposal`.
+        refine_z: see :func:`z_proposal`; m stays at the mean of its own proposal meanwhile.
+    """
+    graph, found = cama.graph, {}
+    if graph.m is not None and not do and (widen != 1 or refine):
+        found[graph.m.name] = m_proposal(cama, batch, widen=widen, refine=refine)
+    if refine_z:
+        assert graph.z is not None
+        m = None
+        if graph.m is not None:
+            with torch.no_grad():
+                m = _mean_of_m(cama, batch, do, found.get(graph.m.name))
+        found[graph.z.name] = z_proposal(cama, batch, m, steps=refine_z)
+    return found
+
+
+def _mean_of_m(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, proposal: Any) -> Tensor:
+    assert cama.graph.m is not None
+    if do:
+        return do[cama.graph.m.name]
+    if cama.graph.m.scope != "row":
+        return shared_mean(cama.guide)
+    mean: Tensor = (proposal or cama.guide.m_dist(batch)).mean
+    return mean
+
+
+def m_proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float = 0.1) -> TorchDistribution:
     """A normal proposal for the m of every row, batch shape ``(rows,)``.
 
     Args:
@@ -31,31 +68,62 @@ def proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float =
     Raises:
         NotImplementedError: q(m | x) has no mean and variance (a custom guide's).
     """
+    assert cama.graph.m is not None
+    name, prior = cama.graph.m.name, cama.model.m_dist()
     with torch.no_grad():
         q: Any = cama.guide.m_dist(batch)
         loc, scale = q.mean, q.variance.sqrt()
-    if refine:
-        loc = _refined(cama, batch, loc, refine, lr)
-    return dist.Normal(loc, widen * scale).to_event(1)
+
+    def joint(m: Tensor) -> Tensor:
+        weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
+        return marginal(importance_bound(weights)) + prior.log_prob(m)
+
+    return dist.Normal(_climbed(cama, joint, loc, refine, lr), widen * scale).to_event(1)
 
 
-def _refined(cama: CAMA, batch: Batch, start: Tensor, steps: int, lr: float) -> Tensor:
-    """m of every row after ``steps`` steps, the best one met; rows do not see one another."""
-    assert cama.graph.m is not None
-    name, prior = cama.graph.m.name, cama.model.m_dist()
-    m = start.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([m], lr=lr, maximize=True)
-    best, reached = start.detach().clone(), torch.full_like(start[:, 0], -torch.inf)
+def z_proposal(cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, lr: float = 0.1) -> TorchDistribution:
+    """A normal proposal for the z of every row under every class, batch shape ``(classes, rows)``.
+
+    Its scale is that of q(z | x, y) and its mean ``steps`` Adam steps away from that of q, up log p(x, y, z | m).
+
+    Args:
+        m: ``(dim,)``, ``(rows, dim)`` or of every site, ``(sites, dim)``; None where the graph has none.
+
+    Raises:
+        NotImplementedError: q(z | x, y) has no mean and variance (a custom guide's).
+    """
+    graph, classes = cama.graph, len(cama.classes)
+    assert graph.z is not None
+    name, do = graph.z.name, {graph.m.name: m} if graph.m is not None else None
+    with torch.no_grad():
+        q: Any = cama.guide.z_dist(batch, cama.guide.target_value(batch, classes=True), m)
+        shape = (classes, batch.rows, graph.z.dim)
+        loc, scale = q.mean.expand(shape), q.variance.sqrt().expand(shape)
+
+    def joint(z: Tensor) -> Tensor:
+        here: TorchDistribution = dist.Delta(z, event_dim=1)
+        weights = log_weights(cama.model, cama.guide, batch, do=do, samples=1, classes=True, proposals={name: here})
+        return weights.w[0]
+
+    return dist.Normal(_climbed(cama, joint, loc, steps, lr), scale).to_event(1)
+
+
+def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:
+    """Where ``joint`` was highest in ``steps`` steps from ``start``; every latent for itself, ``(..., dim)``."""
+    if not steps:
+        return start
+    value = start.detach().clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([value], lr=lr, maximize=True)
+    best, reached = start.detach().clone(), torch.full_like(start[..., 0], -torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad(), cama._seeded():  # the draw of z, also of a guide without common noise
-            weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
-            joint = marginal(importance_bound(weights)) + prior.log_prob(m)
-            total = joint.sum()
+        with torch.enable_grad(), cama._seeded():  # what is drawn, also by a guide without common noise
+            found = joint(value)
+            total = found.sum()
         with torch.no_grad():
-            better = joint > reached
-            best = torch.where(better[:, None], m, best)
-            reached = torch.where(better, joint, reached)
+            better = found > reached
+            best = torch.where(better[..., None], value, best)
+            reached = torch.where(better, found, reached)
         if step < steps:
-            (m.grad,) = torch.autograd.grad(total, [m])
+            (value.grad,) = torch.autograd.grad(total, [value])
             optimizer.step()
     return best

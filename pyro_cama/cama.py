@@ -19,7 +19,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_cama.budget import proposal
+from pyro_cama.budget import proposals
 from pyro_cama.data import Batch, Table, TableEncoder
 from pyro_cama.distributions import Likelihood
 from pyro_cama.elbo import (
@@ -390,6 +390,7 @@ class CAMA:
         m_samples: int = 4,
         widen: float = 1.0,
         refine: int = 0,
+        refine_z: int = 0,
     ) -> NDArray[np.float64]:
         """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
 
@@ -401,18 +402,24 @@ class CAMA:
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
                 every row's own m before it is drawn.  They help where q(m | x) is poor; see :mod:`pyro_cama.budget`.
+            refine_z: gradient steps of every row's z, under every class by itself, before it is drawn; in any scope.
+                They help where q(z | x, y) is: rows unlike any that were trained on, such as attacked images.
         """
         for name, value in (("samples", samples), ("m_samples", m_samples)):
             expect("predict", name, value, value >= 1, "at least 1")
         expect("predict", "widen", widen, widen > 0, "more than 0")
         expect("predict", "refine", refine, refine >= 0, "at least 0")
+        expect("predict", "refine_z", refine_z, refine_z >= 0, "at least 0")
         if (widen != 1 or refine) and (self.graph.m is None or self.graph.m.scope != "row"):
             raise ValueError("predict: widen and refine are for a manipulation of scope row, where each row has its m")
+        if refine_z and self.graph.z is None:
+            raise ValueError("predict: refine_z is for a graph with the latent z; in this one z is null")
+        budget = {"widen": widen, "refine": refine, "refine_z": refine_z}
         given = self._do(do)
         parts, start = [], 0
         for batch in self.batches(data, "ignore"):
             own = self._do_of(given, torch.arange(start, start + batch.rows, device=self.device))
-            parts.append(self._class_log_probs(batch, own, samples, m_samples, widen=widen, refine=refine))
+            parts.append(self._class_log_probs(batch, own, samples, m_samples, **budget))
             start += batch.rows
         log_p = torch.cat(parts, 1)
         ratio = self._log_prior_ratio(class_prior, log_p)
@@ -605,12 +612,9 @@ class CAMA:
         do: dict[str, Tensor] | None,
         samples: int,
         m_samples: int,
-        *,
-        widen: float = 1.0,
-        refine: int = 0,
+        **budget: Any,
     ) -> Tensor:
-        """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
-        better = (widen != 1 or bool(refine)) and not do
+        """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; ``budget`` as :func:`proposals`."""
         draws = self._draws(do, samples, m_samples)
         chunk = self._chunk(draws)
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
@@ -620,8 +624,8 @@ class CAMA:
 
         def one(rows: Tensor) -> Tensor:
             part = batch.select(rows)
-            q = proposal(self, part, widen=widen, refine=refine) if better else None
-            return self._log_probs_of(part, rows, do, draws, m_samples, q)
+            better = proposals(self, part, self._do_of(do, rows), **budget)
+            return self._log_probs_of(part, rows, do, draws, m_samples, better)
 
         everything = torch.arange(batch.rows, device=self.device)
         with torch.no_grad(), fast():
@@ -664,10 +668,10 @@ class CAMA:
         do: dict[str, Tensor] | None,
         draws: int,
         m_samples: int,
-        q: TorchDistribution | None = None,
+        better: dict[str, TorchDistribution] | None = None,
     ) -> Tensor:
         """log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
-        weights = self.log_weights(part, do=self._do_of(do, rows), samples=draws, classes=True, proposal=q)
+        weights = self.log_weights(part, do=self._do_of(do, rows), samples=draws, classes=True, proposals=better)
         return class_log_probs(weights, m_samples=m_samples)
 
     def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:

@@ -63,14 +63,15 @@ def log_weights(
     samples: int = 1,
     classes: bool = False,
     trace: bool | None = None,
-    proposal: TorchDistribution | None = None,
+    proposals: Mapping[str, TorchDistribution] | None = None,
 ) -> LogWeights:
     """The log-weights of every sample, class and row.
 
     Args:
         do: values of the manipulation latent, ``(dim,)`` or ``(rows, dim)``, for model and guide alike.
         classes: weigh every class of the target instead of the rows' labels.
-        proposal: draws m in the place of the guide's q(m | x), batch shape ``(rows,)``; scope row.
+        proposals: by latent, what draws it in the guide's place: m in scope row, batch shape ``(rows,)``, and z, with
+            one that broadcasts to ``(samples, classes, rows)``.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.
     """
@@ -79,7 +80,7 @@ def log_weights(
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
     way = _traced if trace else _grouped
-    return way(model, guide, batch, do, samples, classes, proposal)
+    return way(model, guide, batch, do, samples, classes, proposals or {})
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
@@ -96,15 +97,15 @@ def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
 
 
 class _Proposed(Messenger):
-    """Draws a site from another distribution."""
+    """Draws sites from other distributions."""
 
-    def __init__(self, name: str, proposal: TorchDistribution) -> None:
+    def __init__(self, proposals: Mapping[str, TorchDistribution]) -> None:
         super().__init__()
-        self.name, self.proposal = name, proposal
+        self.proposals = proposals
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == self.name:
-            msg["fn"] = self.proposal.expand(msg["fn"].batch_shape)
+        if msg["name"] in self.proposals:
+            msg["fn"] = self.proposals[msg["name"]].expand(msg["fn"].batch_shape)
 
 
 def _traced(
@@ -114,14 +115,13 @@ def _traced(
     do: Do,
     samples: int,
     classes: bool,
-    proposal: TorchDistribution | None,
+    proposals: Mapping[str, TorchDistribution],
 ) -> LogWeights:
     # a plate of one costs every site another expansion
     arguments = {"samples": samples if samples > 1 or classes else None, "classes": classes}
     drawn: Callable[..., Any] = intervene(guide, do)
-    if proposal is not None:
-        assert model.graph.m is not None
-        drawn = _Proposed(model.graph.m.name, proposal)(drawn)
+    if proposals:
+        drawn = _Proposed(proposals)(drawn)
     guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
     model_trace = poutine.trace(poutine.replay(intervene(model, do), guide_trace)).get_trace(batch, **arguments)
     check_sites(model, guide_trace, do)
@@ -169,7 +169,7 @@ def _grouped(
     do: Do,
     samples: int,
     classes: bool,
-    proposal: TorchDistribution | None,
+    proposals: Mapping[str, TorchDistribution],
 ) -> LogWeights:
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
@@ -179,7 +179,7 @@ def _grouped(
         if graph.m.name in do:
             m = torch.as_tensor(do[graph.m.name])
         else:
-            q = guide.m_dist(batch) if proposal is None else proposal
+            q = proposals.get(graph.m.name) or guide.m_dist(batch)
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
             m = draw(q, graph.m.name)
@@ -191,7 +191,7 @@ def _grouped(
     z: Tensor | None = None
     if graph.z is not None:
         width = model.classes if classes else 1
-        q = guide.z_dist(batch, guide.target_value(batch, classes), m)
+        q = proposals.get(graph.z.name) or guide.z_dist(batch, guide.target_value(batch, classes), m)
         single = samples == width == 1 and len(q.batch_shape) < 2  # dimensions of one cost a view in every operation
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw(q, graph.z.name)

@@ -1,4 +1,4 @@
-"""More computing at prediction: a widened and a refined proposal of every row's m, and what stays as it was."""
+"""More computing at prediction: a better proposals of every row's m and z, and what stays as it was."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from test_images import digits, in_double, joint, rows, state, tiny
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.budget import proposal
+from pyro_cama.budget import m_proposal, z_proposal
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal
 from pyro_cama.guide import CAMAGuide
@@ -30,7 +30,7 @@ def objective(cama: CAMA, batch: Batch, m: Tensor) -> Tensor:
 def proposed(cama: CAMA, batch: Batch, widen: float = 1.0, refine: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and scale, ``(rows, dim)`` each, as a prediction would draw m."""
     with torch.no_grad(), common_noise(cama.settings.seed):
-        q = proposal(cama, batch, widen=widen, refine=refine)
+        q = m_proposal(cama, batch, widen=widen, refine=refine)
     assert q.batch_shape == (batch.rows,)
     return q.mean, q.variance.sqrt()
 
@@ -89,7 +89,35 @@ def test_where_m_does_not_matter_refining_finds_the_prior() -> None:
     assert proposed(cama, batch, refine=150)[0].norm(dim=1).max() < 0.1
 
 
-@pytest.mark.parametrize("budget", [{"widen": 2.0}, {"refine": 4}, {"widen": 1.5, "refine": 4}])
+def test_refining_z_climbs_under_every_class_and_leaves_m_alone() -> None:
+    cama, batch, _ = some()
+    with torch.no_grad():
+        m = cama.guide.m_dist(batch).mean  # type: ignore[attr-defined]
+        q: Any = cama.guide.z_dist(batch, cama.guide.target_value(batch, classes=True), m)
+
+    def height(z: Tensor) -> Tensor:
+        """log p(x, y, z | m), ``(classes, rows)``."""
+        likelihood, _ = cama.model.log_prob(batch, z[None], m, samples=1, classes=True)
+        return likelihood[0] + dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+    with torch.no_grad(), common_noise(cama.settings.seed):
+        reached = height(q.mean)
+        for steps in (1, 3, 10, 30):
+            found: Any = z_proposal(cama, batch, m, steps=steps)
+            assert found.batch_shape == (len(cama.classes), batch.rows)
+            torch.testing.assert_close(found.variance, q.variance.expand(found.variance.shape))
+            higher = height(found.mean)
+            assert (higher >= reached - 1e-3).all()
+            reached = higher
+    assert ((reached - height(q.mean)) > 0.01).float().mean() > 0.8
+
+
+BUDGETS = [
+    {"widen": 2.0}, {"refine": 4}, {"widen": 1.5, "refine": 4}, {"refine_z": 4}, {"refine": 2, "refine_z": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
 def test_predictions_stay_deterministic_and_each_rows_own(budget: dict[str, Any]) -> None:
     cama, _, table = some()
     before = state(cama)
@@ -118,12 +146,15 @@ def test_the_callers_random_state_is_left_alone() -> None:
 
 def test_chunks_refine_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, _, table = some()
-    whole = cama.predict_proba(table, refine=4)
+    whole = cama.predict_proba(table, refine=4, refine_z=3)
     monkeypatch.setattr(CAMA, "_chunk", lambda *_: 5)
-    np.testing.assert_allclose(cama.predict_proba(table, refine=4), whole, atol=1e-4)
+    np.testing.assert_allclose(cama.predict_proba(table, refine=4, refine_z=3), whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("budget", [{"widen": 1.2}, {"refine": 5}, {"widen": 0.9, "refine": 2}])
+@pytest.mark.parametrize(
+    "budget",
+    [{"widen": 1.2}, {"refine": 5}, {"widen": 0.9, "refine": 2}, {"refine_z": 5}, {"refine": 2, "refine_z": 9}],
+)
 def test_importance_weights_hold_for_any_proposal(budget: dict[str, Any]) -> None:
     """Eq. 6 by quadrature, whatever m is drawn from."""
     with in_double():
@@ -150,10 +181,51 @@ def test_refining_repairs_a_wrong_q() -> None:
     assert copy.score(table, refine=20) > wrong + 0.1
 
 
+def test_refining_z_repairs_a_wrong_q() -> None:
+    """q(z | x, y) is narrow about a wrong z, the m of q(m | x) is right: only the climb of z leads back."""
+    cama, _, shifted = digits()
+    copy = cama.copy()
+    with torch.no_grad():
+        q: Any = copy.guide._networks["z"][-1][-1]
+        half = len(q.bias) // 2
+        q.bias[:half] += 6.0 * torch.randn(half, generator=torch.Generator().manual_seed(0))
+        q.bias[half:] -= 2.0
+    table = {name: column[:100] for name, column in shifted.items()}
+    fine, wrong = cama.score(table), copy.score(table)
+    assert wrong < fine - 0.15
+    assert copy.score(table, refine_z=30) > wrong + 0.1
+
+
+@pytest.mark.parametrize("m", [{"scope": "dataset"}, {"scope": "s"}, None])
+@pytest.mark.parametrize("do", ["auto", None])
+def test_z_is_refined_in_every_scope(m: Any, do: Any) -> None:
+    spec = {
+        "target": "y", "nodes": {"y": "binary", "x": "continuous", "c": "count"}, "edges": ["y -> x", "y -> c"],
+        "latents": {"m": m},
+    }  # fmt: skip
+    cama = build(spec, hidden=8, device="cpu")
+    table = {"y": [0, 1] * 6, "x": np.linspace(-1, 2, 12), "c": np.arange(12), "s": ["a", "b", "c"] * 4}
+    cama.fit(table, **QUICK)
+    with torch.no_grad():
+        for parameter in cama.modules.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    found = cama.predict_proba(table, do=do, refine_z=6)
+    np.testing.assert_allclose(found.sum(1), 1.0)
+    plain = cama.predict_proba(table, do=do, samples=1)
+    assert np.abs(cama.predict_proba(table, do=do, samples=1, refine_z=6) - plain).max() > 1e-4
+    # both estimate the same probabilities
+    exact = cama.predict_proba(table, do=do, samples=20_000, m_samples=1)
+    np.testing.assert_allclose(
+        cama.predict_proba(table, do=do, samples=20_000, m_samples=1, refine_z=6), exact, atol=0.03
+    )
+    alone = {name: column[4:5] for name, column in table.items()}
+    np.testing.assert_allclose(cama.predict_proba(alone, do=do, refine_z=6)[0], found[4], atol=1e-4)
+
+
 def test_a_given_m_needs_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, _, table = some()
     given = cama.predict_proba(table, do={"m": 0.0})
-    monkeypatch.delattr("pyro_cama.cama.proposal")
+    monkeypatch.delattr("pyro_cama.budget.m_proposal")
     np.testing.assert_array_equal(cama.predict_proba(table, do={"m": 0.0}, widen=3.0, refine=3), given)
 
 
@@ -214,6 +286,7 @@ def test_a_posterior_without_moments_cannot_be_widened() -> None:
         ({}, {"refine": -1}, r"predict\(refine=-1\): expected at least 0"),
         ({"scope": "dataset"}, {"widen": 2.0}, r"predict: widen and refine are for a manipulation of scope row"),
         ({"scope": "dataset"}, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
+        ({}, {"refine_z": -1}, r"predict\(refine_z=-1\): expected at least 0"),
         (None, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
     ],
 )
@@ -222,3 +295,12 @@ def test_budgets_that_cannot_be_spent_are_errors(m: Any, budget: dict[str, Any],
     cama = build(spec, hidden=4).fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
     with pytest.raises(ValueError, match=message):
         cama.predict_proba({"x": [1.0]}, **budget)
+
+
+def test_without_z_there_is_none_to_refine() -> None:
+    spec = {
+        "target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"], "latents": {"z": None},
+    }  # fmt: skip
+    cama = build(spec, hidden=4).fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
+    with pytest.raises(ValueError, match="predict: refine_z is for a graph with the latent z"):
+        cama.predict_proba({"x": [1.0]}, refine_z=1)

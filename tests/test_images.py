@@ -120,10 +120,12 @@ def test_traced_and_grouped_agree_under_a_proposal(role: str, classes: bool) -> 
         cama = shaken(model(role))
         proposal = dist.Normal(torch.randn(5, 2), torch.rand(5, 2) + 0.5).to_event(1)
         batch = rows(cama, 5, "i")
-        both_ways(cama, batch, lambda: common_noise(3), samples=3, classes=classes, proposal=proposal)
+        both_ways(cama, batch, lambda: common_noise(3), samples=3, classes=classes, proposals={"m": proposal})
         # m is drawn from it, and weighed by it
         with common_noise(3), torch.no_grad():
-            ours, other = (log_weights(cama.model, cama.guide, batch, samples=3, proposal=q) for q in (proposal, None))
+            ours, other = (
+                log_weights(cama.model, cama.guide, batch, samples=3, proposals=q) for q in ({"m": proposal}, None)
+            )
         assert not torch.allclose(ours.w, other.w)
 
 
@@ -290,11 +292,11 @@ def test_class_probabilities_are_eq_6(mechanism: str, do: float | None) -> None:
         exact = joint(cama, batch.values["i"], do)
         batch = batch.without("y")
         wide = dist.Normal(torch.tensor([[0.3], [-0.3], [0.0], [0.6]]), torch.tensor(1.5)).to_event(1)
-        for proposal in (None, wide) if do is None else (None,):  # whatever m is drawn from
+        for proposals in (None, {"m": wide}) if do is None else (None,):  # whatever m is drawn from
             given_ = None if do is None else {"m": do}
             with torch.no_grad():
                 weights = log_weights(
-                    cama.model, cama.guide, batch, do=given_, samples=40_000, classes=True, proposal=proposal
+                    cama.model, cama.guide, batch, do=given_, samples=40_000, classes=True, proposals=proposals
                 )
             torch.testing.assert_close(importance_bound(weights), exact, atol=0.06, rtol=0)
             torch.testing.assert_close(class_log_probs(weights), torch.log_softmax(exact, 0), atol=0.05, rtol=0)
