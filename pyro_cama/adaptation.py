@@ -315,6 +315,7 @@ def _examine(
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
+        generated=use.recovery_rows,
         recovery=_recovery(cama, new, do, rows=use.recovery_rows, samples=use.recovery_draws),
         state={k: v.clone() for k, v in cama.modules.state_dict().items()},
         penalty=_penalty(cama, sparsity) / new.rows,

@@ -27,6 +27,7 @@ class Candidate:
         penalty: what the prior of a shared theta takes off the evidence, in nats a row.
         theta: see :class:`Adaptation`.
         counted: rows that the proportions are of, if not of those that have labels here.
+        generated: rows that the recovery is of; 0 for a recovery known exactly.
     """
 
     start: str
@@ -38,6 +39,7 @@ class Candidate:
     penalty: float = 0.0
     theta: tuple[tuple[float, ...], ...] = ()
     counted: int = 0
+    generated: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def judge(
             those are believed only if the rows insist: their evidence is higher by three standard errors.
         nearer: class proportions nearer to the expected ones than those before are no objection, however far they are.
         agree: least share of rows with equal labels among the starts of about equal evidence.
-        recover: largest loss of recovery.
+        recover: largest loss of recovery; a larger one counts where two standard errors leave no doubt of it, for what
+            is moved out of the picture is hard to recognise, whatever m does.
     """
     gain, se = compare(held_out, before.evidence)
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
@@ -132,7 +135,7 @@ def judge(
     elif moved > plausible(best.counted or len(best.labels)) and not believed:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
-    elif best.recovery < before.recovery - recover:
+    elif before.recovery - best.recovery > recover + 2 * _recovery_se(before, best):
         reason = (
             f"m would redraw the children: the class of generated rows is recovered in {best.recovery:.0%} "
             f"({before.recovery:.0%} before)"
@@ -154,6 +157,11 @@ def total_variation(proportions: Tensor, expected: Tensor) -> float:
 def plausible(rows: int) -> float:
     """The largest distance that needs no proof: 0.15, beside sampling noise."""
     return 0.15 + rows**-0.5
+
+
+def _recovery_se(*candidates: Candidate) -> float:
+    """Standard error of a difference of recoveries."""
+    return sum(c.recovery * (1 - c.recovery) / c.generated for c in candidates if c.generated) ** 0.5
 
 
 def _percent(proportions: Tensor) -> str:

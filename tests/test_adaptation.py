@@ -385,6 +385,16 @@ def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytes
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 
 
+@pytest.mark.parametrize(("recovery", "kept"), [(0.86, True), (0.84, True), (0.80, True), (0.78, False)])
+def test_a_loss_of_recovery_has_to_be_certain(recovery: float, kept: bool) -> None:
+    """Of 300 generated rows .95 and .80 are recognised: a loss of .15, standard error .026."""
+    before, best = replace(BEFORE, generated=300), replace(GOOD, recovery=recovery, generated=300)
+    accepted, _, _ = judge(before, best, [best], best.evidence, EXPECTED)
+    assert accepted is kept
+    exactly, _, _ = judge(BEFORE, replace(best, generated=0), [best], best.evidence, EXPECTED)
+    assert exactly is (recovery > 0.85)
+
+
 def redrawn(cama: CAMA) -> Tensor:
     """Features of m under which every hidden unit of the merges is off, so that the class no longer matters."""
     networks: Any = cama.model._modules["networks"]
