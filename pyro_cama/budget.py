@@ -54,7 +54,9 @@ def _mean_of_m(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, proposal:
         return do[cama.graph.m.name]
     if cama.graph.m.scope != "row":
         return shared_mean(cama.guide)
-    mean: Tensor = (proposal or cama.guide.m_dist(batch)).mean
+    if proposal is None:
+        return _moments(cama.guide.m_dist(batch), "refine_z needs", f"q({cama.graph.m.name} | x)")[0]
+    mean: Tensor = proposal.mean
     return mean
 
 
@@ -66,13 +68,12 @@ def m_proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float
         refine: Adam steps of every row's own m, from q's mean up log sum_y p(x, y, m), one draw of z held fixed.
 
     Raises:
-        NotImplementedError: q(m | x) has no mean and variance (a custom guide's).
+        NotImplementedError: q(m | x) has no mean and variance (a custom guide's); names what was asked for.
     """
     assert cama.graph.m is not None
     name, prior = cama.graph.m.name, cama.model.m_dist()
     with torch.no_grad():
-        q: Any = cama.guide.m_dist(batch)
-        loc, scale = q.mean, q.variance.sqrt()
+        loc, scale = _moments(cama.guide.m_dist(batch), "widen and refine need", f"q({name} | x)")
 
     def joint(m: Tensor) -> Tensor:
         weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
@@ -96,9 +97,9 @@ def z_proposal(cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, lr: fl
     assert graph.z is not None
     name, do = graph.z.name, {graph.m.name: m} if graph.m is not None else None
     with torch.no_grad():
-        q: Any = cama.guide.z_dist(batch, cama.guide.target_value(batch, classes=True), m)
+        q = cama.guide.z_dist(batch, cama.guide.target_value(batch, classes=True), m)
         shape = (classes, batch.rows, graph.z.dim)
-        loc, scale = q.mean.expand(shape), q.variance.sqrt().expand(shape)
+        loc, scale = (moment.expand(shape) for moment in _moments(q, "refine_z needs", f"q({name} | x, y)"))
 
     def joint(z: Tensor) -> Tensor:
         here: TorchDistribution = dist.Delta(z, event_dim=1)
@@ -106,6 +107,16 @@ def z_proposal(cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, lr: fl
         return weights.w[0]
 
     return dist.Normal(_climbed(cama, joint, loc, steps, lr), scale).to_event(1)
+
+
+def _moments(q: Any, who: str, what: str) -> tuple[Tensor, Tensor]:
+    """Mean and scale."""
+    try:
+        return q.mean, q.variance.sqrt()
+    except NotImplementedError:
+        raise NotImplementedError(
+            f"predict: {who} the mean and variance of {what}, and the {type(q).__name__} of this guide has none"
+        ) from None
 
 
 def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:

@@ -275,8 +275,11 @@ def test_a_guide_without_common_noise_climbs_one_objective(monkeypatch: pytest.M
 def test_a_posterior_without_moments_cannot_be_widened() -> None:
     cama, table = custom(Meanless)
     assert np.isfinite(cama.predict_proba(table, do=None)).all()
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match=r"widen and refine need the mean and variance of q\(m \| x\), and"):
         cama.predict_proba(table, do=None, widen=2.0)
+    with pytest.raises(NotImplementedError, match=r"predict: refine_z needs the mean and variance of q\(m \| x\)"):
+        cama.predict_proba(table, do=None, refine_z=2)
+    assert np.isfinite(cama.predict_proba(table, do={"m": 0.0}, refine_z=2)).all()
 
 
 @pytest.mark.parametrize(
