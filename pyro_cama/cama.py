@@ -403,7 +403,8 @@ class CAMA:
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
                 every row's own m before it is drawn.  They help where q(m | x) is poor; see :mod:`pyro_cama.budget`.
             refine_z: gradient steps of every row's z, under every class by itself, before it is drawn; in any scope.
-                They help where q(z | x, y) is: rows unlike any that were trained on, such as attacked images.
+                They help where q(z | x, y) is: rows unlike any that were trained on, such as attacked images.  z then
+                suits the mean of m and not each draw of it, so leave ``samples`` at 4 or more.
         """
         for name, value in (("samples", samples), ("m_samples", m_samples)):
             expect("predict", name, value, value >= 1, "at least 1")

@@ -82,7 +82,7 @@ METHODS = {
     "input": Style("the manipulated image itself", "#b8b8d0"),
     "oracle": Style("supervised oracle", "#111111"),
 }
-OTHERS = ("#5b4b3a", "#2f8fb0", "#a34a4a", "#6f7d2c", "#444444", "#d08fc0")  # for lines that are no method
+OTHERS = ("#5b4b3a", "#2f8fb0", "#a34a4a", "#6f7d2c", "#444444", "#d08fc0", "#c9a227")  # for lines that are no method
 
 
 # arguments and rows -----------------------------------------------------------------------------------------------
