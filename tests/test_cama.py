@@ -608,8 +608,8 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], object], str]] = {
     "a likelihood of a type": (GraphError, lambda: build(graph(), likelihoods={"fever": Poisson()}), "serves count"),
     "interventions of a shared m": (ValueError, lambda: clinic("dataset").fit(CLINIC, interventions=1.0), "scope"),
     "interventions on a parent": (ValueError, lambda: clinic().fit(CLINIC, interventions={"age": 1.0}), "'age'"),
-    "no steps": (ValueError, lambda: clinic().adapt(FEW, steps=0), "steps >= 1"),
-    "no starts": (ValueError, lambda: clinic().adapt(FEW, restarts=0), "restarts >= 1"),
+    "no steps": (ValueError, lambda: clinic().adapt(FEW, steps=0), r"adapt\(steps=0\): expected at least 1"),
+    "no starts": (ValueError, lambda: clinic().adapt(FEW, restarts=0), r"adapt\(restarts=0\): expected at least 1"),
     "alpha": (ValueError, lambda: clinic().adapt(FEW, alpha=1.5), "alpha"),
     "proportions": (ValueError, lambda: clinic().adapt(FEW, class_prior=np.ones(3)), "class_prior"),
 }
