@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from pyro_cama.budget import Budget
 from pyro_cama.data import Batch
 from pyro_cama.elbo import shared_mean
 from pyro_cama.engine import Stage, fast, optimise
-from pyro_cama.errors import expect
+from pyro_cama.errors import DataError, expect
 from pyro_cama.evidence import compare, evidence_of, winsorised
 from pyro_cama.fitting import Data, encoded, per_step
 from pyro_cama.judge import Adaptation, Candidate, judge, plausible, total_variation
 from pyro_cama.minibatches import Shuffled, rows_of
 from pyro_cama.objective import adaptation_loss, log_ratio, log_train
+from pyro_cama.schema import listed
 from pyro_cama.sleep import epochs_of, imagined, sleeps
 from pyro_cama.starts import SLEEP, begin, initialise
 from pyro_cama.streams import open_stream, with_sites
@@ -116,7 +118,7 @@ def adapt(
         An adapted copy; its ``adaptation`` tells what was decided.
 
     Raises:
-        DataError: the rows do not fit the graph.
+        DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
         ValueError: the graph has no manipulation latent, or an argument is out of range.
     """
     m = cama.graph.m
@@ -137,6 +139,7 @@ def adapt(
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
     new = encoded(base, new_data, "ignore", sampled=True)
+    _expect_readings(base, new)
     kept = None if clean is None else encoded(base, clean, "require", sampled=True)
     fixed = _fixed_ratio(base, class_prior)
     expected = torch.softmax(log_train(base) + fixed, 0)
@@ -260,6 +263,25 @@ def _with_sites(cama: CAMA, new_data: Data) -> CAMA:
     return cama.copy(encoder)
 
 
+def _expect_readings(cama: CAMA, new: Batch) -> None:
+    """Refuses rows whose evidence cannot depend on m: log p of nothing is 0, any gain an error of Monte Carlo.
+
+    Raises:
+        DataError: of what m manipulates, and of all that this causes, nothing was measured.
+    """
+    graph = cama.graph
+    assert graph.m is not None
+    reached = set(graph.m.children)
+    for name in graph.order:  # causes first; a missing child is drawn manipulated, and its effects tell of it
+        if reached & set(graph.parents_of(name)):
+            reached.add(name)
+    if all(name in new.observed and not bool(new.observed[name].any()) for name in reached):
+        raise DataError(
+            f"adapt: found no reading of {listed(graph.m.children)} in the new rows ({new.rows} looked at); expected "
+            "some to learn the manipulation from: adapt to rows that were measured"
+        )
+
+
 def _hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:
     """Row numbers to adapt to and to compare on: all of them where folds follow, else apart."""
     if folds > 1 or rows < 4:
@@ -308,7 +330,7 @@ def _examine(
     sparsity: float = 0.0,
 ) -> Candidate:
     """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
-    log_p = torch.log_softmax(cama._class_log_probs(counted, do, use.label_draws, 4) + ratio[:, None], 0)
+    log_p = torch.log_softmax(cama._class_log_probs(counted, do, Budget(use.label_draws)) + ratio[:, None], 0)
     return Candidate(
         start=start,
         evidence=evidence_of(cama, new, ratio, do=do),
@@ -338,5 +360,5 @@ def _recovery(cama: CAMA, new: Batch, do: Any, *, rows: int, samples: int) -> fl
             value = do[m.name] if do is not None else cama.guide.m_dist(like).sample()
             batch = imagined(cama, {m.name: value}, rows, like.site, greys=greys)
         y = batch.values.pop(cama.graph.target)
-        found.append(float((cama._class_log_probs(batch, do, samples, 2).argmax(0) == y.long()).float().mean()))
+        found.append(float((cama._class_log_probs(batch, do, Budget(samples, 2)).argmax(0) == y.long()).float().mean()))
     return max(found)

@@ -12,7 +12,7 @@ Security*).  Untargeted: they raise the cross-entropy with the labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pyro_cama.budget import Budget
 from pyro_cama.cama import CAMA
 from pyro_cama.columns import read_column, read_table
 from pyro_cama.data import Table
 from pyro_cama.engine import fast
-from pyro_cama.errors import expect
+from pyro_cama.errors import expect, whole
 from pyro_cama.noise import NoCommonNoise, common_noise
 
 Logits = Callable[[Tensor], Tensor]
@@ -124,7 +125,7 @@ def pgd(
     """
     ball, y = _checked("pgd", x, y, eps, norm, mask, bounds, draws)
     for name, value in (("steps", steps), ("starts", starts)):
-        expect("pgd", name, value, value >= 1, "at least 1")
+        expect("pgd", name, value, whole(value, 1), "a whole number of at least 1")
     expect("pgd", "keep", keep, keep in ("worst", "last"), "'worst' or 'last'")
     size = 2.5 * ball.eps / steps if step_size is None else ball.length("pgd", "step_size", step_size)
     if not ball.x.numel():
@@ -164,12 +165,17 @@ class _Ball:
         self.x = x.detach().clone()
         self.norm = norm
         self.eps = self.length(where, "eps", eps)
+        if mask is not None:
+            _expect_tensor(where, "mask", mask)
         allowed = x.new_ones((), dtype=torch.bool) if mask is None else mask.to(x.device)
         expect(where, "mask.dtype", allowed.dtype, allowed.dtype == torch.bool, "torch.bool")
         _expect_broadcast(where, "mask", allowed, x.shape)
         self.allowed = allowed & self.x.isfinite() & (self.eps > 0)
-        low, high = (-torch.inf, torch.inf) if bounds is None else bounds
-        low, high = self.like(low), self.like(high)
+        try:
+            low, high = (-torch.inf, torch.inf) if bounds is None else bounds
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}(bounds={bounds!r}): expected a pair, (low, high)") from None
+        low, high = self.like(where, "bounds", low), self.like(where, "bounds", high)
         for bound in (low, high):
             _expect_broadcast(where, "bounds", bound, x.shape)
         pairs = torch.stack(torch.broadcast_tensors(low, high), -1).reshape(-1, 2)
@@ -179,7 +185,7 @@ class _Ball:
 
     def length(self, where: str, name: str, value: float | Tensor) -> Tensor:
         """A number, or a tensor that broadcasts to one row, as tensor."""
-        length = self.like(value)
+        length = self.like(where, name, value)
         if self.norm == "l2":
             expect(where, f"{name}.shape", tuple(length.shape), length.dim() == 0, "a number under norm='l2'")
         _expect_broadcast(where, name, length, self.x.shape[1:], "one row of x")
@@ -187,9 +193,12 @@ class _Ball:
         expect(where, name, wrong, not wrong, "finite, at least 0")
         return length
 
-    def like(self, value: float | Tensor) -> Tensor:
+    def like(self, where: str, name: str, value: float | Tensor) -> Tensor:
         """On x's device, in its dtype."""
-        return torch.as_tensor(value, dtype=self.x.dtype, device=self.x.device).detach()
+        try:
+            return torch.as_tensor(value, dtype=self.x.dtype, device=self.x.device).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{where}({name}={value!r}): expected a number or a tensor") from None
 
     def step(self, z: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
         """From z a step up the gradient, and back to what may be reached."""
@@ -241,13 +250,17 @@ def _checked(
     draws: int,
 ) -> tuple[_Ball, Tensor]:
     for name, value in (("x", x), ("y", y)):
-        expect(where, f"type({name})", type(value).__name__, isinstance(value, Tensor), "Tensor")
+        _expect_tensor(where, name, value)
     ball = _Ball(where, x, eps, norm, mask, bounds)
     integers = not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool
     expect(where, "y.dtype", y.dtype, integers, "integer class codes")
     expect(where, "y.shape", tuple(y.shape), y.shape == x.shape[:1], f"({len(x)},), a code for every row of x")
-    expect(where, "draws", draws, draws >= 1, "at least 1")
+    expect(where, "draws", draws, whole(draws, 1), "a whole number of at least 1")
     return ball, y.to(x.device, torch.long)
+
+
+def _expect_tensor(where: str, name: str, value: object) -> None:
+    expect(where, f"type({name})", type(value).__name__, isinstance(value, Tensor), "Tensor")
 
 
 def _expect_broadcast(where: str, name: str, value: Tensor, shape: torch.Size, to: str = "x") -> None:
@@ -302,16 +315,19 @@ class AttackableTable:
     Args:
         cama: fitted.
         data: the rows, in raw units; with the target's column to have ``y``.
-        nodes: continuous nodes and images to attack; None takes all such children and co-parents.
-        do, samples, m_samples: as in :meth:`CAMA.predict_proba`.
+        nodes: continuous nodes and images to attack, or one's name; None takes all such children and co-parents.
         fresh: new noise at every call of ``logits``, from torch's global generator (for ``draws`` of :func:`pgd`),
             instead of the same noise always.  Within a call all rows share it.
+        do, budget: as in :meth:`CAMA.predict_proba`: ``samples``, ``refine_z`` and so on.  Where latents are refined,
+            they are so anew at every call, and the gradient takes what was found for a constant: that of the
+            explanation's own density, which at its maximum is the whole.
 
     Attributes:
         nodes: names of the attackable nodes.
         columns: name of every column of ``x``; ``name[i]`` for the components of a vector or an image.
         x: ``(rows, width)``, the nodes' values side by side, standardised: 1 is one training standard deviation.  An
-            image's are its intensities, flat; give an attack ``bounds=(0, 1)``.
+            image's are its intensities, flat.
+        bounds: low and high, ``(width,)`` each, for an attack: 0 and 1 for intensities, infinite for numbers.
         mask: ``(rows, width)``, False where an entry is missing; it is never attacked.
         y: class codes, ``(rows,)``, -1 where the label is missing; None without the target's column.
 
@@ -324,7 +340,7 @@ class AttackableTable:
     >>> table = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "y": [0, 0, 1, 1]})
     >>> cama = pyro_cama.build(graph, device="cpu").fit(table, max_epochs=0, progress=False)
     >>> part = AttackableTable(cama, table)
-    >>> adversarial = pgd(part.logits, part.x, part.y, eps=0.5, mask=part.mask)
+    >>> adversarial = pgd(part.logits, part.x, part.y, eps=0.5, mask=part.mask, bounds=part.bounds)
     >>> (adversarial - part.x).abs().max().item() <= 0.5
     True
     >>> part.table(part.x).equals(table)
@@ -334,6 +350,7 @@ class AttackableTable:
     nodes: tuple[str, ...]
     columns: tuple[str, ...]
     x: Tensor
+    bounds: tuple[Tensor, Tensor]
     mask: Tensor
     y: Tensor | None
 
@@ -341,23 +358,20 @@ class AttackableTable:
         self,
         cama: CAMA,
         data: Table,
-        nodes: Sequence[str] | None = None,
+        nodes: str | Sequence[str] | None = None,
         *,
         do: Literal["auto"] | Mapping[str, Any] | None = "auto",
-        samples: int = 16,
-        m_samples: int = 4,
         fresh: bool = False,
+        **budget: Any,
     ) -> None:
-        for name, value in (("samples", samples), ("m_samples", m_samples)):
-            expect("AttackableTable", name, value, value >= 1, "at least 1")
         self.nodes = _attackable(cama, nodes)
         self._cama, self._fresh = cama, fresh
         self._frame = _frame(cama, data)
         batch = cama.encode(self._frame)
         self.y = _codes(cama, batch.values, batch.observed)
         self._batch = batch.without(cama.graph.target)
-        self._do = cama._do(do)
-        self._draws, self._m_samples = cama._draws(self._do, samples, m_samples), m_samples
+        self._do = cama._do(do, batch.rows)
+        self._budget = Budget.checked("AttackableTable", cama.graph, self._do, **budget)
         values = [self._batch.values[name] for name in self.nodes]
         self._shapes = [cama.graph.nodes[name].event_shape for name in self.nodes]
         values = [
@@ -370,6 +384,9 @@ class AttackableTable:
             for i in range(width)
         )
         self.x = torch.cat(values, 1)
+        image = torch.tensor([node.type == "image" for node in (cama.graph.nodes[name] for name in self.nodes)])
+        inside = image.repeat_interleave(torch.tensor(self._widths)).to(self.x.device)
+        self.bounds = torch.where(inside, 0.0, -torch.inf).to(self.x), torch.where(inside, 1.0, torch.inf).to(self.x)
         masks = [self._batch.observed.get(name) for name in self.nodes]
         self.mask = torch.cat(
             [
@@ -380,7 +397,9 @@ class AttackableTable:
         )
 
     def __repr__(self) -> str:
-        return f"AttackableTable({len(self.x)} rows, {list(self.columns)})"
+        nodes = (f"{name}[{width}]" if shape else name
+                 for name, shape, width in zip(self.nodes, self._shapes, self._widths, strict=True))  # fmt: skip
+        return f"AttackableTable({len(self.x)} rows, {', '.join(nodes)})"
 
     def logits(self, x: Tensor) -> Tensor:
         """log p(y | x, a, c), ``(rows, classes)``, of all rows with these values; differentiable in x.
@@ -395,7 +414,7 @@ class AttackableTable:
         """
         x = torch.where(self.mask, self._fitting("logits", x).to(self.x), self.x)
         seed = int(torch.randint(2**31, ())) if self._fresh else self._cama.settings.seed
-        chunk = self._cama._chunk(self._draws)
+        chunk = self._cama._chunk(self._cama._draws(self._do, self._budget))
         try:
             return self._chunked(x, chunk, seed, True)
         except NoCommonNoise:  # one row at a time, from one seed: still each row's own
@@ -440,6 +459,7 @@ class AttackableTable:
 
     def _fitting(self, call: str, x: Tensor) -> Tensor:
         shape = tuple(self.x.shape)
+        _expect_tensor(f"AttackableTable.{call}", "x", x)
         expect(f"AttackableTable.{call}", "x.shape", tuple(x.shape), tuple(x.shape) == shape, f"{shape}")
         return x
 
@@ -458,10 +478,10 @@ class AttackableTable:
         batch = replace(batch, values={**batch.values, **values})
         noise = common_noise(seed, strict=True) if common else self._cama._seeded(seed)
         with fast(), noise:
-            return self._cama._log_probs_of(batch, rows, self._do, self._draws, self._m_samples).T
+            return self._cama._log_probs_of(batch, rows, self._do, self._budget).T
 
 
-def _attackable(cama: CAMA, nodes: Sequence[str] | None) -> tuple[str, ...]:
+def _attackable(cama: CAMA, nodes: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of the nodes to attack.
 
     Raises:
@@ -471,6 +491,8 @@ def _attackable(cama: CAMA, nodes: Sequence[str] | None) -> tuple[str, ...]:
     able = [n for n in graph.order if n != graph.target and graph.nodes[n].type in ("continuous", "image")]
     if nodes is None:
         nodes = [n for n in able if n in graph.blanket.children or n in graph.blanket.coparents]
+    nodes = [nodes] if isinstance(nodes, str) else nodes
+    expect("AttackableTable", "nodes", nodes, isinstance(nodes, Iterable), f"some of {able}")
     wrong = [n for n in nodes if n not in able]
     if wrong:
         raise ValueError(f"nodes: {wrong} have no gradient to attack along; expected numbers or images, some of {able}")

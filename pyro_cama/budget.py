@@ -6,12 +6,19 @@ seen the like of, an attacked image above all, has a wrong q(z | x, y) for the r
 log p(x, y, z, m) find the z that explains the row best under every class (analysis by synthesis; Schott et al. 2019,
 *Towards the first adversarially robust neural network model on MNIST*).  The importance weights of eq. 6 then hold for
 the proposals, whatever they are.
+
+Where the model itself is wrong about such rows, a better search finds better explanations of the wrong classes.  A
+power of p(x | y, z, m) below 1 lets a row say less than the model believes it does (Miller and Dunson 2019, *Robust
+Bayesian inference via coarsening*).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pyro import distributions as dist
@@ -19,33 +26,88 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.data import Batch
-from pyro_cama.elbo import importance_bound, log_weights, marginal, shared_mean
+from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, shared_mean
+from pyro_cama.errors import expect, whole
+from pyro_cama.graph import CausalGraph
 
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
 
-def proposals(
-    cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, *, widen: float = 1.0, refine: int = 0, refine_z: int = 0
-) -> dict[str, TorchDistribution]:
+@dataclass(frozen=True)
+class Budget:
+    """How a prediction looks for the latents and weighs what was measured; see :meth:`CAMA.predict_proba`."""
+
+    samples: int = 16
+    m_samples: int = 4
+    widen: float = 1.0
+    refine: int = 0
+    refine_z: int = 0
+    power: float = 1.0
+
+    @classmethod
+    def checked(cls, where: str, graph: CausalGraph, do: Mapping[str, Any] | None, **options: Any) -> Self:
+        """
+        Args:
+            do: an intervention on m, which leaves nothing of m to look for.
+
+        Raises:
+            ValueError: an unknown option, a number out of range, or one for a latent that the graph does not have.
+        """
+        known = [field.name for field in fields(cls)]
+        for name, value in options.items():
+            expect(where, name, value, name in known, f"some of {', '.join(known)}")
+            if name in ("widen", "power"):
+                most, said = (1, "at most 1") if name == "power" else (sys.float_info.max, "finite")
+                number = isinstance(value, Real) and not isinstance(value, bool)
+                expect(where, name, value, number and 0 < value <= most, f"a number above 0, {said}")
+                options[name] = float(value)
+            else:
+                least = 0 if name.startswith("refine") else 1
+                expect(where, name, value, whole(value, least), f"a whole number of at least {least}")
+                options[name] = int(value)
+        found = cls(**options)
+        if (found.widen != 1 or found.refine) and (graph.m is None or graph.m.scope != "row"):
+            raise ValueError(f"{where}: widen and refine are for a manipulation of scope row, where each row has its m")
+        if (found.widen != 1 or found.refine) and do:
+            raise ValueError(
+                f"{where}: widen and refine are for an m that is inferred, and here it is given ('auto' is do(m=0) "
+                "until q(m | x) has been trained); expected do=None beside them"
+            )
+        if found.refine_z and graph.z is None:
+            raise ValueError(f"{where}: refine_z is for a graph with the latent z; in this one z is null")
+        return found
+
+
+def proposals(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, budget: Budget) -> dict[str, TorchDistribution]:
     """By latent, what to draw it from in the guide's place: nothing where the guide's own is as good as asked for.
 
     Args:
         do: an intervention on m, which then needs no proposal.
-        widen, refine: see :func:`m_proposal`.
-        refine_z: see :func:`z_proposal`; m stays at the mean of its own proposal meanwhile.
+        budget: with :func:`m_proposal` and :func:`z_proposal`; m stays at the mean of its proposal while z is moved.
     """
-    graph, found = cama.graph, {}
-    if graph.m is not None and not do and (widen != 1 or refine):
-        found[graph.m.name] = m_proposal(cama, batch, widen=widen, refine=refine)
-    if refine_z:
+    graph, power, found = cama.graph, budget.power, {}
+    if graph.m is not None and not do and (budget.widen != 1 or budget.refine):
+        found[graph.m.name] = m_proposal(cama, batch, widen=budget.widen, refine=budget.refine, power=power)
+    if budget.refine_z:
         assert graph.z is not None
         m = None
         if graph.m is not None:
             with torch.no_grad():
                 m = _mean_of_m(cama, batch, do, found.get(graph.m.name))
-        found[graph.z.name] = z_proposal(cama, batch, m, steps=refine_z)
+        found[graph.z.name] = z_proposal(cama, batch, m, steps=budget.refine_z, power=power)
     return found
+
+
+def weights_within(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, draws: int, budget: Budget) -> LogWeights:
+    """The log-weights of every class, from ``draws`` of the best proposals that the budget affords.
+
+    Differentiable in the batch's values, the proposals held fixed: where a latent has been moved to a maximum, the
+    derivative of the maximum is just that (the envelope theorem).
+    """
+    still = replace(batch, values={name: value.detach() for name, value in batch.values.items()})
+    better = proposals(cama, still, do, budget)
+    return cama.log_weights(batch, do=do, samples=draws, classes=True, proposals=better, power=budget.power)
 
 
 def _mean_of_m(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, proposal: Any) -> Tensor:
@@ -60,12 +122,15 @@ def _mean_of_m(cama: CAMA, batch: Batch, do: dict[str, Tensor] | None, proposal:
     return mean
 
 
-def m_proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float = 0.1) -> TorchDistribution:
+def m_proposal(
+    cama: CAMA, batch: Batch, *, widen: float, refine: int, power: float = 1.0, lr: float = 0.1
+) -> TorchDistribution:
     """A normal proposal for the m of every row, batch shape ``(rows,)``.
 
     Args:
         widen: factor on the scale of q(m | x).
         refine: Adam steps of every row's own m, from q's mean up log sum_y p(x, y, m), one draw of z held fixed.
+        power: of the children's densities.
 
     Raises:
         NotImplementedError: q(m | x) has no mean and variance (a custom guide's); names what was asked for.
@@ -76,19 +141,22 @@ def m_proposal(cama: CAMA, batch: Batch, *, widen: float, refine: int, lr: float
         loc, scale = _moments(cama.guide.m_dist(batch), "widen and refine need", f"q({name} | x)")
 
     def joint(m: Tensor) -> Tensor:
-        weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True)
+        weights = log_weights(cama.model, cama.guide, batch, do={name: m}, samples=1, classes=True, power=power)
         return marginal(importance_bound(weights)) + prior.log_prob(m)
 
     return dist.Normal(_climbed(cama, joint, loc, refine, lr), widen * scale).to_event(1)
 
 
-def z_proposal(cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, lr: float = 0.1) -> TorchDistribution:
+def z_proposal(
+    cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, power: float = 1.0, lr: float = 0.1
+) -> TorchDistribution:
     """A normal proposal for the z of every row under every class, batch shape ``(classes, rows)``.
 
     Its scale is that of q(z | x, y) and its mean ``steps`` Adam steps away from that of q, up log p(x, y, z | m).
 
     Args:
         m: ``(dim,)``, ``(rows, dim)`` or of every site, ``(sites, dim)``; None where the graph has none.
+        power: of the children's densities.
 
     Raises:
         NotImplementedError: q(z | x, y) has no mean and variance (a custom guide's).
@@ -103,8 +171,8 @@ def z_proposal(cama: CAMA, batch: Batch, m: Tensor | None, *, steps: int, lr: fl
 
     def joint(z: Tensor) -> Tensor:
         here: TorchDistribution = dist.Delta(z, event_dim=1)
-        weights = log_weights(cama.model, cama.guide, batch, do=do, samples=1, classes=True, proposals={name: here})
-        return weights.w[0]
+        options: dict[str, Any] = {"classes": True, "proposals": {name: here}, "power": power}
+        return log_weights(cama.model, cama.guide, batch, do=do, **options).w[0]
 
     return dist.Normal(_climbed(cama, joint, loc, steps, lr), scale).to_event(1)
 

@@ -6,6 +6,8 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +18,9 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_cama.budget import proposals
+from pyro_cama.budget import Budget, weights_within
 from pyro_cama.data import Batch, Table, TableEncoder
 from pyro_cama.distributions import Likelihood
 from pyro_cama.elbo import (
@@ -32,18 +33,19 @@ from pyro_cama.elbo import (
     shared_term,
 )
 from pyro_cama.engine import History, fast
-from pyro_cama.errors import DataError, GraphError, expect
+from pyro_cama.errors import DataError, GraphError, expect, whole
 from pyro_cama.fitting import Data, Options, fit, plan
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
-from pyro_cama.image_manipulations import expect_kinds
+from pyro_cama.image_manipulations import KINDS, expect_kinds
 from pyro_cama.image_networks import DecoderFactory, EncoderFactory
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.mechanisms import Mechanism
 from pyro_cama.model import CAMAModel, Causes
 from pyro_cama.networks import NetworkFactory, NodeInputs
 from pyro_cama.noise import NoCommonNoise, common_noise
+from pyro_cama.schema import shown
 from pyro_cama.streams import encoded_parts, open_stream
 from pyro_cama.training import Scale, manipulation_of
 
@@ -122,8 +124,9 @@ def build(
     ('x',)
     """
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
-    expect("build", "hidden", hidden, hidden >= 1, "at least 1")
-    expect("build", "layers", layers, layers >= 0, "at least 0")
+    expect("build", "hidden", hidden, whole(hidden, 1), "a whole number of at least 1")
+    expect("build", "layers", layers, whole(layers, 0), "a whole number of at least 0")
+    expect("build", "seed", seed, whole(seed), "a whole number")
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:
         raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
@@ -141,7 +144,7 @@ def build(
             )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CAMA(causal, Settings(seed, hidden, layers), extensions, torch.device(device))
+    return CAMA(causal, Settings(int(seed), int(hidden), int(layers)), extensions, torch.device(device))
 
 
 class CAMA:
@@ -391,37 +394,46 @@ class CAMA:
         widen: float = 1.0,
         refine: int = 0,
         refine_z: int = 0,
+        power: float = 1.0,
     ) -> NDArray[np.float64]:
         """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
 
+        NaN where a reading is so far from the training rows that no density can be told.
+
         Args:
-            do: "auto" is do(m=0) until q(m | x) has been trained, the inferred m after; None infers m; or a value of m.
+            do: "auto" is do(m=0) until q(m | x) has been trained, the inferred m after; None infers m; or a value of m
+                by its name: a number, ``(dim,)``, in scope row also ``(rows, dim)``, a value of every row, and where
+                a column is the scope ``(sites, dim)``, in the order of ``encoder.sites``.
             class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
                 (Saerens et al. 2002), which then do depend on the rows together.
             samples: draws of z.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
-                every row's own m before it is drawn.  They help where q(m | x) is poor; see :mod:`pyro_cama.budget`.
+                every row's own m before it is drawn.  They help where q(m | x) is poor, and hurt where it is good and
+                draws are few; see :mod:`pyro_cama.budget`.
             refine_z: gradient steps of every row's z, under every class by itself, before it is drawn; in any scope.
                 They help where q(z | x, y) is: rows unlike any that were trained on, such as attacked images.  z then
                 suits the mean of m and not each draw of it, so leave ``samples`` at 4 or more.
+            power: of p(x | y, z, m, a, c), above 0 and at most 1.  Below 1 a row says less than the model believes: a
+                guard against rows that no m and no z explain, and against probabilities that are too sure.
+
+        Raises:
+            DataError: the table does not fit the graph.
+            ValueError: an argument out of range; of ``do`` also a value of every row that lacks rows or has too many.
         """
-        for name, value in (("samples", samples), ("m_samples", m_samples)):
-            expect("predict", name, value, value >= 1, "at least 1")
-        expect("predict", "widen", widen, widen > 0, "more than 0")
-        expect("predict", "refine", refine, refine >= 0, "at least 0")
-        expect("predict", "refine_z", refine_z, refine_z >= 0, "at least 0")
-        if (widen != 1 or refine) and (self.graph.m is None or self.graph.m.scope != "row"):
-            raise ValueError("predict: widen and refine are for a manipulation of scope row, where each row has its m")
-        if refine_z and self.graph.z is None:
-            raise ValueError("predict: refine_z is for a graph with the latent z; in this one z is null")
-        budget = {"widen": widen, "refine": refine, "refine_z": refine_z}
-        given = self._do(do)
+        stream = open_stream(data, self.graph)
+        source = self.encode(data, "ignore") if stream is None else stream  # type: ignore[arg-type]
+        given = self._do(do, source.rows if isinstance(source, Batch) else None)
+        budget = Budget.checked(
+            "predict", self.graph, given, samples=samples, m_samples=m_samples, widen=widen, refine=refine,
+            refine_z=refine_z, power=power,
+        )  # fmt: skip
         parts, start = [], 0
-        for batch in self.batches(data, "ignore"):
+        for batch in self.batches(source, "ignore"):
             own = self._do_of(given, torch.arange(start, start + batch.rows, device=self.device))
-            parts.append(self._class_log_probs(batch, own, samples, m_samples, **budget))
+            parts.append(self._class_log_probs(batch, own, budget))
             start += batch.rows
+        self._expect_rows(given, start)  # the rows of a stream are counted by now
         log_p = torch.cat(parts, 1)
         ratio = self._log_prior_ratio(class_prior, log_p)
         if ratio is not None:
@@ -430,21 +442,30 @@ class CAMA:
         return probabilities / probabilities.sum(1, keepdims=True)
 
     def predict(self, data: Data, do: Literal["auto"] | Do = "auto", **options: Any) -> NDArray[Any]:
-        """The most probable label of every row, as the YAML names it, ``(rows,)``; options as :meth:`predict_proba`."""
-        return self.encoder.labels(self.predict_proba(data, do, **options).argmax(1))
+        """The most probable label of every row, as the YAML names it, ``(rows,)``; options as :meth:`predict_proba`.
+
+        None for a row without probabilities: a reading is too far from the training rows for any.
+        """
+        found = self.predict_proba(data, do, **options)
+        labels, told = self.encoder.labels(found.argmax(1)), np.isfinite(found).all(1)
+        if not told.all():
+            labels = labels.astype(object)
+            labels[~told] = None
+        return labels
 
     def score(self, data: Data, do: Literal["auto"] | Do = "auto", **options: Any) -> float:
-        """Accuracy on rows that hold the target."""
+        """Accuracy on rows that hold the target; a row without probabilities is a wrong one."""
         y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
-        return float((self.predict_proba(data, do, **options).argmax(1) == y.numpy()).mean())
+        found = self.predict_proba(data, do, **options)
+        return float(((found.argmax(1) == y.numpy()) & np.isfinite(found).all(1)).mean())
 
     def elbo(self, data: Table | Batch, do: Literal["clean"] | Do = "clean", *, samples: int = 16) -> Tensor:
         """A lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats and training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
-        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
         batch = self.encode(data)
+        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do, batch.rows)
         whole = torch.zeros(batch.rows, dtype=torch.long, device=self.device) if batch.site is None else batch.site
         counts = torch.bincount(whole[whole >= 0], minlength=self.model.sites)
         found = []
@@ -474,8 +495,10 @@ class CAMA:
         expect("sample", "n", n, n >= 1, "at least 1")
         m = self.graph.m
         given: dict[str, Any] = {}
+        if do is not None and not isinstance(do, Mapping):
+            raise ValueError(f"sample(do=...): expected a mapping of node or latent to value, found {shown(do)}")
         for name, value in (do or {}).items():
-            given[name] = self._do({name: value})[name] if m and name == m.name else self._encode_value(name, value)  # type: ignore[index]
+            given[name] = self._do({name: value}, n)[name] if m and name == m.name else self._encode_value(name, value)  # type: ignore[index]
         program = intervene(self.model, {k: v for k, v in given.items() if m and k == m.name})
         nodes = {k: v for k, v in given.items() if not (m and k == m.name)}
         if nodes:
@@ -497,7 +520,7 @@ class CAMA:
         """
         batch = self.encode(data, target="ignore")
         seen = self._do("auto")
-        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do)
+        given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do, batch.rows)
         frames = [
             self._reconstructed(batch.select(rows), self._do_of(seen, rows), self._do_of(given, rows), samples)
             for rows in self._parts(batch, samples)
@@ -607,26 +630,16 @@ class CAMA:
         inputs: Any = self.model._modules["networks"]["inputs"]  # type: ignore[index]
         inputs.set_statistics(encoder.statistics)
 
-    def _class_log_probs(
-        self,
-        batch: Batch,
-        do: dict[str, Tensor] | None,
-        samples: int,
-        m_samples: int,
-        **budget: Any,
-    ) -> Tensor:
-        """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; ``budget`` as :func:`proposals`."""
-        draws = self._draws(do, samples, m_samples)
-        chunk = self._chunk(draws)
+    def _class_log_probs(self, batch: Batch, do: dict[str, Tensor] | None, budget: Budget) -> Tensor:
+        """log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory."""
+        chunk = self._chunk(self._draws(do, budget))
         if batch.site is not None and do is None and bool((batch.site < 0).any()):
             warnings.warn(
                 "rows of a site the model was never adapted to are read with m = 0", UserWarning, stacklevel=4
             )
 
         def one(rows: Tensor) -> Tensor:
-            part = batch.select(rows)
-            better = proposals(self, part, self._do_of(do, rows), **budget)
-            return self._log_probs_of(part, rows, do, draws, m_samples, better)
+            return self._log_probs_of(batch.select(rows), rows, do, budget)
 
         everything = torch.arange(batch.rows, device=self.device)
         with torch.no_grad(), fast():
@@ -640,11 +653,11 @@ class CAMA:
                         parts.append(one(rows))
                 return torch.cat(parts, 1)
 
-    def _draws(self, do: dict[str, Tensor] | None, samples: int, m_samples: int) -> int:
+    def _draws(self, do: dict[str, Tensor] | None, budget: Budget) -> int:
         """Draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m that is not given."""
         m = self.graph.m
         shared = m is not None and m.scope != "row" and m.name not in (do or {})
-        return samples * m_samples if shared else samples
+        return budget.samples * budget.m_samples if shared else budget.samples
 
     def _chunk(self, draws: int) -> int:
         """How many rows at a time keep the widest tensor of a prediction within what caches hold; see docs/speed.md."""
@@ -658,22 +671,30 @@ class CAMA:
         return torch.arange(batch.rows, device=self.device).split(self._chunk(draws))
 
     def _do_of(self, do: dict[str, Tensor] | None, rows: Tensor) -> dict[str, Tensor] | None:
-        """``do`` for some rows: a value of every row, or one for all."""
-        by_row = self.graph.m is not None and self.graph.m.scope == "row"
-        return {k: v[rows] if by_row and v.dim() > 1 else v for k, v in do.items()} if do else None
+        """``do`` for some rows, in ascending order: a value of every row, or one for all.
 
-    def _log_probs_of(
-        self,
-        part: Batch,
-        rows: Tensor,
-        do: dict[str, Tensor] | None,
-        draws: int,
-        m_samples: int,
-        better: dict[str, TorchDistribution] | None = None,
-    ) -> Tensor:
+        Raises:
+            ValueError: fewer values than rows.
+        """
+        for name, value in self._by_row(do).items():
+            if int(rows[-1]) >= len(value):
+                raise ValueError(f"do: {name!r} has {_rows(len(value))}; the table has more")
+        return {**do, **{name: value[rows] for name, value in self._by_row(do).items()}} if do else None
+
+    def _by_row(self, do: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """The part of ``do`` that is a value of every row."""
+        by_row = self.graph.m is not None and self.graph.m.scope == "row"
+        return {name: value for name, value in (do or {}).items() if by_row and value.dim() > 1}
+
+    def _expect_rows(self, do: dict[str, Tensor] | None, rows: int) -> None:
+        for name, value in self._by_row(do).items():
+            if len(value) != rows:
+                raise ValueError(f"do: {name!r} has {_rows(len(value))}; the table has {rows}")
+
+    def _log_probs_of(self, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, budget: Budget) -> Tensor:
         """log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
-        weights = self.log_weights(part, do=self._do_of(do, rows), samples=draws, classes=True, proposals=better)
-        return class_log_probs(weights, m_samples=m_samples)
+        weights = weights_within(self, part, self._do_of(do, rows), self._draws(do, budget), budget)
+        return class_log_probs(weights, m_samples=budget.m_samples)
 
     def _log_prior_ratio(self, class_prior: Any, log_p: Tensor) -> Tensor | None:
         train = self.encoder.statistics[self.graph.target]["frequencies"].to(log_p)
@@ -695,12 +716,20 @@ class CAMA:
             )
         return _log_ratio(new, train)
 
-    def _do(self, do: Literal["auto"] | Do) -> dict[str, Tensor] | None:
+    def _do(self, do: Literal["auto"] | Do, rows: int | None = None) -> dict[str, Tensor] | None:
+        """``do`` as tensors: ``(dim,)``, ``(rows, dim)`` in scope row, ``(sites, dim)`` where a column is the scope.
+
+        Args:
+            rows: of the table; None where they are not counted yet.
+
+        Raises:
+            ValueError: no such latent, or a value that does not fit it or the rows.
+        """
         m = self.graph.m
-        if isinstance(do, str):
-            if do != "auto":
-                raise ValueError(f"do: expected 'auto', None or a mapping such as {{'m': 0.0}}, found {do!r}")
+        if isinstance(do, str) and do == "auto":
             do = None if self.m_trained or m is None else {m.name: 0.0}
+        if do is not None and not isinstance(do, Mapping):
+            raise ValueError(f"do: expected 'auto', None or a mapping such as {{'m': 0.0}}, found {shown(do)}")
         if not do:
             return None
         unknown = [name for name in do if m is None or name != m.name]
@@ -720,7 +749,18 @@ class CAMA:
             value = value.expand(m.dim)
         if value.shape[-1] != m.dim or value.dim() > 2:
             raise ValueError(f"do: {m.name!r} has {m.dim} dimensions, found a value of shape {tuple(value.shape)}")
-        return {m.name: value}
+        if value.dim() > 1 and m.scope != "row":
+            sites = 1 if m.scope == "dataset" else self.model.sites
+            if len(value) != sites:
+                more = "" if m.scope == "dataset" else f" or ({sites}, {m.dim}), one for every {m.scope!r}"
+                raise ValueError(
+                    f"do: {m.name!r} has {_rows(len(value))}; scope {m.scope!r} has no value of every row: expected "
+                    f"a number or ({m.dim},), one for all{more}"
+                )
+        given = {m.name: value}
+        if rows is not None:
+            self._expect_rows(given, rows)
+        return given
 
     def _clean(self) -> Do:
         """do(m=0)."""
@@ -737,6 +777,10 @@ class CAMA:
         Raises:
             ValueError: the graph or the manipulation's scope does not allow them.
         """
+        number = isinstance(interventions, Real) and not isinstance(interventions, bool)
+        fits = interventions is None or number or isinstance(interventions, Mapping)
+        expected = "a number above 0, or a mapping of node to number, of an image also to severities by kind"
+        expect("fit", "interventions", interventions, fits, expected)
         if not interventions:
             return {}
         m = self.graph.m
@@ -750,10 +794,14 @@ class CAMA:
         acting = [n for g in manipulation_of(self.model).groups if g.theta_size for n in g.nodes]
         if isinstance(interventions, Mapping):
             kinds = {n for n, scale in interventions.items() if isinstance(scale, Mapping)} & set(m.children)
-            unknown = sorted(set(interventions) - set(acting) - kinds)  # kinds of manipulations need no theta
+            # kinds of manipulations need no theta
+            unknown = [n for n in interventions if n not in acting and n not in kinds]
             if unknown:
+                images = [n for n in m.children if self.graph.nodes[n].type == "image"]
+                nested = bool(images) and set(unknown) <= {*KINDS}
+                hint = f"; did you mean {{{images[0]!r}: {dict(interventions)}}}?" if nested else ""
                 raise ValueError(
-                    f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}"
+                    f"fit(interventions=...): {unknown} cannot be intervened on; expected some of {acting}{hint}"
                 )
             scales: dict[str, Scale] = {}
             for name, scale in interventions.items():
@@ -766,25 +814,39 @@ class CAMA:
                     expect_kinds(scale, "fit(interventions=...)")
                     scales[name] = dict(scale)
                 else:
-                    expect("fit", "interventions", scale, scale > 0, "scales above 0")
+                    expected = "a finite number above 0"
+                    if self.graph.nodes[name].type == "image":
+                        expected += ", or severities by kind as {'rotation': 30}"
+                    expect("fit", f"interventions[{name!r}]", scale, _is_scale(scale), expected)
                     scales[name] = float(scale)
             return scales
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
-        expect("fit", "interventions", interventions, interventions > 0, "a scale above 0")
+        expect("fit", "interventions", interventions, _is_scale(interventions), "a finite number above 0")
         return dict.fromkeys(acting, float(interventions))
 
     def _seeded(self, seed: int | None = None) -> Any:
         return _Seeded(self.settings.seed if seed is None else seed, self.device)
 
 
+def _is_scale(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf
+
+
+def _rows(n: int) -> str:
+    return f"{n} row{'' if n == 1 else 's'}"
+
+
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
     """Class proportions of unlabelled rows by EM, from p(y | x) under the training ones (Saerens et al. 2002).
 
     Args:
-        log_p: ``(classes, rows)``.
+        log_p: ``(classes, rows)``; rows without probabilities (NaN) have no part in it.
         train: ``(classes,)``.
     """
+    log_p = log_p[:, ~log_p.isnan().any(0)]
+    if not log_p.shape[1]:
+        return train
     new = train
     for _ in range(steps):
         posterior = torch.softmax(log_p + _log_ratio(new, train)[:, None], 0)

@@ -163,6 +163,18 @@ def _output(what: str, *, required: bool = True) -> Callable[[Command], Command]
     return add
 
 
+def _budget(command: Command) -> Command:
+    """What a prediction may cost, and how much it takes readings at their word."""
+    steps, power = click.IntRange(0), click.FloatRange(0.0, 1.0, min_open=True)
+    for name, kind, usual, said in (
+        ("--refine-z", steps, 0, "Gradient steps of every row's z under every class: for rows unlike any trained on."),
+        ("--power", power, 1.0, "Of the readings' likelihood; below 1 they say less, for noise not seen in training."),
+        ("--samples", click.IntRange(1), 16, "Draws of the latents a row; fewer are faster."),
+    ):
+        command = click.option(name, type=kind, default=usual, help=said)(command)
+    return command
+
+
 def _progress() -> bool:
     """A bar is for somebody who watches."""
     return sys.stderr.isatty()
@@ -299,6 +311,8 @@ def _about(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        if str(error).startswith(f"{path}: "):  # what reads files has named it
+            raise
         raise DataError(f"{path}: {error}") from error
 
 
@@ -309,7 +323,7 @@ def _about(path: Path) -> Iterator[None]:
 @_file("graph")
 @_file("train")
 @_output("The model, a new folder.")
-@click.option("--epochs", type=click.IntRange(0), default=300, help="Passes over the rows at most.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
 @click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")
@@ -325,7 +339,7 @@ def fit(
     train: Path,
     output: Path,
     force: bool,
-    epochs: int,
+    epochs: int | None,
     batch_size: int,
     lr: float,
     conditional_weight: float,
@@ -389,9 +403,9 @@ def _fitted(cama: CAMA, held: Batch) -> str:
 @app.command()
 @_file("model", folder=True)
 @_file("data")
-@click.option("--samples", type=click.IntRange(1), default=16, help="Draws of the latents a row; fewer are faster.")
+@_budget
 @_output("The labels, .csv or .parquet.")
-def predict(model: Path, data: Path, samples: int, output: Path, force: bool) -> None:
+def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, output: Path, force: bool) -> None:
     """Labels for the rows of DATA, in its order.
 
     Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
@@ -407,7 +421,7 @@ def predict(model: Path, data: Path, samples: int, output: Path, force: bool) ->
     def labelled() -> Iterator[pd.DataFrame]:
         nonlocal rows, odd
         for batch in cama.batches(read_rows(data, cama.graph), "ignore"):
-            frame = _labelled(cama, batch, usual, samples)
+            frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z)
             rows += len(frame)
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
@@ -418,8 +432,8 @@ def predict(model: Path, data: Path, samples: int, output: Path, force: bool) ->
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
 
 
-def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, samples: int) -> pd.DataFrame:
-    probabilities, found = cama.predict_proba(batch, samples=samples), evidence(cama, batch)
+def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, **budget: Any) -> pd.DataFrame:
+    probabilities, found = cama.predict_proba(batch, **budget), evidence(cama, batch)
     told = np.asarray(np.isfinite(probabilities).all(1))
     labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
     columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}
@@ -434,9 +448,12 @@ def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, samples: int) -> pd
 @_file("model", folder=True)
 @_file("data")
 @click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
-@click.option("--steps", type=click.IntRange(1), default=100, help="Gradient steps of every start.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
 @_output("The adapted model, a new folder.")
-def adapt(model: Path, data: Path, clean: Path | None, steps: int, output: Path, force: bool) -> None:
+def adapt(
+    model: Path, data: Path, clean: Path | None, steps: int | None, folds: int | None, output: Path, force: bool
+) -> None:
     """Adapt MODEL to the unlabelled rows of DATA.
 
     Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
@@ -451,13 +468,17 @@ def adapt(model: Path, data: Path, clean: Path | None, steps: int, output: Path,
             kept = encoded(cama, read_rows(clean, cama.graph), "require")
     with _about(data):
         rows = read_rows(data, cama.graph)
-        adapted = cama.adapt(rows, kept, steps=steps, progress=_progress())
+        adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=_progress())
         if usual is not None and adapted.adaptation.applied:
             usual = usual.after(evidence(adapted, encoded(adapted, rows, "ignore")))
     write_model(adapted, None if usual is None else usual.to_json(), output, force)
     click.echo(str(adapted.adaptation))
     try:
-        click.echo(adapted.explain_shift().table.to_string(index=False, float_format="{:.3g}".format))
+        found = adapted.explain_shift()
+        table = found.table.assign(moved="unknown") if found.note else found.table
+        click.echo(table.to_string(index=False, float_format="{:.3g}".format))
+        if found.note:
+            click.echo(found.note)
     except ValueError as error:  # mechanisms without parameters
         click.echo(str(error))
     click.echo(f"wrote {output}")
@@ -466,7 +487,8 @@ def adapt(model: Path, data: Path, clean: Path | None, steps: int, output: Path,
 @app.command()
 @_file("model", folder=True)
 @_file("data")
-def evaluate(model: Path, data: Path) -> None:
+@_budget
+def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int) -> None:
     """How right MODEL is on the labelled rows of DATA.
 
     Prints accuracy, log-loss, expected calibration error (15 bins), and precision, recall and F1 of every class.
@@ -474,7 +496,7 @@ def evaluate(model: Path, data: Path) -> None:
     cama = load(model)
     table = read_table(data, cama.graph)
     with _about(data):
-        click.echo(str(scores(cama, table)))
+        click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
 
 
 @app.command("report")

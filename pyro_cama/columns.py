@@ -165,12 +165,16 @@ def _column(name: str, value: Any) -> Column:
 
 
 def _listed(values: Sequence[Any]) -> Column:
-    """A list of scalars as a Series, one of arrays stacked if their shapes agree and as objects if not."""
+    """A list of scalars as a Series, one of arrays stacked if their shapes agree and as objects if not.
+
+    Bytes are not stacked with other numbers: an image's mean another unit.
+    """
     entries = [_entry(value) for value in values]
     if not any(isinstance(entry, np.ndarray | list | tuple) for entry in entries):
         return pd.Series(entries, dtype=object)
     shapes = {entry.shape if isinstance(entry, np.ndarray) else None for entry in entries}
-    if len(shapes) == 1 and None not in shapes:
+    bytes_ = {getattr(entry, "dtype", None) == np.uint8 for entry in entries}
+    if len(shapes) == 1 and None not in shapes and len(bytes_) == 1:
         return np.stack(entries)
     column = np.empty(len(entries), dtype=object)
     for i, entry in enumerate(entries):  # a slice assignment would unpack entries of equal length
@@ -330,13 +334,29 @@ def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]
     for row in rows:
         if blocks[row].ndim == 0 and shape == (1,):
             blocks[row] = blocks[row][None]
+        if blocks[row].ndim == 0:
+            raise _no_array(node, column, int(row))
         if blocks[row].shape != shape:
             raise _wrong_shape(node, blocks[row].shape, int(row))
+    if node.type == "image":
+        _expect_one_unit(node, blocks, rows)
     filled = np.stack([blocks[row] for row in rows]) if len(rows) else np.empty((0, *shape))
     floats = _floats(node, filled, rows)
     raw = np.full((len(blocks), *shape), np.nan, dtype=floats.dtype)
     raw[present] = floats
     return raw
+
+
+def _expect_one_unit(node: Node, blocks: list[NDArray[Any]], rows: Index) -> None:
+    """Refuses bytes beside other numbers: one of the two has the wrong unit."""
+    as_bytes = np.array([blocks[row].dtype == np.uint8 for row in rows], dtype=np.bool_)
+    if as_bytes.any() and not as_bytes.all():
+        other = rows[as_bytes.argmin()]
+        raise DataError(
+            f"column {node.name!r}: found uint8 in row {_number(int(rows[as_bytes.argmax()]))}, "
+            f"{blocks[other].dtype} in row {_number(int(other))} (counted from 0); expected one of them in all rows: "
+            "divide the uint8 by 255, or convert the others"
+        )
 
 
 def _paths(node: Node, column: Column) -> Column | None:
@@ -441,6 +461,16 @@ def rows_text(bad: Mask, values: Column | None = None, rows: Index | None = None
 def sizes_text(shape: Iterable[int]) -> str:
     """The sizes in words: 3, 4."""
     return ", ".join(str(size) for size in shape)
+
+
+def _no_array(node: Node, column: Column, row: int) -> DataError:
+    entry = column.iloc[row] if isinstance(column, pd.Series) else column[row]
+    found = shown(_scalar(entry)) if isinstance(entry, str | Real) else f"a value of type {type(entry).__name__}"
+    remedy = "give arrays or paths of image files" if node.type == "image" else "reshape the column, or correct 'dim'"
+    return DataError(
+        f"column {node.name!r}: found {found} in row {_number(row)} (counted from 0); expected an array of shape "
+        f"({sizes_text(node.event_shape)}): {remedy}" + ("" if node.type == "image" else " in the graph")
+    )
 
 
 def _wrong_shape(node: Node, found: tuple[int, ...], row: int | None = None) -> DataError:

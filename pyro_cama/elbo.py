@@ -64,6 +64,7 @@ def log_weights(
     classes: bool = False,
     trace: bool | None = None,
     proposals: Mapping[str, TorchDistribution] | None = None,
+    power: float = 1.0,
 ) -> LogWeights:
     """The log-weights of every sample, class and row.
 
@@ -72,6 +73,8 @@ def log_weights(
         classes: weigh every class of the target instead of the rows' labels.
         proposals: by latent, what draws it in the guide's place: m in scope row, batch shape ``(rows,)``, and z, with
             one that broadcasts to ``(samples, classes, rows)``.
+        power: of the children's densities, p(x | y, z, m, a, c)^power: below 1 for a model that is wrong in detail
+            (Miller and Dunson 2019, *Robust Bayesian inference via coarsening*).
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.
     """
@@ -80,7 +83,7 @@ def log_weights(
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
     way = _traced if trace else _grouped
-    return way(model, guide, batch, do, samples, classes, proposals or {})
+    return way(model, guide, batch, do, samples, classes, proposals or {}, power)
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
@@ -116,6 +119,7 @@ def _traced(
     samples: int,
     classes: bool,
     proposals: Mapping[str, TorchDistribution],
+    power: float,
 ) -> LogWeights:
     # a plate of one costs every site another expansion
     arguments = {"samples": samples if samples > 1 or classes else None, "classes": classes}
@@ -133,6 +137,8 @@ def _traced(
     context_nodes = {n for n in graph.order if n != graph.target and n not in graph.blanket.children}
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     context = sum((log_p.pop(n) for n in context_nodes if n in log_p), zero)
+    if power != 1:
+        log_p |= {n: power * log_p[n] for n in graph.blanket.children}
     w = sum(log_p.values(), zero) - sum(log_q.values(), zero)
     return _weights(_full(w, model, batch, samples, classes), shared, context)
 
@@ -170,6 +176,7 @@ def _grouped(
     samples: int,
     classes: bool,
     proposals: Mapping[str, TorchDistribution],
+    power: float,
 ) -> LogWeights:
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
@@ -196,7 +203,7 @@ def _grouped(
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist, q, z)
-    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes)
+    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=power)
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
 
 

@@ -1,5 +1,8 @@
 """The two errors that a user can cause and repair."""
 
+from math import inf
+from numbers import Integral
+
 
 class GraphError(ValueError):
     """The causal graph, or what is asked of it, is at fault; the message says where and what to do."""
@@ -15,9 +18,18 @@ def expect(where: str, name: str, value: object, fits: bool, expected: str) -> N
     Raises:
         ValueError: ``fits`` is False; names the call, the argument, what was found and what was expected.
 
-    >>> expect("fit", "batch_size", 0, False, "at least 1")
+    >>> expect("fit", "batch_size", 0, False, "a whole number of at least 1")
     Traceback (most recent call last):
-    ValueError: fit(batch_size=0): expected at least 1
+    ValueError: fit(batch_size=0): expected a whole number of at least 1
     """
     if not fits:
         raise ValueError(f"{where}({name}={value!r}): expected {expected}")
+
+
+def whole(value: object, least: float = -inf) -> bool:
+    """Whether it is a whole number, Python's or numpy's, of at least ``least``.
+
+    >>> whole(2, 1), whole(0, 1), whole(2.0), whole(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

@@ -24,6 +24,9 @@ from pyro_cama.training import manipulation_of
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA
 
+FOLDS = 4  # to be asked for where there are no intervals
+_MOST = 8  # parameters in a reading without intervals: a confusion of many levels has many
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -35,30 +38,44 @@ class Explanation:
             for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``moved``
             whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
             (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
-            and raw units.
+            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), the intervals are
+            infinite, and ``reading`` holds estimates.
         parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, and ``unchanged``, its value
             where nothing is manipulated.
         kept: whether the copy carries the change; if not, nothing is said to have moved.
         reason: the adaptation's own.
+        note: that the uncertainty is unknown, and what to do about it; empty where it is known.
     """
 
     table: pd.DataFrame
     parameters: pd.DataFrame
     kept: bool
     reason: str
+    note: str = ""
 
     @property
     def moved(self) -> tuple[str, ...]:
-        """Columns that moved, at any site."""
+        """Columns that are known to have moved, at any site."""
         return tuple(dict.fromkeys(self.table.loc[self.table["moved"], "column"]))
+
+    @property
+    def estimated(self) -> pd.DataFrame:
+        """The rows of the table whose estimated change is not small, certain or not."""
+        return self.table[self.table["change"] >= self.table["small"]]
 
     def __str__(self) -> str:
         if not self.kept:
             return f"no shift was accepted: {self.reason}"
-        moved = self.table[self.table["moved"]]
-        if moved.empty:
-            return "no column moved noticeably"
-        lines = [f"{len(moved)} of {len(self.table)} readings moved:"]
+        if self.note:
+            moved = self.estimated
+            if moved.empty:
+                return f"{self.note}; no reading is estimated to have moved noticeably"
+            lines = [f"{self.note}; {len(moved)} of {len(self.table)} readings are estimated to have moved:"]
+        else:
+            moved = self.table[self.table["moved"]]
+            if moved.empty:
+                return "no column moved noticeably"
+            lines = [f"{len(moved)} of {len(self.table)} readings moved:"]
         for row in moved.to_dict("records"):
             where = f" at {row['site']}" if "site" in row else ""
             lines.append(f"  {row['column']}{where}: {row['reading']}")
@@ -66,6 +83,8 @@ class Explanation:
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The change of every reading with its interval, those that moved in colour; a matplotlib figure.
+
+        Where the uncertainty is unknown, the estimates alone, as hollow dots.
 
         Args:
             path: where to write the picture, if anywhere.
@@ -81,6 +100,9 @@ class Explanation:
         figure = Figure(figsize=(7, 1.2 + 0.24 * len(table)), layout="constrained")
         axis = figure.subplots()
         for height, row in enumerate(table.to_dict("records")):
+            if self.note:
+                axis.plot(row["change"], height, "o", color="#9aa0a6", markerfacecolor="none", markersize=5)
+                continue
             colour = "#1b7f5c" if row["moved"] else "#9aa0a6"
             axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.6)
             axis.plot(row["change"], height, "o", color=colour, markersize=5)
@@ -90,7 +112,8 @@ class Explanation:
         axis.plot(table["small"], range(len(table)), "|", color="#c58b4b", markersize=8)
         axis.set_xlim(left=0)
         axis.set_xlabel("change of a usual reading (training standard deviations; shares of discrete readings)")
-        axis.set_title("which columns moved" if self.kept else "no shift was accepted", loc="left", fontsize=11)
+        title = "estimated changes, uncertainty unknown" if self.note else "which columns moved"
+        axis.set_title(title if self.kept else "no shift was accepted", loc="left", fontsize=11)
         axis.grid(axis="x", color="#e6e6e6")
         axis.set_axisbelow(True)
         axis.spines[["top", "right", "left"]].set_visible(False)
@@ -121,6 +144,7 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
     if not 0 < level < 1:
         raise ValueError(f"explain_shift: level: expected more than 0 and less than 1, found {level!r}")
     folds = [torch.tensor(t) for t in adaptation.replicates]
+    known = len(folds) > 1 or not adaptation.applied
     whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
     scope = cama.graph.m.scope if cama.graph.m else "row"
     sites = cama.encoder.sites if scope not in ("row", "dataset") else (None,)
@@ -144,13 +168,20 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
                     )  # fmt: skip
             low, high = _interval(estimate["change"], [o["change"] for o in others], level)
             moved = bool(real and estimate["change"] >= small)
+            own = parameters[-len(estimate) + 1 :]
             rows.append(
-                {"column": column, **place, "moved": moved, "change": estimate["change"], "low": max(low, 0.0),
-                 "high": high, "small": small,
-                 "reading": _words(estimate, resting, parameters[-len(estimate) + 1 :], moved)}
+                {"column": column, **place, "moved": moved if known else pd.NA, "change": estimate["change"],
+                 "low": max(low, 0.0), "high": high, "small": small,
+                 "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
             )  # fmt: skip
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
-    return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason)
+    if known:
+        note = ""
+    else:
+        table["moved"] = table["moved"].astype("boolean")  # bool, but missing
+        enough = "" if adaptation.rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
+        note = f"uncertainty unknown: adapt(folds={FOLDS}){enough} gives intervals"
+    return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason, note)
 
 
 def _readings(cama: CAMA, manipulation: Manipulation) -> list[tuple[str, float, Any]]:
@@ -202,3 +233,16 @@ def _words(estimate: dict[str, float], resting: dict[str, float], intervals: lis
         if p["parameter"] in real
     ]
     return ", ".join(said)
+
+
+def _estimates(parameters: list[dict[str, Any]]) -> str:
+    """What is estimated to differ from unchanged, where nothing says how certain that is."""
+    said = {p["parameter"]: f"{p['estimate']:.3g}" for p in parameters if p["estimate"] != p["unchanged"]}
+    if "shift at the mean" in said:  # with the gain it says all
+        said.pop("offset", None)
+    if not said:
+        return "no change estimated"
+    distance = {p["parameter"]: abs(p["estimate"] - p["unchanged"]) for p in parameters}
+    largest = set(sorted(said, key=lambda name: -distance[name])[:_MOST])
+    more = f", and {len(said) - _MOST} smaller ones" if len(said) > _MOST else ""
+    return f"estimated {', '.join(f'{name} {value}' for name, value in said.items() if name in largest)}{more}"

@@ -24,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pyro_cama.budget import Budget, weights_within
 from pyro_cama.columns import Table, rows_text
 from pyro_cama.data import Batch, TableEncoder
-from pyro_cama.elbo import Do, class_log_probs, log_weights
+from pyro_cama.elbo import Do, class_log_probs
 from pyro_cama.engine import fast
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError
 from pyro_cama.graph import CausalGraph
 from pyro_cama.model import CAMAModel
 from pyro_cama.noise import NoCommonNoise, common_noise, draw
@@ -104,6 +105,7 @@ def export(
     do: Literal["auto"] | Do = "auto",
     samples: int = 16,
     m_samples: int = 4,
+    power: float = 1.0,
     missing: bool = False,
 ) -> Path:
     """Writes ``predict_proba`` as a program to a new folder, which appears complete or not at all.
@@ -114,7 +116,7 @@ def export(
     their numbers, long ``(rows,)``, -1 for one that is not known.
 
     Args:
-        do, samples, m_samples: as :meth:`CAMA.predict_proba` takes them; ``do`` the same for all rows.
+        do, samples, m_samples, power: as :meth:`CAMA.predict_proba` takes them; ``do`` the same for all rows.
         missing: let entries be missing; slower, as their draws are made for complete rows too.  A count that causes
             other nodes cannot be missing: its draw takes steps that depend on the value.
 
@@ -124,8 +126,7 @@ def export(
         ValueError: an extension that cannot be exported, or ``do`` of single rows; says which.
     """
     folder = Path(folder)
-    for name, value in (("samples", samples), ("m_samples", m_samples)):
-        expect("export", name, value, value >= 1, "at least 1")
+    budget = Budget.checked("export", cama.graph, None, samples=samples, m_samples=m_samples, power=power)
     if not cama.encoder.fitted:
         raise DataError("export: this model has not seen data yet: call fit(clean) first, or load a fitted one")
     if folder.exists():
@@ -133,7 +134,7 @@ def export(
     given = cama._do(do)
     if given and any(value.dim() > 1 for value in given.values()):
         raise ValueError("export(do=...): found a value a row; expected one for all rows")
-    program = _Program(cama.copy(), given, samples, m_samples, missing)
+    program = _Program(cama.copy(), given, budget, missing)
     traced = _traced(program)
     described = {
         "format": FORMAT,
@@ -211,13 +212,13 @@ def arguments(batch: Batch, inputs: Iterable[Input]) -> tuple[Tensor, ...]:
 class _Program(nn.Module):
     """p(y | x, a, c) as a function of tensors alone; ``cama`` is a copy, which the export may change."""
 
-    def __init__(self, cama: CAMA, do: dict[str, Tensor] | None, samples: int, m_samples: int, missing: bool) -> None:
+    def __init__(self, cama: CAMA, do: dict[str, Tensor] | None, budget: Budget, missing: bool) -> None:
         super().__init__()
         # registered, so that the weights are the program's; contiguous, as torch.export.save wants all tensors
         self.parts = cama.modules.to(memory_format=torch.contiguous_format)
         self.cama = cama
         self.do = do and {name: value.contiguous() for name, value in do.items()}
-        self.draws, self.m_samples = cama._draws(do, samples, m_samples), m_samples
+        self.draws, self.budget = cama._draws(do, budget), budget
         graph = cama.graph
         nodes = [name for name in graph.order if name != graph.target]
         self.inputs: list[Input] = [("value", name) for name in nodes]
@@ -237,8 +238,8 @@ class _Program(nn.Module):
         site = next(iter(given["site"].values()), None)
         batch = Batch(given["value"], given["observed"], site, tensors[0].shape[0])
         cama = self.cama
-        weights = log_weights(cama.model, cama.guide, batch, do=self.do, samples=self.draws, classes=True)
-        return torch.softmax(class_log_probs(weights, m_samples=self.m_samples), 0).T
+        weights = weights_within(cama, batch, self.do, self.draws, self.budget)
+        return torch.softmax(class_log_probs(weights, m_samples=self.budget.m_samples), 0).T
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Arguments of the right shapes and dtypes."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_cama.data import Batch, Table, TableEncoder
+from pyro_cama.distributions import Bernoulli, Categorical
 from pyro_cama.elbo import class_log_probs, log_weights
 from pyro_cama.engine import Checkpoints, History, Stage, optimise
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError, expect, whole
 from pyro_cama.graph import CausalGraph
 from pyro_cama.minibatches import Minibatches, Shuffled, own_rows, rows_of
 from pyro_cama.streams import Stream, minibatches, open_stream, sample_rows, survey
@@ -51,9 +52,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "samples", "patience"):
-            expect("fit", name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            expect("fit", name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
         epochs, weight, share = self.max_epochs, self.conditional_weight, self.conditional_share
-        expect("fit", "max_epochs", epochs, epochs is None or epochs >= 0, "at least 0")
+        expect("fit", "max_epochs", epochs, epochs is None or whole(epochs, 0), "a whole number of at least 0, or None")
+        for name in ("batch_size", "samples", "patience", "max_epochs"):  # numpy's are no JSON, which checkpoints hold
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
         expect("fit", "conditional_weight", weight, weight >= 0, "at least 0")
         expect("fit", "conditional_share", share, share is None or 0 < share <= 1, "above 0, at most 1")
         expect("fit", "lr", self.lr, self.lr > 0, "more than 0")
@@ -252,17 +256,38 @@ def _rows(cama: CAMA, clean: Any, options: Options, progress: bool) -> Rows:
             progress=progress,
         )
         if known is None:
-            cama._take_encoder(found.encoder)
+            _take(cama, found.encoder)
         trained = found.rows - found.held.rows
         source = Streamed(stream, cama.encoder, trained, options.batch_size, seed, found.threshold, cama.encode)
         return Rows(source, cama.encode(found.held), cama.encode(found.sample), found.rows)
     if not cama.encoder.fitted:
-        cama._take_encoder(TableEncoder(cama.graph).fit(clean))
+        _take(cama, TableEncoder(cama.graph).fit(clean))
     batch = cama.encode(clean, target="use")
     _require_target(cama.graph, batch)
     train, held = train_validation_split(batch.values[cama.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(cama.device)), batch.select(held.to(cama.device))
     return Rows(Shuffled(part.rows, rows_of(part), options.batch_size, seed), kept, batch, batch.rows)
+
+
+def _take(cama: CAMA, encoder: TableEncoder) -> None:
+    """A first look at the data: how they are encoded, and p(y) as frequent as the classes are.
+
+    p(y | x) is content with a wrong p(y) that the children's densities make up for, and there would be little else to
+    move it: a missing reading, a power of those densities or a draw from the model would show it.
+    """
+    cama._take_encoder(encoder)
+    model, target = cama.model, cama.graph.target
+    index = next(i for i, group in enumerate(model.groups) if group.nodes == (target,))
+    if type(model.groups[index].likelihood) not in (
+        Bernoulli,
+        Categorical,
+    ):  # another one's numbers mean something else
+        return
+    networks: Any = model._modules["networks"]
+    bias = networks["merges"][index].last_bias
+    logs = encoder.statistics[target]["frequencies"].to(bias).clamp_min(1e-4).log()
+    with torch.no_grad():
+        bias.copy_(logs[1:] - logs[:1] if len(bias) == 1 else logs - logs.mean())
 
 
 def _hits(cama: CAMA, batch: Batch) -> tuple[int, int]:

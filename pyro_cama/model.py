@@ -285,11 +285,14 @@ class CAMAModel(PyroModule):
         return tensor
 
     def log_prob(
-        self, batch: Batch, z: Tensor | None, m: Tensor | None, *, samples: int, classes: bool
+        self, batch: Batch, z: Tensor | None, m: Tensor | None, *, samples: int, classes: bool, power: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """log p(x, y | z, m, a, c) and log p(a, c) of every row, groups scored whole and nothing traced.
 
         The same values and gradients as the sites of :meth:`forward`, on any graph.
+
+        Args:
+            power: of the children's densities, :func:`pyro_cama.elbo.log_weights`.
 
         Returns:
             ``(likelihood, context)``: target and children; parents and co-parents.  Both broadcast to
@@ -314,6 +317,8 @@ class CAMAModel(PyroModule):
                 missing = [name for name in group.nodes if name not in causes.values]
                 raise KeyError(f"log_prob needs a value for every node; missing: {missing}")
             score = self._group_log_prob(group, causes, batch, classes)
+            if power != 1 and group.nodes[0] in self.graph.blanket.children:
+                score = power * score
             if group.nodes[0] in inside:  # a group is of one side: what y causes has y among its causes, y stands alone
                 likelihood = likelihood + score
             else:

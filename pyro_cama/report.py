@@ -283,8 +283,9 @@ def _moved(cama: CAMA) -> _Section | None:
     sites = ["site"] if "site" in table else []
     rows = [
         [
-            str(row["column"]), *(str(row[site]) for site in sites), "yes" if row["moved"] else "no",
-            _number(row["change"], 2), f"{_number(row['low'], 2)} to {_number(row['high'], 2)}", row["reading"],
+            str(row["column"]), *(str(row[site]) for site in sites),
+            "unknown" if found.note else "yes" if row["moved"] else "no", _number(row["change"], 2),
+            "unknown" if found.note else f"{_number(row['low'], 2)} to {_number(row['high'], 2)}", row["reading"],
         ]
         for row in table.to_dict("records")
     ]  # fmt: skip
@@ -296,18 +297,27 @@ def _moved(cama: CAMA) -> _Section | None:
         head=["column", *sites, "moved", "change", "interval", "reading"],
         rows=rows,
     )
-    name = "Change of every reading with its interval"
+    name = "Estimated change of every reading" if found.note else "Change of every reading with its interval"
     picture = found.plot()
     axis = picture.axes[0]
     labels = [_visible(label.get_text()) for label in axis.get_yticklabels()]
     axis.set_yticks(axis.get_yticks(), labels, parse_math=False)
+    told = (
+        "Estimated change of every reading, its uncertainty unknown"
+        if found.note
+        else "Change of every reading and its interval: green moved, grey did not"
+    )
     plot = _Block(
-        "Change of every reading and its interval: green moved, grey did not; small bars mark what counts as a change.",
+        f"{told}; small bars mark what counts as a change.",
         _svg(picture, "moved", name),
         wide=True,
         name=name,
     )
-    said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
+    if found.note:
+        guessed = ", ".join(map(str, found.estimated["column"].unique())) or "none"
+        said = f"{found.note[0].upper()}{found.note[1:]}. Estimated to have moved: {guessed}."
+    else:
+        said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
     return _Section(title, said, [plot, listing])
 
 

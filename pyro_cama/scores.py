@@ -48,14 +48,17 @@ class Scores:
         return f"{self.rows} rows: {self.line()}\n\n{table}"
 
 
-def scores(cama: CAMA, table: pd.DataFrame | Batch) -> Scores:
+def scores(cama: CAMA, table: pd.DataFrame | Batch, **options: Any) -> Scores:
     """Figures of a model on labelled rows.
+
+    Args:
+        options: of :meth:`CAMA.predict_proba`.
 
     Raises:
         DataError: the rows do not fit the graph, a label is missing, or a reading is too far off for probabilities.
     """
     y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
-    p = cama.predict_proba(table)
+    p = cama.predict_proba(table, **options)
     told = np.asarray(np.isfinite(p).all(1))
     if not told.all():
         raise DataError(f"found no probabilities for {rows_text(~told)}: readings are too far from the training rows")

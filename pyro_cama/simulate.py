@@ -52,7 +52,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyro_cama.errors import GraphError, expect
+from pyro_cama.errors import GraphError, expect, whole
 from pyro_cama.graph import CausalGraph, Level, Node
 from pyro_cama.schema import Affects, listed, one_of, shown
 
@@ -145,7 +145,7 @@ class StructuralModel:
     order: tuple[str, ...]
 
     def __init__(self, graph: Source, seed: int = 0) -> None:
-        expect("StructuralModel", "seed", seed, _whole(seed, 0), "a whole number of at least 0")
+        expect("StructuralModel", "seed", seed, whole(seed, 0), "a whole number of at least 0")
         self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
         images = [name for name, node in self.graph.nodes.items() if node.type == "image"]
         if images:
@@ -196,8 +196,8 @@ class StructuralModel:
         Raises:
             ValueError: ``n`` or ``seed`` is out of range, or an intervention does not fit its node.
         """
-        expect("sample", "n", n, _whole(n, 1), "a whole number of at least 1")
-        expect("sample", "seed", seed, _whole(seed, 0), "a whole number of at least 0")
+        expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
+        expect("sample", "seed", seed, whole(seed, 0), "a whole number of at least 0")
         acts = self._acts({} if do is None else do)
         seen = self._style(n, _ROWS, seed)  # embedded, as effects see it
         frame: dict[str, Any] = {}
@@ -535,10 +535,6 @@ def _column(node: Node, values: Array) -> Any:
     if node.type == "count":
         values = values.astype(np.int64)
     return values if node.dim is None else list(values)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def _expect_affects(where: str, affects: Any) -> None:

@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pyro_cama.budget import Budget
 from pyro_cama.cama import CAMA, build
 from pyro_cama.columns import read_column, rows_text
 from pyro_cama.errors import DataError, expect
@@ -61,6 +62,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         random_state: the seed of all that is drawn; an int gives the same model every time.
         max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing, interventions, validation, patience,
             anneal, progress: as :meth:`pyro_cama.CAMA.fit`.
+        power: of the readings' likelihood, as :meth:`pyro_cama.CAMA.predict_proba`.
 
     Attributes:
         classes_: sorted labels of y, ``(classes,)``.  A level of the graph that y never holds is no class.
@@ -89,6 +91,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         validation: float = 0.15,
         patience: int = 40,
         anneal: bool = False,
+        power: float = 1.0,
         random_state: int | np.random.RandomState | None = 0,
         device: str | torch.device = "auto",
         progress: bool = False,
@@ -106,6 +109,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         self.validation = validation
         self.patience = patience
         self.anneal = anneal
+        self.power = power
         self.random_state = random_state
         self.device = device
         self.progress = progress
@@ -143,6 +147,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         graph = self._graph_of(table, labels, classes, first)
         sizes = {name: options.pop(name) for name in ("hidden", "layers")}
         cama = build(graph, seed=seed, device=self.device, **sizes)
+        Budget.checked("CAMAClassifier", cama.graph, None, power=self.power)  # before the work, not after it
         cama.fit(table.assign(**{graph.target: labels}), **options)
         # in single precision the rows beside it would change a row's probabilities by 1e-7
         cama.modules.double()
@@ -159,7 +164,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             ValueError: X has other columns than at fit, or values that do not fit them.
         """
         check_is_fitted(self, "cama_")
-        return self.cama_.predict_proba(self._rows(X))
+        return self.cama_.predict_proba(self._rows(X), power=self.power)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does."""

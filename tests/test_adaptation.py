@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_cama import CAMA, build, starts
+from pyro_cama import CAMA, DataError, build, starts
 from pyro_cama import adaptation as module
 from pyro_cama.evidence import compare
 from pyro_cama.judge import Candidate, judge
@@ -426,6 +427,61 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2
     assert not copy.adaptation.accepted
     assert unchanged(copy, cama, new)
+
+
+# Missing readings.
+
+
+def missing(frame: pd.DataFrame, names: str) -> pd.DataFrame:
+    return frame.assign(**dict.fromkeys(names, math.nan))
+
+
+@pytest.mark.parametrize(
+    ("scope", "given"),
+    [
+        ("row", "table"),
+        ("dataset", "table"),
+        ("site", "table"),
+        ("dataset", "batch"),
+        ("row", "file"),
+        ("site", "file"),
+    ],
+)
+def test_rows_without_any_reading_are_refused_before_training(
+    scope: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "optimise", lambda *_, **__: pytest.fail("trained"))
+    cama, rows = model(scope), unlabelled(missing(patients(40, seed=2), "abcd"), "north")
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    new: Any = {"table": rows, "batch": cama.encode(rows, target="ignore"), "file": tmp_path / "new.csv"}[given]
+    with pytest.raises(DataError, match=r"adapt: found no reading of 'a', 'b', 'c', 'd' in the new rows \(40 looked"):
+        cama.adapt(new, **QUICK)
+
+
+@pytest.mark.parametrize("scope", ["row", "dataset"])
+def test_rows_with_some_readings_are_adapted_to(scope: str) -> None:
+    cama = model(scope)
+    rows = unlabelled(missing(patients(300, seed=2, a=3.0), "c"))
+    rows.loc[rows.index % 3 == 0, ["a", "d"]] = math.nan
+    copy = cama.adapt(rows, **QUICK)
+    assert copy.adaptation.rows == 300
+    assert copy.adaptation.accepted, copy.adaptation
+    rows = missing(rows, "abcd")
+    rows.loc[7, "a"] = 1.0  # one is little, but not nothing
+    assert cama.adapt(rows, **QUICK | {"steps": 1, "restarts": 1}).adaptation.rows == 300
+
+
+def test_an_effect_of_a_manipulated_child_is_a_reading() -> None:
+    """A missing child is drawn as m manipulates it, so that what it causes tells of m."""
+    raw = graph("ab", "continuous", scope="dataset", children=["a"])
+    rows = patients(60, seed=0)[["a", "b", "y"]]
+    options: dict[str, Any] = {"max_epochs": 1, "progress": False}
+    apart = build(raw, hidden=4, device="cpu").fit(rows, **options)
+    with pytest.raises(DataError, match="no reading of 'a' in"):
+        apart.adapt(missing(rows, "a"), **QUICK)
+    joined = build(raw | {"edges": [*raw["edges"], ["a", "b"]]}, hidden=4, device="cpu").fit(rows, **options)
+    quick = QUICK | {"steps": 1, "restarts": 1}
+    assert joined.adapt(missing(rows, "a"), **quick).adaptation.rows == 60
 
 
 # Class proportions.

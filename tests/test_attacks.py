@@ -328,7 +328,11 @@ def test_an_expectation_over_draws() -> None:
         ({"mask": torch.ones(2)}, r"mask.dtype=torch.float32\): expected torch.bool"),
         ({"bounds": (0.0, torch.ones(5))}, r"bounds.shape=\(5,\)\): expected a shape that broadcasts"),
         ({"bounds": (1.0, 0.0)}, r"bounds=\[\[1.0, 0.0\]\]\): expected low at most high"),
-        ({"draws": 0}, r"draws=0\): expected at least 1"),
+        ({"draws": 0}, r"draws=0\): expected a whole number of at least 1"),
+        ({"mask": np.ones(2, dtype=bool)}, r"type\(mask\)='ndarray'\): expected Tensor"),
+        ({"eps": "a"}, r"eps='a'\): expected a number or a tensor"),
+        ({"bounds": 1}, r"bounds=1\): expected a pair, \(low, high\)"),
+        ({"bounds": (0.0, None)}, r"bounds=None\): expected a number or a tensor"),
         ({"y": torch.tensor([0])}, r"y.shape=\(1,\)\): expected \(4,\), a code for every row of x"),
         ({"y": torch.tensor([0, 1, 3, 0])}, r"y=\[3\]\): expected codes from 0 to 2"),
         ({"y": torch.tensor([0, 1, -1, 0])}, r"y=\[-1\]\): expected codes from 0 to 2"),
@@ -352,8 +356,9 @@ def test_what_does_not_fit(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, r"pgd\(steps=0\): expected at least 1"),
-        ({"starts": 0}, r"pgd\(starts=0\): expected at least 1"),
+        ({"steps": 0}, r"pgd\(steps=0\): expected a whole number of at least 1"),
+        ({"steps": 2.5}, r"pgd\(steps=2.5\): expected a whole number of at least 1"),
+        ({"starts": 0}, r"pgd\(starts=0\): expected a whole number of at least 1"),
         ({"step_size": -1.0}, r"pgd\(step_size=\[-1.0\]\): expected finite, at least 0"),
         ({"keep": "best"}, r"pgd\(keep='best'\): expected 'worst' or 'last'"),
     ],
@@ -415,9 +420,10 @@ def in_chunks(part: AttackableTable, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scope", ["row", "dataset", "ward"])
 @pytest.mark.parametrize("do", ["auto", None, {"m": 0.3}])
-def test_logits_are_those_of_the_prediction(scope: str, do: Any) -> None:
+@pytest.mark.parametrize("care", [{}, {"power": 0.5}, {"refine_z": 2, "power": 0.5}])
+def test_logits_are_those_of_the_prediction(scope: str, do: Any, care: dict[str, Any]) -> None:
     cama, table = mixed(scope), mixed_table()
-    options: dict[str, Any] = {"do": do, "samples": 5, "m_samples": 3}
+    options: dict[str, Any] = {"do": do, "samples": 5, "m_samples": 3, **care}
     part = AttackableTable(cama, table, **options)
     assert part.columns == ("c", "x1", "x2[0]", "x2[1]")
     expected = torch.tensor(cama.predict_proba(table, **options)).log()
@@ -439,7 +445,8 @@ def test_a_do_of_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scope", ["row", "dataset"])
-def test_gradients_are_those_of_finite_differences(scope: str) -> None:
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_gradients_are_those_of_finite_differences(scope: str, power: float) -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -448,7 +455,9 @@ def test_gradients_are_those_of_finite_differences(scope: str) -> None:
         with torch.no_grad():  # nothing at its start, where m has no effect yet
             for parameter in cama.modules.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
-        part = AttackableTable(cama, mixed_table()[:8], ["a", "c", "x1", "x2"], do=None, samples=3, m_samples=2)
+        part = AttackableTable(
+            cama, mixed_table()[:8], ["a", "c", "x1", "x2"], do=None, samples=3, m_samples=2, power=power
+        )
         x = part.x.clone().requires_grad_()
         assert torch.autograd.gradcheck(part.logits, (x,), eps=1e-6, atol=1e-6)
         slope = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
@@ -572,11 +581,18 @@ def test_fresh_noise() -> None:
         (["absent"], r"nodes: \['absent'\]"),
         ([], r"expected some of \['a', 'c', 'x1', 'x2'\], each once, found \[\]"),
         (["x1", "x1"], r"each once"),
+        ("x3", r"nodes: \['x3'\] have no gradient"),
+        (3, r"AttackableTable\(nodes=3\): expected some of \['a', 'c', 'x1', 'x2'\]"),
     ],
 )
-def test_nodes_that_cannot_be_attacked(nodes: list[str], message: str) -> None:
+def test_nodes_that_cannot_be_attacked(nodes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttackableTable(mixed(), mixed_table(), nodes)
+
+
+def test_one_name_and_how_a_table_is_shown() -> None:
+    assert repr(AttackableTable(mixed(), mixed_table(), "x2")) == "AttackableTable(40 rows, x2[2])"
+    assert repr(AttackableTable(mixed(), mixed_table(), ["x1", "x2"])) == "AttackableTable(40 rows, x1, x2[2])"
 
 
 def test_what_a_table_refuses() -> None:
@@ -584,8 +600,12 @@ def test_what_a_table_refuses() -> None:
     for call in (part.logits, part.table):
         with pytest.raises(ValueError, match=r"x.shape=\(3, 4\)\): expected \(40, 4\)"):
             call(part.x[:3])
+        with pytest.raises(ValueError, match=r"type\(x\)='ndarray'\): expected Tensor"):
+            call(part.x.numpy())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"AttackableTable\(samples=0\)"):
         AttackableTable(mixed(), mixed_table(), samples=0)
+    with pytest.raises(ValueError, match=r"AttackableTable\(powr=0.5\): expected some of samples, m_samples, widen"):
+        AttackableTable(mixed(), mixed_table(), powr=0.5)
     graph = {"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}
     cama = build(graph, device="cpu")
     with pytest.raises(ValueError, match=r"expected some of \[\], each once"):

@@ -114,6 +114,7 @@ def test_refining_z_climbs_under_every_class_and_leaves_m_alone() -> None:
 
 BUDGETS = [
     {"widen": 2.0}, {"refine": 4}, {"widen": 1.5, "refine": 4}, {"refine_z": 4}, {"refine": 2, "refine_z": 3},
+    {"power": 0.3}, {"refine": 2, "refine_z": 3, "power": 0.3},
 ]  # fmt: skip
 
 
@@ -153,8 +154,11 @@ def test_chunks_refine_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "budget",
-    [{"widen": 1.2}, {"refine": 5}, {"widen": 0.9, "refine": 2}, {"refine_z": 5}, {"refine": 2, "refine_z": 9}],
-)
+    [
+        {"widen": 1.2}, {"refine": 5}, {"widen": 0.9, "refine": 2}, {"refine_z": 5}, {"refine": 2, "refine_z": 9},
+        {"power": 0.4}, {"refine": 2, "refine_z": 5, "power": 0.4},
+    ],
+)  # fmt: skip
 def test_importance_weights_hold_for_any_proposal(budget: dict[str, Any]) -> None:
     """Eq. 6 by quadrature, whatever m is drawn from."""
     with in_double():
@@ -162,9 +166,38 @@ def test_importance_weights_hold_for_any_proposal(budget: dict[str, Any]) -> Non
         images = rows(cama, 3).values["i"]
         y = np.array(["p", "q", "r"])
         cama.fit({"y": y, "i": images.numpy()}, **QUICK)
-        exact = torch.softmax(joint(cama, images, None), 0).T.numpy()
+        exact = torch.softmax(joint(cama, images, None, budget.get("power", 1.0)), 0).T.numpy()
         found = cama.predict_proba({"i": images.numpy()}, do=None, samples=40_000, **budget)
         np.testing.assert_allclose(found, exact, atol=0.02)
+
+
+def test_a_power_is_of_the_children_alone() -> None:
+    """Parents, co-parents and the class proportions say what they say; a row of no children says it too."""
+    spec = {
+        "target": "y",
+        "nodes": {"y": "binary", "a": "continuous", "c": "continuous", "x": "continuous", "k": "count"},
+        "edges": ["a -> y", "y -> x", "c -> x", "y -> k"],
+    }
+    cama = build(spec, hidden=8, device="cpu")
+    table = {"y": [0, 1, 1] * 4, **{n: np.linspace(-1, 2, 12) for n in "acx"}, "k": np.arange(12)}
+    cama.fit(table, **QUICK)
+    with torch.no_grad():
+        for parameter in cama.modules.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    batch = cama.encode(table)
+
+    def weights(power: float) -> LogWeights:
+        with common_noise(0), torch.no_grad():
+            return log_weights(cama.model, cama.guide, batch, samples=5, classes=True, power=power)
+
+    whole, half, quarter = (weights(power) for power in (1.0, 0.5, 0.25))
+    torch.testing.assert_close(half.w - quarter.w, (whole.w - half.w) / 2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(half.context, whole.context)
+    unseen = {**table, "x": [np.nan] * 12, "k": [np.nan] * 12}
+    np.testing.assert_array_equal(cama.predict_proba(unseen, power=0.1), cama.predict_proba(unseen))
+    nearly = cama.predict_proba(table, samples=5000, power=1e-3)  # hardly anything is said by children
+    np.testing.assert_allclose(nearly, cama.predict_proba(unseen, samples=5000), atol=0.03)
+    assert np.abs(cama.predict_proba(table, samples=5000) - nearly).max() > 0.05
 
 
 def test_refining_repairs_a_wrong_q() -> None:
@@ -222,11 +255,13 @@ def test_z_is_refined_in_every_scope(m: Any, do: Any) -> None:
     np.testing.assert_allclose(cama.predict_proba(alone, do=do, refine_z=6)[0], found[4], atol=1e-4)
 
 
-def test_a_given_m_needs_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_m_is_not_looked_for() -> None:
     cama, _, table = some()
-    given = cama.predict_proba(table, do={"m": 0.0})
-    monkeypatch.delattr("pyro_cama.budget.m_proposal")
-    np.testing.assert_array_equal(cama.predict_proba(table, do={"m": 0.0}, widen=3.0, refine=3), given)
+    for options in ({"widen": 3.0}, {"refine": 3}):
+        with pytest.raises(
+            ValueError, match=r"predict: widen and refine are for an m that is inferred, and here it is"
+        ):
+            cama.predict_proba(table, do={"m": 0.0}, **options)
 
 
 class Uncommon(CAMAGuide):
@@ -285,11 +320,22 @@ def test_a_posterior_without_moments_cannot_be_widened() -> None:
 @pytest.mark.parametrize(
     ("m", "budget", "message"),
     [
-        ({}, {"widen": 0.0}, r"predict\(widen=0.0\): expected more than 0"),
-        ({}, {"refine": -1}, r"predict\(refine=-1\): expected at least 0"),
+        ({}, {"widen": 0.0}, r"predict\(widen=0.0\): expected a number above 0, finite"),
+        ({}, {"widen": float("inf")}, r"predict\(widen=inf\): expected a number above 0, finite"),
+        ({}, {"refine": 2}, r"an m that is inferred, and here it is given \('auto' is do\(m=0\) until"),
+        ({}, {"refine": -1}, r"predict\(refine=-1\): expected a whole number of at least 0"),
+        ({}, {"refine_z": 2.5}, r"predict\(refine_z=2.5\): expected a whole number of at least 0"),
+        ({}, {"refine_z": "5"}, r"predict\(refine_z='5'\): expected a whole number of at least 0"),
+        ({}, {"samples": True}, r"predict\(samples=True\): expected a whole number of at least 1"),
+        ({}, {"m_samples": 2.5}, r"predict\(m_samples=2.5\): expected a whole number of at least 1"),
+        ({}, {"power": "0.5"}, r"predict\(power='0.5'\): expected a number above 0, at most 1"),
+        ({}, {"power": None}, r"predict\(power=None\): expected a number above 0, at most 1"),
+        ({}, {"power": float("nan")}, r"predict\(power=nan\): expected a number above 0, at most 1"),
         ({"scope": "dataset"}, {"widen": 2.0}, r"predict: widen and refine are for a manipulation of scope row"),
         ({"scope": "dataset"}, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
-        ({}, {"refine_z": -1}, r"predict\(refine_z=-1\): expected at least 0"),
+        ({}, {"refine_z": -1}, r"predict\(refine_z=-1\): expected a whole number of at least 0"),
+        ({}, {"power": 0.0}, r"predict\(power=0.0\): expected a number above 0, at most 1"),
+        ({}, {"power": 1.5}, r"predict\(power=1.5\): expected a number above 0, at most 1"),
         (None, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
     ],
 )
@@ -298,6 +344,12 @@ def test_budgets_that_cannot_be_spent_are_errors(m: Any, budget: dict[str, Any],
     cama = build(spec, hidden=4).fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
     with pytest.raises(ValueError, match=message):
         cama.predict_proba({"x": [1.0]}, **budget)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    cama, _, table = some(4)
+    found = cama.predict_proba(table, samples=np.int64(3), refine_z=np.int32(2), power=np.float32(0.5))
+    np.testing.assert_array_equal(found, cama.predict_proba(table, samples=3, refine_z=2, power=0.5))
 
 
 def test_without_z_there_is_none_to_refine() -> None:

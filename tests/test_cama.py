@@ -14,6 +14,7 @@ from pyro import distributions as dist
 from torch.utils.data import Dataset
 
 from pyro_cama import CAMA, DataError, GraphError, build
+from pyro_cama.attacks import AttackableTable
 from pyro_cama.cama import estimate_proportions
 from pyro_cama.distributions import Poisson
 from pyro_cama.graph import CausalGraph
@@ -271,11 +272,42 @@ def test_what_do_means(scope: str) -> None:
         ({"q": 0.0}, r"\['q'\] is not the manipulation latent"),
         ({"m": [1.0, 2.0, 3.0]}, r"'m' has 2 dimensions, found a value of shape \(3,\)"),
         ({"m": np.zeros((1, 1, 2))}, "found a value of shape"),
+        (3, "expected 'auto', None or a mapping .*, found 3"),
     ],
 )
 def test_a_wrong_do(do: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clinic().predict_proba(FEW, do)
+
+
+@pytest.mark.parametrize("values", [1, 23, 25])
+def test_a_value_of_every_row_needs_as_many_as_there_are_rows(values: int) -> None:
+    cama, do = clinic(), {"m": np.zeros((values, 2))}
+    calls: list[Callable[[], object]] = [
+        lambda: cama.predict_proba(FEW, do),
+        lambda: cama.predict_proba(cama.encode(FEW), do),
+        lambda: cama.elbo(FEW, do),
+        lambda: cama.reconstruct(FEW, do),
+        lambda: cama.sample(24, do),
+        lambda: AttackableTable(cama, FEW, do=do),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"^do: 'm' has {values} rows?; the table has 24$"):
+            call()
+
+
+def test_a_shared_m_has_no_value_of_every_row() -> None:
+    do = {"m": np.ones((24, 2))}
+    with pytest.raises(ValueError, match=r"has 24 rows; scope 'dataset' .* a number or \(2,\), one for all$"):
+        clinic("dataset").predict_proba(FEW, do)
+    cama = clinic("hospital")
+    sites = len(cama.encoder.sites)
+    with pytest.raises(ValueError, match=rf"or \({sites}, 2\), one for every 'hospital'"):
+        cama.predict_proba(FEW, do)
+    same = cama.predict_proba(FEW, {"m": np.ones(2)})
+    assert cama.predict_proba(FEW, {"m": np.ones((sites, 2))}) == pytest.approx(same, abs=1e-6)
+    own = {"m": np.arange(2.0 * sites).reshape(sites, 2)}
+    assert not np.allclose(cama.predict_proba(FEW, own), same)
 
 
 # Class proportions.
@@ -642,6 +674,8 @@ def test_a_guide_that_lacks_a_site_is_told_which() -> None:
     [
         ("fit", {"batch_size": 0}, "batch_size=0"),
         ("fit", {"max_epochs": -1}, "max_epochs=-1"),
+        ("fit", {"max_epochs": 1.5}, "fit(max_epochs=1.5): expected a whole number"),
+        ("fit", {"samples": True}, "fit(samples=True): expected a whole number"),
         ("fit", {"mixing": 2}, "mixing=2"),
         ("fit", {"validation": 1.0}, "validation=1.0"),
         ("fit", {"conditional_weight": -1}, "conditional_weight=-1"),
@@ -670,6 +704,18 @@ def test_sizes_out_of_range_are_named() -> None:
         build(raw, hidden=0)
     with pytest.raises(ValueError, match=re.escape("build(layers=-1)")):
         build(raw, layers=-1)
+    for name in ("hidden", "layers", "seed"):
+        with pytest.raises(ValueError, match=re.escape(f"build({name}=2.5): expected a whole number")):
+            build(raw, **{name: 2.5})  # type: ignore[arg-type]
+
+
+def test_sizes_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    raw = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
+    cama = build(raw, hidden=np.int64(8), layers=np.int32(1), seed=np.int64(3), device="cpu")  # type: ignore[arg-type]
+    frame = pd.DataFrame({"x": np.linspace(0, 1, 40), "y": [0, 1] * 20})
+    sizes: dict[str, Any] = {"max_epochs": np.int64(1), "batch_size": np.int64(8)}
+    cama.fit(frame, checkpoints=tmp_path / "kept", **sizes, **QUICK)
+    cama.save(tmp_path / "saved")
 
 
 def test_weight_decay_spares_what_clean_rows_do_not_train() -> None:
@@ -682,3 +728,27 @@ def test_weight_decay_spares_what_clean_rows_do_not_train() -> None:
     assert all(torch.equal(p, before[name]) for name, p in cama.manipulation_parameters().items())
     cama.fit(rows, rows, **options)  # manipulated rows train them
     assert not any(torch.equal(p, before[name]) for name, p in cama.manipulation_parameters().items())
+
+
+def test_a_row_without_probabilities_spoils_no_other_and_has_no_label() -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 2, 60)
+    rows = pd.DataFrame({"y": np.array(["a", "b"])[codes], "x": generator.normal(size=60) + 4.0 * codes})
+    spec = {
+        "target": "y",
+        "nodes": {"y": {"type": "binary", "levels": ["a", "b"]}, "x": "continuous"},
+        "edges": ["y -> x"],
+    }
+    cama = build(spec, hidden=8, device="cpu").fit(rows, max_epochs=60, lr=1e-2, progress=False)
+    odd = rows.assign(x=rows["x"].where(np.arange(60) != 3, 1e30))
+    for prior in ("train", "estimate"):
+        told = np.isfinite(cama.predict_proba(odd, class_prior=prior)).all(1)
+        assert np.flatnonzero(~told).tolist() == [3]
+        labels = cama.predict(odd, class_prior=prior)
+        assert labels[3] is None
+        assert labels[told].tolist() == cama.predict(rows, class_prior=prior)[told].tolist()
+        right = labels == rows["y"].to_numpy()
+        assert cama.score(odd, class_prior=prior) == pytest.approx(right.mean())
+        assert right.mean() > 0.9
+    nothing = cama.predict_proba(odd[3:4], class_prior="estimate")
+    assert np.isnan(nothing).all()

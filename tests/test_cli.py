@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,11 +24,12 @@ from sklearn import metrics
 
 import pyro_cama
 from pyro_cama import CAMA, CausalGraph, DataError, cli, cli_demo, cli_tables
+from pyro_cama.adaptation import TABLES
 from pyro_cama.cli_evidence import Usual, evidence
 from pyro_cama.cli_init import first_graph, guess
 from pyro_cama.cli_tables import flat, read_table, write_table
 from pyro_cama.draw import _curve, _layout, _patch, draw
-from pyro_cama.scores import calibration_error, figures
+from pyro_cama.scores import calibration_error, figures, scores
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 CORPUS = Path(__file__).parent / "corpus"
@@ -625,6 +627,25 @@ def test_predictions_are_the_librarys(made: Path, model: CAMA, table: pd.DataFra
     assert (tmp_path / "q.csv").read_text() == (tmp_path / "p.csv").read_text()
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_missing_file_is_named_once(command: str, made: Path, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "p.csv") if command == "predict" else ()
+    said = refused(command, made / "model", made / "nope.csv", *output, says="nope.csv: no such file")
+    assert said.count("nope.csv") == 1
+
+
+def test_a_budget_is_the_librarys(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> None:
+    budget = ("--samples", 3, "--power", 0.5, "--refine-z", 2)
+    done("predict", made / "model", made / "t.csv", *budget, "-o", tmp_path / "p.csv")
+    p = model.predict_proba(table, samples=3, power=0.5, refine_z=2)
+    np.testing.assert_array_equal(pd.read_csv(tmp_path / "p.csv")[["p(a)", "p(b)"]], p)
+    said = done("evaluate", made / "model", made / "t.csv", *budget)
+    assert said.strip() == str(scores(model, table, samples=3, power=0.5, refine_z=2))
+    assert said != done("evaluate", made / "model", made / "t.csv")
+    for power in (0, 1.1):
+        refused("evaluate", made / "model", made / "t.csv", "--power", power, says="--power", code=2)
+
+
 def test_rows_unlike_anything_seen_are_flagged(made: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(made / "t.csv")
     odd = [8, 9, 10]
@@ -701,6 +722,23 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
     broken.write_text("y,x,n,k,v[0],v[1]\n,0.5,3,0,1,2\n")
     bad_clean = ["adapt", made / "model", tmp_path / "off.csv", "--clean", broken, "-o", tmp_path / "w"]
     assert str(broken) in refused(*bad_clean, says="no label in row 0")
+
+
+def test_adapt_without_folds_says_that_nothing_is_certain(
+    made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with images, by default."""
+    monkeypatch.setattr("pyro_cama.adaptation.TABLES", replace(TABLES, folds=1, restarts=1))
+    monkeypatch.setattr("pyro_cama.adaptation.judge", lambda *_, **__: (True, "to be explained", 1.0))
+    write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
+    text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "-o", tmp_path / "new")
+    assert "uncertainty unknown: adapt(folds=4) gives intervals" in text
+    found = pyro_cama.load(tmp_path / "new").explain_shift()
+    for row in found.table.to_dict("records"):
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [row["column"]]]
+        assert line.split()[1] == "unknown"
+        assert row["reading"] in line
+    assert "as before" not in text
 
 
 def test_adapt_needs_a_manipulation(made: Path, tmp_path: Path) -> None:

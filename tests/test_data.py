@@ -785,10 +785,25 @@ def test_without_a_scope_column_there_are_no_sites() -> None:
         (
             {"type": "continuous", "dim": 2},
             [[1, 2], 3.0],
-            "entries of shape () in row 1 (counted from 0); expected shape",
+            "found 3.0 in row 1 (counted from 0); expected an array of shape (2): reshape the column, or",
         ),
-        ({"type": "continuous", "dim": 2}, [1.0, 2.0], "found entries of shape () in row 0"),
-        ({"type": "continuous", "dim": 2}, ["ab", "cd"], "found entries of shape () in row 0"),
+        ({"type": "continuous", "dim": 2}, [1.0, 2.0], "found 1.0 in row 0"),
+        ({"type": "continuous", "dim": 2}, ["ab", "cd"], "found 'ab' in row 0"),
+        (
+            {"type": "image", "shape": [1, 2, 2]},
+            [None, object()],
+            "found a value of type object in row 1 (counted from 0); expected an array of shape (1, 2, 2): give arrays",
+        ),
+        (
+            {"type": "image", "shape": [1, 1, 1]},
+            [None, np.full((1, 1, 1), 255, np.uint8), np.full((1, 1, 1), 0.5)],
+            "found uint8 in row 1, float64 in row 2 (counted from 0); expected one of them in all rows",
+        ),
+        (
+            {"type": "image", "shape": [1, 1, 1]},
+            [np.full((1, 1, 1), 0.5, np.float32), np.zeros((1, 1, 1), np.uint8)],
+            "found uint8 in row 1, float32 in row 0",
+        ),
         (
             {"type": "image", "shape": [1, 2, 2]},
             np.ones((2, 2, 2)),
@@ -984,7 +999,7 @@ def test_single_values_are_encoded_as_rows_are() -> None:
         encoder.encode_value("x", float("nan"))
     with pytest.raises(DataError, match="column 'b': found unknown levels in row 0"):
         encoder.encode_value("b", "maybe")
-    with pytest.raises(DataError, match=r"column 'v': found entries of shape \(\) in row 0"):
+    with pytest.raises(DataError, match=r"column 'v': found 1\.0 in row 0"):
         encoder.encode_value("v", 1.0)
 
 

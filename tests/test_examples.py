@@ -28,6 +28,7 @@ SCRIPTS = (
     "figure8.py",
     "figure9.py",
     "image_budget.py",
+    "power.py",
     "prevalence_drift.py",
     "quickstart.py",
     "real_tables.py",

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pyro_cama import CAMA, build, load
+from pyro_cama.explain import _estimates, _interval
 
 UNITS = {"a": (100.0, 20.0), "b": (0.0, 1.0), "c": (-5.0, 0.1), "d": (40.0, 5.0)}  # means and deviations
 
@@ -113,6 +115,52 @@ def test_without_held_out_rows_nothing_is_certain() -> None:
     assert found.table["change"].max() > 1
     assert found.moved == ()
     assert np.isinf(found.parameters["high"]).all()
+    assert str(found).startswith("uncertainty unknown: adapt(folds=4), with 8 rows or more, gives intervals; ")
+
+
+def test_without_folds_the_estimates_are_told_and_nothing_is_certain(tmp_path: Path) -> None:
+    copy = model("dataset").adapt(drifted(), steps=100, restarts=1, folds=1, progress=False)
+    assert copy.adaptation.accepted, copy.adaptation
+    found = copy.explain_shift()
+    assert found.note == "uncertainty unknown: adapt(folds=4) gives intervals"
+    assert found.table["moved"].isna().all()
+    assert found.moved == ()
+    assert {"a", "c", "n", "f"} <= set(found.estimated["column"])
+    reading = found.table.set_index("column")["reading"]
+    shift = found.parameters.set_index(["column", "parameter"]).loc[("a", "shift at the mean"), "estimate"]
+    assert shift == pytest.approx(40, abs=10)
+    assert f"shift at the mean {shift:.3g}" in reading["a"]
+    assert reading.str.startswith("estimated ").all()
+    text = str(found)
+    assert text.startswith(found.note)
+    assert f"  a: {reading['a']}" in text
+    for claim in ("as before", "no column moved", "readings moved"):
+        assert claim not in text
+    (axis,) = found.plot(tmp_path / "shift.png").axes
+    assert "uncertainty unknown" in axis.get_title(loc="left")
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert len(dots) == len(found.table)
+    assert {line.get_markerfacecolor() for line in dots} == {"none"}
+
+
+def test_estimates_of_a_drift_too_small_to_count_are_no_claim() -> None:
+    copy = model("dataset").adapt(
+        record(patients(200, seed=5)).drop(columns="y"), steps=5, restarts=1, folds=1, keep="always", progress=False
+    )
+    found = copy.explain_shift()
+    small = replace(found, table=found.table.assign(change=0.0))
+    assert str(small) == f"{found.note}; no reading is estimated to have moved noticeably"
+
+
+def test_estimates_in_words() -> None:
+    def words(**estimates: float) -> str:
+        return _estimates([{"parameter": k, "estimate": v, "unchanged": 0.0} for k, v in estimates.items()])
+
+    assert words(a=0.0) == "no change estimated"
+    assert words(offset=1.0, b=0.0, **{"shift at the mean": 2.0}) == "estimated shift at the mean 2"
+    assert words(offset=1.0) == "estimated offset 1"
+    many = words(**{f"p{i}": float(i) for i in range(12)})
+    assert many == f"estimated {', '.join(f'p{i} {i}' for i in range(4, 12))}, and 3 smaller ones"
 
 
 def test_scope_row_reports_the_mean_over_rows() -> None:
@@ -161,8 +209,6 @@ def test_errors() -> None:
 
 
 def test_jackknife() -> None:
-    from pyro_cama.explain import _interval
-
     low, high = _interval(1.0, [0.9, 1.1, 1.0, 1.0], 0.95)
     se = math.sqrt(3 / 4 * 0.02)
     assert high - 1.0 == pytest.approx(3.18245 * se, rel=1e-4)

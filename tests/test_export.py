@@ -217,7 +217,7 @@ def test_wrong_calls(served: Path, tmp_path: Path) -> None:
         cama.export(served)
     with pytest.raises(DataError, match="fit"):
         made().export(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"samples=0\): expected at least 1"):
+    with pytest.raises(ValueError, match=r"samples=0\): expected a whole number of at least 1"):
         cama.export(tmp_path / "a", samples=0)
     with pytest.raises(ValueError, match="a value a row"):
         cama.export(tmp_path / "a", do={"m": np.zeros((3, 2))})

@@ -120,6 +120,9 @@ def test_a_value_of_m_for_every_row_meets_its_own_row(tmp_path: Path, monkeypatc
     frame, do = table(120, seed=3), {"m": np.random.default_rng(0).normal(size=(120, 4))}
     source = written(frame, tmp_path, "csv")
     np.testing.assert_allclose(cama.predict_proba(source, do), cama.predict_proba(frame, do), rtol=1e-5)
+    for rows, message in ((20, "has 20 rows; the table has more"), (130, "has 130 rows; the table has 120")):
+        with pytest.raises(ValueError, match=f"^do: 'm' {message}$"):
+            cama.predict_proba(source, {"m": np.zeros((rows, 4))})
 
 
 def test_adapting_takes_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,3 +205,27 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     )
     adapted = cama.adapt(frame.drop(columns="digit"), frame, steps=10, progress=False)
     assert adapted.adaptation.rows == 120
+
+
+@pytest.mark.parametrize("form", ["table", "file"])
+@pytest.mark.parametrize(
+    ("kind", "levels"),
+    [("binary", ["no", "yes"]), ("categorical", ["no", "yes"]), ("categorical", ["no", "perhaps", "yes"])],
+)
+def test_classes_are_as_frequent_as_in_training(form: str, kind: str, levels: list[str], tmp_path: Path) -> None:
+    """Also before a step is taken: a high weight of log p(y | x) would let p(y) stay at any other."""
+    spec = {"target": "y", "nodes": {"y": {"type": kind, "levels": levels}, "x": "continuous"}, "edges": ["y -> x"]}
+    generator = np.random.default_rng(0)
+    shares = [0.9, 0.1] if len(levels) == 2 else [0.85, 0.1, 0.05]
+    codes = generator.choice(len(levels), 1000, p=shares)
+    rows: Any = pd.DataFrame({"y": np.array(levels)[codes], "x": generator.normal(size=1000) + 1.5 * codes})
+    if form == "file":
+        rows.to_csv(tmp_path / "rows.csv", index=False)
+        rows = tmp_path / "rows.csv"
+    shares = (np.bincount(codes) / 1000).tolist()
+    for epochs, tolerance in ((0, 0.005), (15, 0.05)):
+        cama = build(spec, hidden=16, device="cpu").fit(rows, max_epochs=epochs, lr=3e-3, progress=False)
+        found = cama.predict_proba({"x": [np.nan]}, samples=2000)[0]
+        np.testing.assert_allclose(found, shares, atol=tolerance)
+        drawn = cama.sample(4000)["y"].value_counts(normalize=True)
+        np.testing.assert_allclose(drawn.reindex(levels), shares, atol=tolerance + 0.02)

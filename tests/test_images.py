@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyro_cama
 from pyro_cama import CAMA, DataError, build
 from pyro_cama.adaptation import _examine, _hold_out
 from pyro_cama.attacks import AttackableTable, fgsm, pgd
+from pyro_cama.budget import Budget, proposals
 from pyro_cama.data import Batch
 from pyro_cama.distributions import MIN_PROBABILITY, MIN_SCALE
 from pyro_cama.elbo import (
@@ -264,8 +266,8 @@ def last_of(cama: CAMA) -> Any:
     return manipulation_of(cama.model).network[-1]
 
 
-def joint(cama: CAMA, images: Tensor, do: float | None) -> Tensor:
-    """log p(x, y) of every class, ``(classes, rows)``, summed over a grid of z and m."""
+def joint(cama: CAMA, images: Tensor, do: float | None, power: float = 1.0) -> Tensor:
+    """log p(x, y) of every class, ``(classes, rows)``, summed over a grid of z and m; p(x | y, z, m) to a power."""
     (group,) = (group for group in cama.model.groups if group.image)
     assert isinstance(group.mechanism, ImageMechanism)
     merge = networks(cama)["merges"][cama.model.groups.index(group)]
@@ -278,7 +280,7 @@ def joint(cama: CAMA, images: Tensor, do: float | None) -> Tensor:
         p = (MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(logits)).unflatten(-1, (1, 2, 3))
         theta = at[:, None, None, None] * last_of(cama).weight[:, 0]
         p = group.mechanism.push(p, theta).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)[..., None, :, :, :]
-        each = (images * p.log() + (1 - images) * (1 - p).log()).sum((-3, -2, -1))  # (m, classes, z, rows)
+        each = power * (images * p.log() + (1 - images) * (1 - p).log()).sum((-3, -2, -1))  # (m, classes, z, rows)
         prior = torch.log_softmax(networks(cama)["merges"][0].bias, 0)
         return torch.logsumexp(each + of_m[:, None, None, None] + weight[:, None], (0, 2)) + prior[:, None]
 
@@ -624,7 +626,15 @@ def test_simulated_images_are_images() -> None:
         ({"i": {"rotation": 400}}, r"fit\(interventions=\.\.\.\)\(severity of rotation=400\)"),
         ({"i": {}}, r"expected a mapping of at least one kind"),
         ({"x": {"rotation": 20}}, r"'x' is continuous; expected a number, since kinds of manipulations are an image's"),
-        ({"i": 0.0}, r"fit\(interventions=0.0\): expected scales above 0"),
+        ({"i": 0.0}, r"fit\(interventions\['i'\]=0.0\): expected a finite number above 0, or severities by kind"),
+        ({"i": "rotation"}, r"fit\(interventions\['i'\]='rotation'\): expected"),
+        ({"i": None}, r"fit\(interventions\['i'\]=None\): expected"),
+        ({"i": ["rotation"]}, r"fit\(interventions\['i'\]=\['rotation'\]\): expected"),
+        ({"i": np.inf}, r"fit\(interventions\['i'\]=inf\): expected"),
+        ({"rotation": 20}, r"\['rotation'\] cannot be .*; did you mean \{'i': \{'rotation': 20\}\}\?"),
+        ("rotation", r"fit\(interventions='rotation'\): expected a number above 0, or a mapping"),
+        ([("i", 1)], r"fit\(interventions=\[\('i', 1\)\]\): expected"),
+        (np.inf, r"fit\(interventions=inf\): expected a finite number above 0"),
     ],
 )
 def test_interventions_that_do_not_fit_are_errors(interventions: Any, message: str) -> None:
@@ -715,8 +725,14 @@ def test_adapting_to_digits_touches_nn_pm_and_nn_qm_alone() -> None:
     assert adaptation.applied
     assert adaptation.rows == 200
     assert adaptation.replicates == ()  # a fifth was held out, and nothing folded
+    assert str(copy.explain_shift()).startswith("uncertainty unknown: adapt(folds=4) gives intervals; ")
     assert len(adaptation.theta[0]) == 6
     assert math.isfinite(adaptation.evidence_after)
+
+
+def test_missing_images_are_nothing_to_adapt_to() -> None:
+    with pytest.raises(DataError, match=r"adapt: found no reading of 'i' in the new rows \(20 looked at\)"):
+        digits()[0].adapt({"i": [None] * 20}, **QUICK)
 
 
 def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -850,6 +866,12 @@ def test_tables_of_attacked_images_come_back(frame: bool, dtype: Any) -> None:
     part = AttackableTable(cama, pd.DataFrame({**data, "i": list(images)}) if frame else data)
     assert part.nodes == ("i", "x")
     assert part.mask.all(1).tolist() == [i != 5 or dtype is np.uint8 for i in range(12)]
+    low, high = part.bounds  # intensities have limits, the number beside them has none
+    assert low.tolist() == [0.0] * (len(low) - 1) + [-np.inf]
+    assert high.tolist() == [1.0] * (len(low) - 1) + [np.inf]
+    freely = fgsm(part.logits, part.x, torch.zeros(12, dtype=torch.long), eps=0.3, mask=part.mask, bounds=part.bounds)
+    assert ((freely - part.x)[:, -1].abs() > 0.29).all()
+    assert freely[part.mask.all(1)][:, :-1].min() >= 0
     same = part.table(part.x)
     for i in range(12):
         np.testing.assert_array_equal(same["i"][i], images[i])
@@ -861,3 +883,30 @@ def test_tables_of_attacked_images_come_back(frame: bool, dtype: Any) -> None:
     assert torch.equal(again.mask, part.mask)
     with pytest.raises(ValueError, match=r"\['y'\] have no gradient to attack along; expected numbers or images"):
         AttackableTable(cama, data, ["y"])
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_a_refined_reading_has_the_gradient_of_what_was_found(power: float) -> None:
+    """The proposal is found anew for the attacked image, and then held."""
+    with in_double():
+        cama = tiny("intensity")
+        images = rows(cama, 3).values["i"]
+        cama.fit({"y": np.array(["p", "q", "r"]), "i": images.numpy()}, max_epochs=0, progress=False)
+        budget = Budget(samples=3, refine=2, refine_z=4, power=power)
+        part = AttackableTable(cama, {"i": images.numpy()}, do=None, **asdict(budget))
+        x = (0.9 * part.x + 0.05).requires_grad_(True)
+        logits = part.logits(x)
+        (slope,) = torch.autograd.grad(logits[:, 0].sum(), x)
+
+        moved = x.detach().reshape(images.shape).requires_grad_(True)
+        batch = Batch({"i": moved}, {}, None, 3)
+        with common_noise(cama.settings.seed):
+            with torch.no_grad():
+                held = proposals(cama, batch, None, budget)
+            assert set(held) == {"z", "m"}
+            weights = cama.log_weights(batch, samples=3, classes=True, proposals=held, power=power)
+        expected = class_log_probs(weights).T
+        torch.testing.assert_close(logits, expected, atol=1e-8, rtol=1e-8)
+        (other,) = torch.autograd.grad(expected[:, 0].sum(), moved)
+        torch.testing.assert_close(slope, other.flatten(1), atol=1e-8, rtol=1e-8)
+        assert slope.abs().min() > 0

@@ -193,6 +193,17 @@ def test_its_figures_are_the_models(page: str) -> None:
     assert adapted().explain_shift().table.set_index("column").loc["x", "reading"] == cells(page, "x")[-1]
 
 
+def test_without_folds_nothing_is_said_to_be_certain(tmp_path: Path) -> None:
+    copy = fitted().adapt(NEW, progress=False, **QUICK | {"folds": 1, "steps": 40})
+    text = report(copy, NEW, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Uncertainty unknown: adapt(folds=4) gives intervals. Estimated to have moved: x" in text
+    moved, _, interval, reading = cells(text, "x")
+    assert (moved, interval) == ("unknown", "unknown")
+    assert reading.startswith("estimated ")
+    for claim in ("No column moved", "as before", "green moved"):
+        assert claim not in text
+
+
 def test_an_adapted_model_alone_is_compared_with_itself_at_rest(page: str, tmp_path: Path) -> None:
     alone = report(adapted(), NEW, tmp_path / "r.html").read_text(encoding="utf-8")
     for name in ("accuracy", "log-loss, nats", "calibration error"):

@@ -120,11 +120,14 @@ def test_with_a_graph_it_is_that_graph_s_model(scope: str) -> None:
     model = small(graph=clinic_graph(scope), **options).fit(CLINIC, INFECTION)
     assert model.classes_.tolist() == list(cama.classes) == ["bacterial", "healthy", "viral"]
     np.testing.assert_array_equal(model.predict_proba(CLINIC), cama.predict_proba(CLINIC))
+    model.set_params(power=0.5)
+    np.testing.assert_array_equal(model.predict_proba(CLINIC), cama.predict_proba(CLINIC, power=0.5))
 
 
 def test_the_defaults_are_the_library_s() -> None:
     found = CAMAClassifier().get_params()
-    for call in (build, type(blobs().cama_).fit):
+    cama = type(blobs().cama_)
+    for call in (build, cama.fit, cama.predict_proba):
         for name, parameter in inspect.signature(call).parameters.items():
             if name in found and name not in ("graph", "progress", "max_epochs"):
                 assert found[name] == parameter.default, name
@@ -359,7 +362,7 @@ def test_clean_rows_have_a_part_in_scope_row() -> None:
 @pytest.mark.parametrize(
     ("options", "x", "y", "message"),
     [
-        ({"hidden": 0}, X, Y, r"build\(hidden=0\): expected at least 1"),
+        ({"hidden": 0}, X, Y, r"build\(hidden=0\): expected a whole number of at least 1"),
         ({"layers": None}, X, Y, r"CAMAClassifier\(layers=None\): expected a whole number"),
         ({"hidden": 8.5}, X, Y, r"CAMAClassifier\(hidden=8.5\): expected a whole number"),
         ({"lr": -1.0}, X, Y, r"fit\(lr=-1.0\): expected more than 0"),
@@ -420,3 +423,9 @@ def test_scikit_learn_is_optional() -> None:
         assert importlib.import_module("pyro_cama").build is not build
         with pytest.raises(ImportError, match=r"pip install pyro_cama\[sklearn\]"):
             importlib.import_module("pyro_cama.sklearn")
+
+
+@pytest.mark.parametrize("power", [0, "half", None, 2, float("nan")])
+def test_a_wrong_power_is_found_before_training(power: Any) -> None:
+    with pytest.raises(ValueError, match=r"CAMAClassifier\(power=.*\): expected a number above 0, at most 1"):
+        small(power=power, max_epochs=-5).fit(X, Y)  # that too is wrong, and would be found later

@@ -250,6 +250,17 @@ def test_flags_of_missing_values_are_left_out_where_none_is_missing(
         same(measured(cama, flagged, **options), measured(cama, batch, **options))
 
 
+@settings(max_examples=40)
+@given(specs(max_nodes=7), st.randoms(use_true_random=False))
+def test_a_power_is_the_same_traced_and_grouped(spec: dict[str, Any], rng: Any) -> None:
+    with in_double():
+        torch.manual_seed(rng.randrange(1000))
+        cama = jittered(small(spec, sites=3))
+        batch = rows_of(cama, 4)
+        options: dict[str, Any] = {"samples": 2, "classes": rng.random() < 0.5, "power": 0.3}
+        same(measured(cama, batch, trace=True, **options), measured(cama, batch, trace=False, **options))
+
+
 # the package ---------------------------------------------------------------------------------------------------------
 
 

@@ -237,11 +237,11 @@ class Lab:
         """
         if eps == 0:
             return x
-        inside: dict[str, Any] = {"eps": eps, "bounds": (0.0, 1.0)}
         if isinstance(classifier, CNN):
-            return attack(classifier.logits, x, y, **inside)
+            return attack(classifier.logits, x, y, eps=eps, bounds=(0.0, 1.0))
         part = AttackableTable(classifier, self.rows(x, y), **options)
-        return attack(part.logits, part.x, part.y, mask=part.mask, **inside).reshape(x.shape).to(x)
+        found = attack(part.logits, part.x, part.y, mask=part.mask, eps=eps, bounds=part.bounds)
+        return found.reshape(x.shape).to(x)
 
     # baselines ------------------------------------------------------------------------------------------------------
 
