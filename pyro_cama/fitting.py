@@ -278,11 +278,8 @@ def _take(cama: CAMA, encoder: TableEncoder) -> None:
     cama._take_encoder(encoder)
     model, target = cama.model, cama.graph.target
     index = next(i for i, group in enumerate(model.groups) if group.nodes == (target,))
-    if type(model.groups[index].likelihood) not in (
-        Bernoulli,
-        Categorical,
-    ):  # another one's numbers mean something else
-        return
+    if type(model.groups[index].likelihood) not in (Bernoulli, Categorical):
+        return  # what another one's numbers mean is its own affair
     networks: Any = model._modules["networks"]
     bias = networks["merges"][index].last_bias
     logs = encoder.statistics[target]["frequencies"].to(bias).clamp_min(1e-4).log()

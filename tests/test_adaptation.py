@@ -368,7 +368,7 @@ def swapped(cama: CAMA) -> Tensor:
 
 
 def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cama, new = flag_model(), flags(300, seed=1, lost=0.12)
+    cama, new = flag_model(), flags(300, seed=1, lost=0.2)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
     monkeypatch.setattr(module, "initialise", planted(swapped))

@@ -126,7 +126,7 @@ def test_any_column_name() -> None:
         "nodes": dict.fromkeys(names[1:], "continuous") | {"type": "binary"},
         "edges": [["type", name] for name in names[1:]],
     }
-    cama = build(raw, hidden=8, device="cpu").fit(frame, max_epochs=20, **QUICK)
+    cama = build(raw, hidden=8, device="cpu").fit(frame, max_epochs=40, **QUICK)
     assert cama.score(frame) > 0.9
     assert set(cama.predict(frame)) == {0, 1}
     assert list(cama.sample(2).columns) == ["type", *names[1:]]
@@ -216,7 +216,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(scope: str, guide: type[CAM
     together = cama.predict_proba(rows, do)
     assert np.ptp(together[:, 0]) > 1e-3
     alone = np.concatenate([cama.predict_proba(rows[i : i + 1], do) for i in range(len(rows))])
-    assert alone == pytest.approx(together, abs=1e-6)
+    assert alone == pytest.approx(together, abs=1e-5)  # of 32-bit numbers
     order = np.random.default_rng(0).permutation(len(rows))
     assert cama.predict_proba(rows.iloc[order], do) == pytest.approx(together[order], abs=1e-6)
 
