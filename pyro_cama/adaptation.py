@@ -21,7 +21,7 @@ from pyro_cama.budget import Budget
 from pyro_cama.data import Batch
 from pyro_cama.elbo import shared_mean
 from pyro_cama.engine import Stage, fast, optimise
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError, expect, number, whole
 from pyro_cama.evidence import compare, evidence_of, winsorised
 from pyro_cama.fitting import Data, encoded, per_step
 from pyro_cama.judge import Adaptation, Candidate, judge, plausible, total_variation
@@ -131,11 +131,11 @@ def adapt(
     }  # fmt: skip
     usual = IMAGES if cama.model.has_images else TABLES
     use = replace(usual, **{name: value for name, value in given.items() if value is not None})
-    expect("adapt", "alpha", alpha, 0 <= alpha <= 1, "from 0 to 1")
+    expect("adapt", "alpha", alpha, number(alpha) and 0 <= alpha <= 1, "a number from 0 to 1")
     for name in ("steps", "batch_size", "samples", "restarts", "folds"):
-        expect("adapt", name, getattr(use, name), getattr(use, name) >= 1, "at least 1")
-    expect("adapt", "lr", use.lr, use.lr > 0, "more than 0")
-    expect("adapt", "sparsity", sparsity, sparsity >= 0, "at least 0")
+        expect("adapt", name, getattr(use, name), whole(getattr(use, name), 1), "a whole number of at least 1")
+    expect("adapt", "lr", use.lr, number(use.lr) and use.lr > 0, "a finite number above 0")
+    expect("adapt", "sparsity", sparsity, number(sparsity) and sparsity >= 0, "a finite number of at least 0")
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
     new = encoded(base, new_data, "ignore", sampled=True)

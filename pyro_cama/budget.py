@@ -17,7 +17,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, shared_mean
-from pyro_cama.errors import expect, whole
+from pyro_cama.errors import expect, number, whole
 from pyro_cama.graph import CausalGraph
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ class Budget:
             expect(where, name, value, name in known, f"some of {', '.join(known)}")
             if name in ("widen", "power"):
                 most, said = (1, "at most 1") if name == "power" else (sys.float_info.max, "finite")
-                number = isinstance(value, Real) and not isinstance(value, bool)
-                expect(where, name, value, number and 0 < value <= most, f"a number above 0, {said}")
+                expect(where, name, value, number(value) and 0 < value <= most, f"a number above 0, {said}")
                 options[name] = float(value)
             else:
                 least = 0 if name.startswith("refine") else 1

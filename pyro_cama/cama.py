@@ -6,8 +6,6 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +31,7 @@ from pyro_cama.elbo import (
     shared_term,
 )
 from pyro_cama.engine import History, fast
-from pyro_cama.errors import DataError, GraphError, expect, whole
+from pyro_cama.errors import DataError, GraphError, expect, number, whole
 from pyro_cama.fitting import Data, Options, fit, plan
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
@@ -492,7 +490,7 @@ class CAMA:
         Args:
             do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
         """
-        expect("sample", "n", n, n >= 1, "at least 1")
+        expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
         m = self.graph.m
         given: dict[str, Any] = {}
         if do is not None and not isinstance(do, Mapping):
@@ -777,8 +775,7 @@ class CAMA:
         Raises:
             ValueError: the graph or the manipulation's scope does not allow them.
         """
-        number = isinstance(interventions, Real) and not isinstance(interventions, bool)
-        fits = interventions is None or number or isinstance(interventions, Mapping)
+        fits = interventions is None or number(interventions) or isinstance(interventions, Mapping)
         expected = "a number above 0, or a mapping of node to number, of an image also to severities by kind"
         expect("fit", "interventions", interventions, fits, expected)
         if not interventions:
@@ -817,20 +814,16 @@ class CAMA:
                     expected = "a finite number above 0"
                     if self.graph.nodes[name].type == "image":
                         expected += ", or severities by kind as {'rotation': 30}"
-                    expect("fit", f"interventions[{name!r}]", scale, _is_scale(scale), expected)
+                    expect("fit", f"interventions[{name!r}]", scale, number(scale) and scale > 0, expected)
                     scales[name] = float(scale)
             return scales
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
-        expect("fit", "interventions", interventions, _is_scale(interventions), "a finite number above 0")
+        expect("fit", "interventions", interventions, interventions > 0, "a finite number above 0")
         return dict.fromkeys(acting, float(interventions))
 
     def _seeded(self, seed: int | None = None) -> Any:
         return _Seeded(self.settings.seed if seed is None else seed, self.device)
-
-
-def _is_scale(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf
 
 
 def _rows(n: int) -> str:

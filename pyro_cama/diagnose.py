@@ -41,7 +41,7 @@ from pyro_cama.bayes_nets import from_pgmpy
 from pyro_cama.data import Batch
 from pyro_cama.elbo import intervene
 from pyro_cama.engine import fast
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError, expect, number, whole
 from pyro_cama.graph import CausalGraph, Node
 
 if TYPE_CHECKING:
@@ -198,9 +198,9 @@ def diagnose(
     What it cannot see: an edge too many; anything between two children of z, which nothing separates; dependence that
     leaves trend and spread alone; and with few rows, weak dependence.
     """
-    expect("diagnose", "alpha", alpha, 0 < alpha < 1, "more than 0, less than 1")
-    expect("diagnose", "max_rows", max_rows, max_rows >= _FEWEST, f"at least {_FEWEST}")
-    expect("diagnose", "draws", draws, draws == 0 or draws >= 20, "0, or at least 20")
+    expect("diagnose", "alpha", alpha, number(alpha) and 0 < alpha < 1, "a number above 0, less than 1")
+    expect("diagnose", "max_rows", max_rows, whole(max_rows, _FEWEST), f"a whole number of at least {_FEWEST}")
+    expect("diagnose", "draws", draws, whole(draws, 20) or draws == 0, "0, or a whole number of at least 20")
     ci_tests = from_pgmpy("ci_tests", "diagnose")
     graph = cama.graph
     batch = cama.encode(data, target="use")

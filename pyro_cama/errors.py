@@ -1,7 +1,8 @@
 """The two errors that a user can cause and repair."""
 
 from math import inf
-from numbers import Integral
+from numbers import Integral, Real
+from typing import TypeGuard, cast
 
 
 class GraphError(ValueError):
@@ -33,3 +34,12 @@ def whole(value: object, least: float = -inf) -> bool:
     (True, False, False, False)
     """
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number, Python's or numpy's.
+
+    >>> number(2), number(0.5), number("2"), number(float("nan")), number(True)
+    (True, True, False, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and -inf < cast(float, value) < inf

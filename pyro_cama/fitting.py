@@ -18,7 +18,7 @@ from pyro_cama.data import Batch, Table, TableEncoder
 from pyro_cama.distributions import Bernoulli, Categorical
 from pyro_cama.elbo import class_log_probs, log_weights
 from pyro_cama.engine import Checkpoints, History, Stage, optimise
-from pyro_cama.errors import DataError, expect, whole
+from pyro_cama.errors import DataError, expect, number, whole
 from pyro_cama.graph import CausalGraph
 from pyro_cama.minibatches import Minibatches, Shuffled, own_rows, rows_of
 from pyro_cama.streams import Stream, minibatches, open_stream, sample_rows, survey
@@ -58,11 +58,13 @@ class Options:
         for name in ("batch_size", "samples", "patience", "max_epochs"):  # numpy's are no JSON, which checkpoints hold
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, int(getattr(self, name)))
-        expect("fit", "conditional_weight", weight, weight >= 0, "at least 0")
-        expect("fit", "conditional_share", share, share is None or 0 < share <= 1, "above 0, at most 1")
-        expect("fit", "lr", self.lr, self.lr > 0, "more than 0")
-        expect("fit", "mixing", self.mixing, 0 <= self.mixing <= 1, "0 to 1")
-        expect("fit", "validation", self.validation, 0 <= self.validation < 1, "at least 0, less than 1")
+        expect("fit", "conditional_weight", weight, number(weight) and weight >= 0, "a finite number of at least 0")
+        part = share is None or (number(share) and 0 < share <= 1)
+        expect("fit", "conditional_share", share, part, "a number above 0, at most 1")
+        expect("fit", "lr", self.lr, number(self.lr) and self.lr > 0, "a finite number above 0")
+        expect("fit", "mixing", self.mixing, number(self.mixing) and 0 <= self.mixing <= 1, "a number from 0 to 1")
+        part = number(self.validation) and 0 <= self.validation < 1
+        expect("fit", "validation", self.validation, part, "a number of at least 0, less than 1")
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ def fit(
     """Trains a CAMA in place; see :meth:`pyro_cama.CAMA.fit`."""
     if resume and checkpoints is None:
         raise ValueError("fit(resume=True): expected checkpoints=, the folder to go on from")
-    expect("fit", "checkpoint_seconds", checkpoint_seconds, checkpoint_seconds >= 0, "at least 0")
+    fits = number(checkpoint_seconds) and checkpoint_seconds >= 0
+    expect("fit", "checkpoint_seconds", checkpoint_seconds, fits, "a finite number of at least 0")
     made = plan(cama, clean, manipulated, interventions, options, progress=progress)
     kept = None
     if checkpoints is not None:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pyro_cama.errors import expect
+from pyro_cama.errors import expect, number
 from pyro_cama.schema import one_of as nearest
 
 __all__ = ["KINDS", "Kind", "expect_kinds", "manipulate", "manipulate_all"]
@@ -271,7 +271,7 @@ def _expect_kind(where: str, kind: str) -> None:
 
 def _expect_severity(where: str, kind: str, severity: float) -> None:
     most, unit = KINDS[kind].limit, KINDS[kind].unit
-    fits = isinstance(severity, Real) and 0 <= severity <= most
+    fits = number(severity) and 0 <= severity <= most
     expect(where, f"severity of {kind}", severity, fits, f"a number from 0 to {most:g} ({unit})")
 
 

@@ -44,7 +44,6 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from numbers import Real
 from typing import Any, Self, TypeAlias
 
 import networkx as nx
@@ -52,7 +51,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyro_cama.errors import GraphError, expect, whole
+from pyro_cama.errors import GraphError, expect, number, whole
 from pyro_cama.graph import CausalGraph, Level, Node
 from pyro_cama.schema import Affects, listed, one_of, shown
 
@@ -521,8 +520,7 @@ def _numbers(value: Any) -> Array | None:
     """A number or a sequence of numbers as floats; None if it is something else or not finite."""
     many = value.tolist() if isinstance(value, np.ndarray) else value
     for entry in many if isinstance(many, list | tuple) else [many]:
-        number = isinstance(entry, Real) and not isinstance(entry, bool | np.bool_)
-        if not number or not abs(entry) <= _LARGEST:
+        if not number(entry) or not abs(entry) <= _LARGEST:
             return None
     return np.asarray(many, dtype=np.float64)
 

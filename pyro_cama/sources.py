@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from pyro_cama.columns import Column, Table, from_rows, numbered, read_table
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError, expect, whole
 from pyro_cama.graph import CausalGraph, Level, Node
 from pyro_cama.image_files import image_table, labelled_paths
 from pyro_cama.schema import listed, shown
@@ -102,7 +102,7 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     images = [name for name in graph.order if graph.nodes[name].type == "image"]
     numbers = sum(math.prod(graph.nodes[name].event_shape) for name in images)
     size = chunk if chunk is not None else min(IMAGES, max(1, PIXELS // numbers)) if images else ROWS
-    expect("open_stream", "chunk", size, size >= 1, "at least 1")
+    expect("open_stream", "chunk", size, whole(size, 1), "a whole number of at least 1")
     if isinstance(data, str | os.PathLike):
         return _open_path(Path(data), graph, size)
     if isinstance(data, DataLoader):

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from pyro_cama.columns import Columns, Index, numbered, read_sites, text_of
 from pyro_cama.data import Batch, Fitting, TableEncoder
-from pyro_cama.errors import DataError, expect
+from pyro_cama.errors import DataError, expect, number, whole
 from pyro_cama.graph import CausalGraph, Level
 from pyro_cama.schema import listed
 from pyro_cama.sources import Stream, open_stream
@@ -98,8 +98,14 @@ def survey(
     Raises:
         DataError: what :meth:`TableEncoder.fit` raises, after the name of the file; rows are counted in the whole file.
     """
-    expect("survey", "validation", validation, 0 <= validation < 1, "at least 0, less than 1")
-    expect("survey", "sample", sample, sample >= 0, "at least 0")
+    expect(
+        "survey",
+        "validation",
+        validation,
+        number(validation) and 0 <= validation < 1,
+        "a number of at least 0, less than 1",
+    )
+    expect("survey", "sample", sample, whole(sample, 0), "a whole number of at least 0")
     learnt = encoder or TableEncoder(graph)
     fitting = Fitting(learnt) if encoder is None else None
     found = _Smallest(max(1, sample + (_HELD if validation else 0)))
@@ -157,7 +163,7 @@ def minibatches(
     Raises:
         DataError: the rows do not fit the graph, or are other ones than in an earlier pass.
     """
-    expect("minibatches", "batch_size", batch_size, batch_size >= 1, "at least 1")
+    expect("minibatches", "batch_size", batch_size, whole(batch_size, 1), "a whole number of at least 1")
     order, mixing = np.random.default_rng(_entropy(seed, epoch, _EPOCH)).spawn(2)
     pool: list[Batch] = []
     fresh = 0  # rows that have joined since the pool was last shuffled
@@ -187,7 +193,7 @@ def sample_rows(stream: Stream, encoder: TableEncoder, rows: int, seed: int, tar
     Raises:
         DataError: a drawn row does not fit the graph.
     """
-    expect("sample_rows", "rows", rows, rows >= 1, "at least 1")
+    expect("sample_rows", "rows", rows, whole(rows, 1), "a whole number of at least 1")
     found = _Smallest(rows)
     for part, frame in _pass(stream, encoder, target):
         drawn = np.random.default_rng(_entropy(seed, part, _SAMPLE)).random(len(frame))

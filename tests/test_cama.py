@@ -640,8 +640,12 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], object], str]] = {
     "a likelihood of a type": (GraphError, lambda: build(graph(), likelihoods={"fever": Poisson()}), "serves count"),
     "interventions of a shared m": (ValueError, lambda: clinic("dataset").fit(CLINIC, interventions=1.0), "scope"),
     "interventions on a parent": (ValueError, lambda: clinic().fit(CLINIC, interventions={"age": 1.0}), "'age'"),
-    "no steps": (ValueError, lambda: clinic().adapt(FEW, steps=0), r"adapt\(steps=0\): expected at least 1"),
-    "no starts": (ValueError, lambda: clinic().adapt(FEW, restarts=0), r"adapt\(restarts=0\): expected at least 1"),
+    "no steps": (ValueError, lambda: clinic().adapt(FEW, steps=0), r"adapt\(steps=0\): expected a whole number"),
+    "no starts": (ValueError, lambda: clinic().adapt(FEW, restarts=0), r"adapt\(restarts=0\): expected a whole"),
+    "steps as text": (ValueError, lambda: clinic().adapt(FEW, steps="9"), "steps='9'"),  # type: ignore[arg-type]
+    "sparsity of nan": (ValueError, lambda: clinic().adapt(FEW, sparsity=float("nan")), "finite number of at least 0"),
+    "lr as text": (ValueError, lambda: clinic().fit(CLINIC, lr="1e-3"), "lr='1e-3'"),
+    "half a row": (ValueError, lambda: clinic().sample(2.5), "whole number"),  # type: ignore[arg-type]
     "alpha": (ValueError, lambda: clinic().adapt(FEW, alpha=1.5), "alpha"),
     "proportions": (ValueError, lambda: clinic().adapt(FEW, class_prior=np.ones(3)), "class_prior"),
 }

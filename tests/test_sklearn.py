@@ -365,7 +365,7 @@ def test_clean_rows_have_a_part_in_scope_row() -> None:
         ({"hidden": 0}, X, Y, r"build\(hidden=0\): expected a whole number of at least 1"),
         ({"layers": None}, X, Y, r"CAMAClassifier\(layers=None\): expected a whole number"),
         ({"hidden": 8.5}, X, Y, r"CAMAClassifier\(hidden=8.5\): expected a whole number"),
-        ({"lr": -1.0}, X, Y, r"fit\(lr=-1.0\): expected more than 0"),
+        ({"lr": -1.0}, X, Y, r"fit\(lr=-1.0\): expected a finite number above 0"),
         ({"random_state": -1}, X, Y, "random_state|[Ss]eed"),
         ({"interventions": 1.0}, X, Y, "scope 'dataset'"),
         ({}, X, Y * 0 + 1, r"y: found one class, 1, in all 90 rows; expected two or more"),

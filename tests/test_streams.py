@@ -525,7 +525,7 @@ def test_what_is_a_stream_and_what_is_not(tmp_path: Path) -> None:
     paths = open_stream({"y": ["a", "b", "a"], "i": [None, pd.NA, "a.png"]}, images)
     assert isinstance(paths, FrameStream)
     assert paths.chunk == 1024
-    with pytest.raises(ValueError, match=r"open_stream\(chunk=0\): expected at least 1"):
+    with pytest.raises(ValueError, match=r"open_stream\(chunk=0\): expected a whole number"):
         open_stream(tmp_path / "t.csv", graph, chunk=0)
 
 
