@@ -64,7 +64,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(200, 200, (0.0, 0.1, 0.2, 0.3), few=60),
+    "full": Size(200, 200, (0.0, 0.1, 0.2, 0.3, 0.4, 0.5), few=60),
     "quick": Size(200, 100, (0.0, 0.1), steps=10, chosen_on=500),
     "smoke": Size(20, 20, (0.0, 0.3), steps=2, refine=2, few=10, draws=2),
 }
