@@ -1,10 +1,11 @@
 """Colours: the airplanes and frogs of CIFAR-10, shifted and attacked (the paper's binary task of section 4.1).
 
-Nets, plain and with batch normalisation, Tent and SHOT-IM adapting the latter, and CAMA with the warp mechanism
-and with the paper's concatenation, all trained on clean images.  Shifts: up to .3 of a side; what adapts sees one half of the test images without labels and is
-scored on the other.  FGSM and PGD move every intensity by at most eps: the attack before adaptation; the same images
-after adaptation to such images of the other half ("frozen attack"); and CAMA attacked anew through the adapted model's
-own gradients ("adaptive attack").  Clean accuracy is scored before and after each adaptation.
+Nets, plain and with batch normalisation, Tent and SHOT-IM adapting the latter, and CAMA with the warp mechanism and
+with the paper's concatenation, all trained on clean images.  Shifts: up to .3 of a side; what adapts sees one half of
+the test images without labels and is scored on the other.  FGSM and PGD move every intensity by at most eps: the
+attack before adaptation; the same images after adaptation to such images of the other half ("frozen attack"); and
+CAMA attacked anew through the adapted model's own gradients ("adaptive attack").  Clean accuracy is scored before and
+after each adaptation.
 
 The images may come from a JPEG copy of CIFAR-10, whose pixels differ slightly from the original; where they do, the
 output and the picture say so.  Writes results/cifar.json (tidy rows) and results/cifar.png.
@@ -69,8 +70,8 @@ def clean(**task: Any) -> list[Row]:
     for name in ("net", "net_bn"):
         found.append(_row(lab, name, lab.net(name).accuracy(x, y)))
     for name, adapt in ADAPTATIONS.items():
-        adapted = adapt(lab.net("net_bn"), lab.data.adapt_x)
-        found.append(_row(lab, name, adapted.accuracy(x, y), adapted_on="clean"))
+        net = adapt(lab.net("net_bn"), lab.data.adapt_x)
+        found.append(_row(lab, name, net.accuracy(x, y), adapted_on="clean"))
     for mechanism in METHODS:
         cama = lab.cama(mechanism)
         found.append(_cama_row(lab, mechanism, lab.accuracy(cama, x)))

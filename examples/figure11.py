@@ -200,10 +200,8 @@ def panels(rows: Sequence[Row], names: Sequence[str]) -> Iterator[Row]:
         nets = [row for row in plain if not row["mechanism"]]  # they have no z
         careful = [row for row in mine if row["metric"] == REFINED]
         known = [row for row in rows if row["tested_on"] == THROUGH.format(name) and row["metric"] == REFINED]
-        anew = {"": "", "frozen attack": "adaptive attack"}
-        known += [row | {"adapted_on": anew[row["adapted_on"]]} for row in careful if known and not row["severity"]]
         yield from plain
-        for title, more in (("z refined", careful), ("through the refinement of z", known)):
+        for title, more in (("coarsened, z refined", careful), ("through that reading", known)):
             yield from (row | {"tested_on": f"{name}, {title}", "metric": "accuracy"} for row in [*nets, *more] if more)
 
 

@@ -107,9 +107,9 @@ def adapt(
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
         restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones.  (2: at
             the moments or where the model is, and after :func:`pyro_cama.sleep.sleep`; 1 for what cannot sleep.)
-        folds: for the comparison with no adaptation the new rows are split in so many parts, and each part's evidence
-            comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows, 500 at most, is kept
-            from every adaptation and compared on.
+        folds: for the comparison with no adaptation the new rows are split in so many parts (of two rows at least),
+            and each part's evidence comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows,
+            500 at most, is kept from every adaptation and compared on.
         class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
         keep: "trusted" keeps the change only where :func:`pyro_cama.judge.judge` accepts it.
         trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
@@ -139,6 +139,7 @@ def adapt(
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
     base = _with_sites(cama, new_data)
     new = encoded(base, new_data, "ignore", sampled=True)
+    use = replace(use, folds=min(use.folds, max(TABLES.folds, new.rows // 2)))
     _expect_readings(base, new)
     kept = None if clean is None else encoded(base, clean, "require", sampled=True)
     fixed = _fixed_ratio(base, class_prior)
@@ -267,15 +268,22 @@ def _expect_readings(cama: CAMA, new: Batch) -> None:
     """Refuses rows whose evidence cannot depend on m: log p of nothing is 0, any gain an error of Monte Carlo.
 
     Raises:
-        DataError: of what m manipulates, and of all that this causes, nothing was measured.
+        DataError: of what m manipulates, and of all that this causes, nothing was measured; or no row is of a site.
     """
     graph = cama.graph
     assert graph.m is not None
-    reached = set(graph.m.children)
+    placed = torch.ones(new.rows, dtype=torch.bool) if new.site is None else (new.site >= 0).cpu()
+    if not placed.any():
+        raise DataError(
+            f"adapt: found no {graph.m.scope!r} in the new rows ({new.rows} looked at); expected some, since it says "
+            "which rows share a manipulation"
+        )
+    reached = {name for name in graph.m.children if graph.m.affects[name] == "quantity"}
     for name in graph.order:  # causes first; a missing child is drawn manipulated, and its effects tell of it
         if reached & set(graph.parents_of(name)):
             reached.add(name)
-    if all(name in new.observed and not bool(new.observed[name].any()) for name in reached):
+    reached |= set(graph.m.children)
+    if all(name in new.observed and not bool(new.observed[name].cpu()[placed].any()) for name in reached):
         raise DataError(
             f"adapt: found no reading of {listed(graph.m.children)} in the new rows ({new.rows} looked at); expected "
             "some to learn the manipulation from: adapt to rows that were measured"

@@ -491,8 +491,8 @@ def _attackable(cama: CAMA, nodes: str | Sequence[str] | None) -> tuple[str, ...
     able = [n for n in graph.order if n != graph.target and graph.nodes[n].type in ("continuous", "image")]
     if nodes is None:
         nodes = [n for n in able if n in graph.blanket.children or n in graph.blanket.coparents]
-    nodes = [nodes] if isinstance(nodes, str) else nodes
     expect("AttackableTable", "nodes", nodes, isinstance(nodes, Iterable), f"some of {able}")
+    nodes = [nodes] if isinstance(nodes, str) else list(nodes)
     wrong = [n for n in nodes if n not in able]
     if wrong:
         raise ValueError(f"nodes: {wrong} have no gradient to attack along; expected numbers or images, some of {able}")

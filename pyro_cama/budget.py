@@ -23,6 +23,7 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, shared_mean
@@ -185,6 +186,10 @@ def _moments(q: Any, who: str, what: str) -> tuple[Tensor, Tensor]:
         ) from None
 
 
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:
     """Where ``joint`` was highest in ``steps`` steps from ``start``; every latent for itself, ``(..., dim)``."""
     if not steps:
@@ -193,7 +198,9 @@ def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps
     optimizer = torch.optim.Adam([value], lr=lr, maximize=True)
     best, reached = start.detach().clone(), torch.full_like(start[..., 0], -torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad(), cama._seeded():  # what is drawn, also by a guide without common noise
+        # the noise is common, also of a guide without common noise; an outer checkpoint, as of an attack, would
+        # otherwise repeat itself in every step
+        with torch.enable_grad(), cama._seeded(), saved_tensors_hooks(_same, _same):
             found = joint(value)
             total = found.sum()
         with torch.no_grad():

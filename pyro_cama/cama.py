@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ from pyro_cama.elbo import (
 )
 from pyro_cama.engine import History, fast
 from pyro_cama.errors import DataError, GraphError, expect, number, whole
-from pyro_cama.fitting import Data, Options, fit, plan
+from pyro_cama.fitting import Data, Options, fit, plan, unfitted_on_error
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
 from pyro_cama.guide import CAMAGuide
@@ -124,7 +124,7 @@ def build(
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
     expect("build", "hidden", hidden, whole(hidden, 1), "a whole number of at least 1")
     expect("build", "layers", layers, whole(layers, 0), "a whole number of at least 0")
-    expect("build", "seed", seed, whole(seed), "a whole number")
+    expect("build", "seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to 4294967295")
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:
         raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
@@ -301,6 +301,9 @@ class CAMA:
                 callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
                 devices ``batch_size`` is of all of them together.
 
+        A second call goes on from the first: with its weights, and with its units, sites and class frequencies, even if
+        the rows have others. Where they do, build anew.
+
         Raises:
             DataError: the table does not fit the graph; names column, rows and remedy.
             FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
@@ -341,8 +344,12 @@ class CAMA:
         """
         from pyro_cama.lightning_module import Training, TrainingData
 
+        known = [field.name for field in fields(Options)]
+        for name, value in options.items():
+            expect("lightning", name, value, name in known, f"some of {', '.join(known)}")
         chosen = Options(**options)
-        made = plan(self, clean, manipulated, self._scales(interventions), chosen, progress=progress)
+        with unfitted_on_error(self):
+            made = plan(self, clean, manipulated, self._scales(interventions), chosen, progress=progress)
         module = Training(
             made.stages, self.modules, made.parameters, weight_decay=chosen.weight_decay, patience=chosen.patience,
             anneal=chosen.anneal, seed=self.settings.seed, progress=progress, after=made.finish,
@@ -381,6 +388,7 @@ class CAMA:
 
     # answers ---------------------------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # z and m are refined along gradients
     def predict_proba(
         self,
         data: Data,
@@ -462,10 +470,11 @@ class CAMA:
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
+        expect("elbo", "samples", samples, whole(samples, 1), "a whole number of at least 1")
         batch = self.encode(data)
         given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do, batch.rows)
-        whole = torch.zeros(batch.rows, dtype=torch.long, device=self.device) if batch.site is None else batch.site
-        counts = torch.bincount(whole[whole >= 0], minlength=self.model.sites)
+        site = torch.zeros(batch.rows, dtype=torch.long, device=self.device) if batch.site is None else batch.site
+        counts = torch.bincount(site[site >= 0], minlength=self.model.sites)
         found = []
         with torch.no_grad(), fast(), common_noise(self.settings.seed):
             for rows in self._parts(batch, samples):
@@ -491,6 +500,7 @@ class CAMA:
             do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
         """
         expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
+        expect("sample", "seed", seed, whole(seed, 0), "a whole number of at least 0")
         m = self.graph.m
         given: dict[str, Any] = {}
         if do is not None and not isinstance(do, Mapping):
@@ -516,6 +526,7 @@ class CAMA:
         m, y and z are inferred from the rows as measured; then m takes the value of ``do``.  Means for numbers, the
         most probable level for discrete children.
         """
+        expect("reconstruct", "samples", samples, whole(samples, 1), "a whole number of at least 1")
         batch = self.encode(data, target="ignore")
         seen = self._do("auto")
         given = self._do(self._clean() if isinstance(do, str) and do == "clean" else do, batch.rows)
@@ -775,7 +786,9 @@ class CAMA:
         Raises:
             ValueError: the graph or the manipulation's scope does not allow them.
         """
-        fits = interventions is None or number(interventions) or isinstance(interventions, Mapping)
+        fits = (
+            interventions is None or (number(interventions) and interventions > 0) or isinstance(interventions, Mapping)
+        )
         expected = "a number above 0, or a mapping of node to number, of an image also to severities by kind"
         expect("fit", "interventions", interventions, fits, expected)
         if not interventions:
@@ -819,7 +832,6 @@ class CAMA:
             return scales
         if not acting:
             raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
-        expect("fit", "interventions", interventions, interventions > 0, "a finite number above 0")
         return dict.fromkeys(acting, float(interventions))
 
     def _seeded(self, seed: int | None = None) -> Any:

@@ -508,7 +508,7 @@ def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int)
 @click.option("--clean", type=click.Path(path_type=Path), help="Labelled rows that nothing happened to.")
 @click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
 @click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
-@click.option("--steps", type=click.IntRange(1), default=100, help="Gradient steps of every start of an adaptation.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
 @_output("The report, a .html file.")
 def report_command(
     model: Path,
@@ -517,7 +517,7 @@ def report_command(
     clean: Path | None,
     drifts: tuple[str, ...],
     follow: bool,
-    steps: int,
+    steps: int | None,
     output: Path,
     force: bool,
 ) -> None:

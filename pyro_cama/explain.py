@@ -18,6 +18,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from pyro_cama.errors import expect, number
 from pyro_cama.manipulation import Manipulation
 from pyro_cama.training import manipulation_of
 
@@ -38,7 +39,7 @@ class Explanation:
             for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``moved``
             whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
             (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
-            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), the intervals are
+            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` is
             infinite, and ``reading`` holds estimates.
         parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, and ``unchanged``, its value
             where nothing is manipulated.
@@ -141,8 +142,7 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
             "explain_shift: the mechanism concat has no parameters that could be explained; declare a structured one "
             "(affine, rate, confusion)"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"explain_shift: level: expected more than 0 and less than 1, found {level!r}")
+    expect("explain_shift", "level", level, number(level) and 0 < level < 1, "a number above 0, less than 1")
     folds = [torch.tensor(t) for t in adaptation.replicates]
     known = len(folds) > 1 or not adaptation.applied
     whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
@@ -150,13 +150,13 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
     sites = cama.encoder.sites if scope not in ("row", "dataset") else (None,)
     rows: list[dict[str, Any]] = []
     parameters: list[dict[str, Any]] = []
-    for number, site in enumerate(sites):
+    for index, site in enumerate(sites):
         place = {} if site is None else {"site": site}
         if site is not None and site not in adaptation.sites:
             continue
         for column, small, read in _readings(cama, manipulation):
-            estimate, resting = read(whole[number]), read(torch.zeros_like(whole[number]))
-            others = [read(fold[number]) for fold in folds] if adaptation.applied else [estimate] * 2
+            estimate, resting = read(whole[index]), read(torch.zeros_like(whole[index]))
+            others = [read(fold[index]) for fold in folds] if adaptation.applied else [estimate] * 2
             real = False
             for name, value in estimate.items():
                 low, high = _interval(value, [o[name] for o in others], level)
@@ -180,7 +180,7 @@ def explain_shift(cama: CAMA, *, level: float = 0.95) -> Explanation:
     else:
         table["moved"] = table["moved"].astype("boolean")  # bool, but missing
         enough = "" if adaptation.rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
-        note = f"uncertainty unknown: adapt(folds={FOLDS}){enough} gives intervals"
+        note = f"uncertainty unknown: adapting with {FOLDS} folds{enough} gives intervals"
     return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason, note)
 
 

@@ -133,7 +133,7 @@ def export(
         raise FileExistsError(f"{folder} is there already; choose another folder")
     given = cama._do(do)
     if given and any(value.dim() > 1 for value in given.values()):
-        raise ValueError("export(do=...): found a value a row; expected one for all rows")
+        raise ValueError("export(do=...): found a value a row, or a site; expected one for all rows")
     program = _Program(cama.copy(), given, budget, missing)
     traced = _traced(program)
     described = {

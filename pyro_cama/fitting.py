@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +57,19 @@ class Options:
             expect("fit", name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
         epochs, weight, share = self.max_epochs, self.conditional_weight, self.conditional_share
         expect("fit", "max_epochs", epochs, epochs is None or whole(epochs, 0), "a whole number of at least 0, or None")
-        for name in ("batch_size", "samples", "patience", "max_epochs"):  # numpy's are no JSON, which checkpoints hold
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, int(getattr(self, name)))
         expect("fit", "conditional_weight", weight, number(weight) and weight >= 0, "a finite number of at least 0")
         part = share is None or (number(share) and 0 < share <= 1)
         expect("fit", "conditional_share", share, part, "a number above 0, at most 1")
         expect("fit", "lr", self.lr, number(self.lr) and self.lr > 0, "a finite number above 0")
+        decay = self.weight_decay
+        expect("fit", "weight_decay", decay, number(decay) and decay >= 0, "a finite number of at least 0")
         expect("fit", "mixing", self.mixing, number(self.mixing) and 0 <= self.mixing <= 1, "a number from 0 to 1")
         part = number(self.validation) and 0 <= self.validation < 1
         expect("fit", "validation", self.validation, part, "a number of at least 0, less than 1")
+        for field in fields(self):  # of numpy's numbers neither JSON nor a checkpoint knows
+            value = getattr(self, field.name)
+            if isinstance(value, Real) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, int(value) if isinstance(value, Integral) else float(value))
 
 
 @dataclass(frozen=True)
@@ -209,16 +214,29 @@ def fit(
         raise ValueError("fit(resume=True): expected checkpoints=, the folder to go on from")
     fits = number(checkpoint_seconds) and checkpoint_seconds >= 0
     expect("fit", "checkpoint_seconds", checkpoint_seconds, fits, "a finite number of at least 0")
-    made = plan(cama, clean, manipulated, interventions, options, progress=progress)
     kept = None
-    if checkpoints is not None:
-        kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
+    with unfitted_on_error(cama):
+        made = plan(cama, clean, manipulated, interventions, options, progress=progress)
+        if checkpoints is not None:
+            kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
+            kept.begin()
     history = optimise(
         made.stages, cama.modules, made.parameters, made.minibatches, weight_decay=options.weight_decay,
         patience=options.patience, anneal=options.anneal, seed=cama.settings.seed, progress=progress,
         per_step=per_step(cama), checkpoints=kept, trainer_kwargs=trainer_kwargs,
     )  # fmt: skip
     made.finish(history)
+
+
+@contextmanager
+def unfitted_on_error(cama: CAMA) -> Iterator[None]:
+    """What a model has learnt of data that cannot be trained on is forgotten."""
+    before = cama.model, cama.guide, cama.modules, cama.encoder
+    try:
+        yield
+    except BaseException:
+        cama.model, cama.guide, cama.modules, cama.encoder = before
+        raise
 
 
 def per_step(cama: CAMA) -> int:
@@ -285,7 +303,8 @@ def _take(cama: CAMA, encoder: TableEncoder) -> None:
         return  # what another one's numbers mean is its own affair
     networks: Any = model._modules["networks"]
     bias = networks["merges"][index].last_bias
-    logs = encoder.statistics[target]["frequencies"].to(bias).clamp_min(1e-4).log()
+    frequencies = encoder.statistics[target]["frequencies"].to(bias)
+    logs = frequencies.where(frequencies > 0, 1e-4).log()
     with torch.no_grad():
         bias.copy_(logs[1:] - logs[:1] if len(bias) == 1 else logs - logs.mean())
 

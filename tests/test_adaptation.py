@@ -482,6 +482,23 @@ def test_an_effect_of_a_manipulated_child_is_a_reading() -> None:
     joined = build(raw | {"edges": [*raw["edges"], ["a", "b"]]}, hidden=4, device="cpu").fit(rows, **options)
     quick = QUICK | {"steps": 1, "restarts": 1}
     assert joined.adapt(missing(rows, "a"), **quick).adaptation.rows == 60
+    raw = graph("ab", "continuous", scope="dataset", children=["a"], affects="measurement")
+    measured = build(raw | {"edges": [*raw["edges"], ["a", "b"]]}, hidden=4, device="cpu").fit(rows, **options)
+    with pytest.raises(DataError, match="no reading of 'a' in"):  # its effects see the clean one
+        measured.adapt(missing(rows, "a"), **QUICK)
+
+
+def test_rows_of_no_site_are_refused() -> None:
+    rows = patients(40, seed=2).drop(columns="y")
+    with pytest.raises(DataError, match=r"adapt: found no 'site' in the new rows \(40 looked at\)"):
+        model("site").adapt(rows.assign(site=None), **QUICK)
+
+
+def test_parts_of_the_new_rows_hold_two_at_least() -> None:
+    rows = unlabelled(patients(30, seed=2, a=3.0, b=3.0))
+    copy = model().adapt(rows, **QUICK | {"folds": 1000, "steps": 10, "restarts": 1})
+    assert math.isfinite(copy.adaptation.evidence_after)
+    assert len(copy.adaptation.replicates) == 15
 
 
 # Class proportions.

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_cama import CAMA, build
+from pyro_cama import CAMA, budget, build
 from pyro_cama.attacks import AttackableTable, fgsm, pgd
+from pyro_cama.elbo import log_weights
 from pyro_cama.guide import CAMAGuide
 from support.drift import load_table, split
 
@@ -442,6 +443,25 @@ def test_a_do_of_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(part.logits(part.x).double(), expected, rtol=0, atol=2e-5)
     in_chunks(part, monkeypatch)
     torch.testing.assert_close(part.logits(part.x).double(), expected, rtol=0, atol=2e-5)
+
+
+def test_chunks_repeat_a_refinement_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpointed chunk runs again for its gradient, and not in every step of its refinement too."""
+    steps, calls = 6, [0]
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return log_weights(*args, **options)
+
+    monkeypatch.setattr(budget, "log_weights", counted)
+    part = AttackableTable(mixed(), mixed_table()[:14], refine_z=steps)
+    x = part.x.clone().requires_grad_()
+    expected = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
+    calls[0] = 0
+    in_chunks(part, monkeypatch)
+    found = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
+    assert calls[0] == 2 * 2 * (steps + 1)  # chunks, runs of each, evaluations
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scope", ["row", "dataset"])

@@ -352,6 +352,14 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     np.testing.assert_array_equal(found, cama.predict_proba(table, samples=3, refine_z=2, power=0.5))
 
 
+def test_inference_mode_may_be_on() -> None:
+    cama, _, table = some(4)
+    care: dict[str, Any] = {"refine": 2, "refine_z": 2}
+    with torch.inference_mode():
+        found = cama.predict_proba(table, **care)
+    np.testing.assert_array_equal(found, cama.predict_proba(table, **care))
+
+
 def test_without_z_there_is_none_to_refine() -> None:
     spec = {
         "target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"], "latents": {"z": None},

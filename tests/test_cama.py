@@ -645,6 +645,12 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], object], str]] = {
     "steps as text": (ValueError, lambda: clinic().adapt(FEW, steps="9"), "steps='9'"),  # type: ignore[arg-type]
     "sparsity of nan": (ValueError, lambda: clinic().adapt(FEW, sparsity=float("nan")), "finite number of at least 0"),
     "lr as text": (ValueError, lambda: clinic().fit(CLINIC, lr="1e-3"), "lr='1e-3'"),
+    "decay": (ValueError, lambda: clinic().fit(CLINIC, weight_decay=-1.0), "finite number of at least 0"),
+    "a seed": (ValueError, lambda: build(graph(), seed=-1), r"seed=-1\): expected a whole number from 0"),
+    "no draws": (ValueError, lambda: clinic().elbo(FEW, samples=0), r"elbo\(samples=0\)"),
+    "no draws of children": (ValueError, lambda: clinic().reconstruct(FEW, samples=0), r"reconstruct\(samples=0\)"),
+    "no interventions": (ValueError, lambda: clinic().fit(CLINIC, interventions=0), r"interventions=0\): expected a"),
+    "an option": (ValueError, lambda: clinic().lightning(CLINIC, epochs=2), r"lightning\(epochs=2\): expected some of"),
     "half a row": (ValueError, lambda: clinic().sample(2.5), "whole number"),  # type: ignore[arg-type]
     "alpha": (ValueError, lambda: clinic().adapt(FEW, alpha=1.5), "alpha"),
     "proportions": (ValueError, lambda: clinic().adapt(FEW, class_prior=np.ones(3)), "class_prior"),
@@ -717,9 +723,29 @@ def test_sizes_may_be_numbers_of_numpy(tmp_path: Path) -> None:
     raw = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
     cama = build(raw, hidden=np.int64(8), layers=np.int32(1), seed=np.int64(3), device="cpu")  # type: ignore[arg-type]
     frame = pd.DataFrame({"x": np.linspace(0, 1, 40), "y": [0, 1] * 20})
-    sizes: dict[str, Any] = {"max_epochs": np.int64(1), "batch_size": np.int64(8)}
-    cama.fit(frame, checkpoints=tmp_path / "kept", **sizes, **QUICK)
+    sizes: dict[str, Any] = {"max_epochs": np.int64(1), "batch_size": np.int64(8), "lr": np.float32(1e-3)}
+    options = sizes | QUICK | {"weight_decay": np.float64(1e-4), "checkpoints": tmp_path / "kept"}
+    cama.fit(frame, **options)
+    cama.fit(frame, resume=True, **options)
     cama.save(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("fault", ["labels", "checkpoints"])
+def test_a_fit_that_fails_before_it_trains_leaves_the_model_as_it_was(fault: str, tmp_path: Path) -> None:
+    raw = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
+    frame = pd.DataFrame({"x": np.linspace(0, 1, 40), "y": [0, 1] * 20})
+    other = frame.assign(x=frame["x"] + 50.0, y=(frame.index == 3).astype(int))
+    build(raw, hidden=8, device="cpu").fit(frame, max_epochs=1, checkpoints=tmp_path, **QUICK)
+    cama = build(raw, hidden=8, device="cpu")
+    wrong: dict[str, Any] = {"manipulated": frame[["x"]]} if fault == "labels" else {"checkpoints": tmp_path}
+    with pytest.raises(DataError if fault == "labels" else FileExistsError):
+        cama.fit(other, max_epochs=1, **wrong, **QUICK)
+    assert not cama.encoder.fitted
+    with pytest.raises(DataError, match="fit"):
+        cama.predict(frame)
+    expected = build(raw, hidden=8, device="cpu").fit(frame, max_epochs=2, **QUICK).predict_proba(frame)
+    found = cama.fit(frame, max_epochs=2, **QUICK).predict_proba(frame)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_weight_decay_spares_what_clean_rows_do_not_train() -> None:

@@ -727,12 +727,11 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
 def test_adapt_without_folds_says_that_nothing_is_certain(
     made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with images, by default."""
-    monkeypatch.setattr("pyro_cama.adaptation.TABLES", replace(TABLES, folds=1, restarts=1))
+    monkeypatch.setattr("pyro_cama.adaptation.TABLES", replace(TABLES, restarts=1))
     monkeypatch.setattr("pyro_cama.adaptation.judge", lambda *_, **__: (True, "to be explained", 1.0))
     write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
-    text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "-o", tmp_path / "new")
-    assert "uncertainty unknown: adapt(folds=4) gives intervals" in text
+    text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "--folds", 1, "-o", tmp_path / "new")
+    assert "uncertainty unknown: adapting with 4 folds gives intervals" in text
     found = pyro_cama.load(tmp_path / "new").explain_shift()
     for row in found.table.to_dict("records"):
         (line,) = [line for line in text.splitlines() if line.split()[:1] == [row["column"]]]

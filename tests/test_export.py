@@ -98,7 +98,8 @@ def test_adapted_models(scope: str, tmp_path: Path) -> None:
 
 def test_do_samples_and_missing_entries(tmp_path: Path) -> None:
     cama = adapted("dataset")
-    options: dict[str, Any] = {"do": {"m": [0.5, -1.0]}, "samples": 3}
+    options: dict[str, Any] = {"do": {"m": [0.5, -1.0]}, "samples": 3, "power": 0.4}
+    assert abs(cama.predict_proba(NEW, **options) - cama.predict_proba(NEW, **options | {"power": 1.0})).max() > 1e-3
     program = load(cama.export(tmp_path / "served", missing=True, **options))
     agree(program, cama, NEW, **options)
     assert abs(program.predict_proba(NEW) - cama.predict_proba(NEW)).max() > 1e-3

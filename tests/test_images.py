@@ -725,7 +725,7 @@ def test_adapting_to_digits_touches_nn_pm_and_nn_qm_alone() -> None:
     assert adaptation.applied
     assert adaptation.rows == 200
     assert adaptation.replicates == ()  # a fifth was held out, and nothing folded
-    assert str(copy.explain_shift()).startswith("uncertainty unknown: adapt(folds=4) gives intervals; ")
+    assert str(copy.explain_shift()).startswith("uncertainty unknown: adapting with 4 folds gives intervals; ")
     assert len(adaptation.theta[0]) == 6
     assert math.isfinite(adaptation.evidence_after)
 

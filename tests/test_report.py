@@ -196,7 +196,7 @@ def test_its_figures_are_the_models(page: str) -> None:
 def test_without_folds_nothing_is_said_to_be_certain(tmp_path: Path) -> None:
     copy = fitted().adapt(NEW, progress=False, **QUICK | {"folds": 1, "steps": 40})
     text = report(copy, NEW, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Uncertainty unknown: adapt(folds=4) gives intervals. Estimated to have moved: x" in text
+    assert "Uncertainty unknown: adapting with 4 folds gives intervals. Estimated to have moved: x" in text
     moved, _, interval, reading = cells(text, "x")
     assert (moved, interval) == ("unknown", "unknown")
     assert reading.startswith("estimated ")
