@@ -186,10 +186,6 @@ def _moments(q: Any, who: str, what: str) -> tuple[Tensor, Tensor]:
         ) from None
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:
     """Where ``joint`` was highest in ``steps`` steps from ``start``; every latent for itself, ``(..., dim)``."""
     if not steps:
@@ -198,9 +194,9 @@ def _climbed(cama: CAMA, joint: Callable[[Tensor], Tensor], start: Tensor, steps
     optimizer = torch.optim.Adam([value], lr=lr, maximize=True)
     best, reached = start.detach().clone(), torch.full_like(start[..., 0], -torch.inf)
     for step in range(steps + 1):
-        # the noise is common, also of a guide without common noise; an outer checkpoint, as of an attack, would
-        # otherwise repeat itself in every step
-        with torch.enable_grad(), cama._seeded(), saved_tensors_hooks(_same, _same):
+        # noise is common, also of a guide without common noise; the hooks hide this graph from an attack's checkpoint,
+        # which would run again in every step (what is packed must not hold its own graph: it would never be freed)
+        with torch.enable_grad(), cama._seeded(), saved_tensors_hooks(Tensor.detach, Tensor.detach):
             found = joint(value)
             total = found.sum()
         with torch.no_grad():

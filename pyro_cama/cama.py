@@ -789,7 +789,7 @@ class CAMA:
         fits = (
             interventions is None or (number(interventions) and interventions > 0) or isinstance(interventions, Mapping)
         )
-        expected = "a number above 0, or a mapping of node to number, of an image also to severities by kind"
+        expected = "a finite number above 0, or a mapping of node to number, of an image also to severities by kind"
         expect("fit", "interventions", interventions, fits, expected)
         if not interventions:
             return {}

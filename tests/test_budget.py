@@ -1,5 +1,7 @@
 """More computing at prediction: a better proposals of every row's m and z, and what stays as it was."""
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from test_images import digits, in_double, joint, rows, state, tiny
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.budget import m_proposal, z_proposal
+from pyro_cama.budget import _climbed, m_proposal, z_proposal
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal
 from pyro_cama.guide import CAMAGuide
@@ -350,6 +352,21 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     cama, _, table = some(4)
     found = cama.predict_proba(table, samples=np.int64(3), refine_z=np.int32(2), power=np.float32(0.5))
     np.testing.assert_array_equal(found, cama.predict_proba(table, samples=3, refine_z=2, power=0.5))
+
+
+def test_a_climb_is_freed() -> None:
+    cama, _, _ = some(4)
+    passed: list[weakref.ref[Tensor]] = []
+
+    def joint(z: Tensor) -> Tensor:
+        grown = z.exp()  # whose derivative is itself: what is saved is what was computed
+        passed.append(weakref.ref(grown))
+        return (2 * z - grown).sum(-1)
+
+    best = _climbed(cama, joint, torch.zeros(3, 2), 40, 0.1)
+    torch.testing.assert_close(best, torch.full((3, 2), 2.0).log(), rtol=0, atol=0.02)
+    gc.collect()
+    assert not any(found() is not None for found in passed)
 
 
 def test_inference_mode_may_be_on() -> None:

@@ -632,7 +632,7 @@ def test_simulated_images_are_images() -> None:
         ({"i": ["rotation"]}, r"fit\(interventions\['i'\]=\['rotation'\]\): expected"),
         ({"i": np.inf}, r"fit\(interventions\['i'\]=inf\): expected"),
         ({"rotation": 20}, r"\['rotation'\] cannot be .*; did you mean \{'i': \{'rotation': 20\}\}\?"),
-        ("rotation", r"fit\(interventions='rotation'\): expected a number above 0, or a mapping"),
+        ("rotation", r"fit\(interventions='rotation'\): expected a finite number above 0, or a mapping"),
         ([("i", 1)], r"fit\(interventions=\[\('i', 1\)\]\): expected"),
         (np.inf, r"fit\(interventions=inf\): expected a finite number above 0"),
     ],
