@@ -10,7 +10,10 @@ is scored on the other, and the other way round.  Writes results/real_tables.jso
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -22,10 +25,14 @@ KINDS = list(dict.fromkeys(case.kind for case in CASES))
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Accuracy by kind of change, and the worst that adapting did."""
+    """Accuracy by kind of change, in the mean over tables, and the worst that adapting did."""
     accuracies = [r for r in rows if r["metric"] == "accuracy"]
     changed = [r for r in accuracies if r["severity"] != "clean"]
-    by_kind = experiment.table([*accuracies, *(r | {"severity": "all changes"} for r in changed)], index="severity")
+    cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)  # a table counts once, whatever its number of cases
+    for row in [*accuracies, *(r | {"severity": "all changes"} for r in changed)]:
+        cells[experiment.line_of(row), row["trained_on"], row["severity"], row["seed"]].append(row)
+    means = [some[0] | {"value": fmean(r["value"] for r in some)} for some in cells.values()]
+    by_kind = experiment.table(means, index="severity")
     frame = pd.DataFrame([r | {"line": experiment.line_of(r)} for r in rows])
     place = ["trained_on", "tested_on", "seed"]
     value = frame[frame["metric"].isin(["accuracy", "rows"])].pivot(index=place, columns="line", values="value")
