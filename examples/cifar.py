@@ -27,9 +27,8 @@ from pyro_cama.attacks import fgsm, pgd
 from support import experiment, image_data, images
 from support.experiment import Row
 from support.image_baselines import CNN, shot_im, tent
-from support.images import SHIFTS, Lab
+from support.images import MECHANISMS, SHIFTS, Lab
 
-METHODS = {"warp": "cama", "concat": "concat"}  # by mechanism
 CIFAR = {"graph": "cifar_binary.yaml", "data": "cifar"}
 
 
@@ -72,7 +71,7 @@ def clean(**task: Any) -> list[Row]:
     for name, adapt in ADAPTATIONS.items():
         net = adapt(lab.net("net_bn"), lab.data.adapt_x)
         found.append(_row(lab, name, net.accuracy(x, y), adapted_on="clean"))
-    for mechanism in METHODS:
+    for mechanism in MECHANISMS:
         cama = lab.cama(mechanism)
         found.append(_cama_row(lab, mechanism, lab.accuracy(cama, x)))
         adapted = lab.adapted(cama, lab.data.adapt_x)
@@ -91,7 +90,7 @@ def shifts(kind: str, severity: float, **task: Any) -> list[Row]:
         adapted = adapt(lab.net("net_bn"), new)
         found.append(_row(lab, name, adapted.accuracy(test, y), adapted_on=kind, **here))
         found.append(_row(lab, name, adapted.accuracy(lab.data.score_x, y), metric=AFTER, adapted_on=kind, **here))
-    for mechanism in METHODS:
+    for mechanism in MECHANISMS:
         cama = lab.cama(mechanism)
         found.append(_cama_row(lab, mechanism, lab.accuracy(cama, test), **here))
         found += _adapted_rows(lab, mechanism, lab.adapted(cama, new), test, y, adapted_on=kind, **here)
@@ -120,7 +119,7 @@ def attacks(name: str, eps: int, **task: Any) -> list[Row]:
         net, common = adapt(source, seen), here | {"adapted_on": "frozen attack"}
         found.append(_row(lab, method, net.accuracy(frozen, y), **common))
         found.append(_row(lab, method, net.accuracy(lab.data.score_x, lab.data.score_y), metric=AFTER, **common))
-    for mechanism in METHODS:
+    for mechanism in MECHANISMS:
         cama = lab.cama(mechanism)
         frozen = hostile(cama, x, y)
         found.append(_cama_row(lab, mechanism, lab.accuracy(cama, frozen, y), **here))
@@ -144,7 +143,7 @@ def _adapted_rows(lab: Lab, mechanism: str, adapted: Any, x: Tensor, y: Tensor, 
 
 
 def _cama_row(lab: Lab, mechanism: str, value: float, **more: Any) -> Row:
-    return _row(lab, METHODS[mechanism], value, mechanism=mechanism, **more)
+    return _row(lab, MECHANISMS[mechanism], value, mechanism=mechanism, **more)
 
 
 def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:

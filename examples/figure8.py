@@ -23,7 +23,7 @@ import torch
 
 from support import experiment, images
 from support.experiment import Row, Style
-from support.images import SHIFTS
+from support.images import MECHANISMS, SHIFTS
 
 SEVERITY = 0.3
 LEAST = 0.02  # a gain below this has no shares to speak of
@@ -32,7 +32,6 @@ SHARES: dict[str, tuple[float, ...]] = {
     "quick": (0.0, 5.0, 100.0),
     "smoke": (0.0, 50.0, 100.0),
 }
-METHODS = {"warp": "cama", "concat": "concat"}  # by mechanism
 LINES = {"warp": Style("CAMA, warp", "#1b7f5c", strong=True), "concat": Style("CAMA, paper's concat", "#8ca252")}
 
 
@@ -44,7 +43,7 @@ def scores(kind: str, mechanism: str, share: float, draw: int, **task: Any) -> l
     def note(value: float, metric: str = "accuracy") -> None:
         found.append(
             experiment.row(
-                "figure8", METHODS[mechanism], value, metric=metric, mechanism=mechanism,
+                "figure8", MECHANISMS[mechanism], value, metric=metric, mechanism=mechanism,
                 adapted_on=kind if share else "", tested_on=kind, severity=share, seed=draw,
                 setting=lab.setting.name, device=lab.setting.device,
             )
@@ -81,11 +80,11 @@ def main() -> None:
     options = images.parser(__doc__, seeds=3).parse_args()
     setting = experiment.size(options)
     lab = images.lab_of(options, options.seed)
-    fitted = [{"fits": [m], **lab} for m in METHODS]
+    fitted = [{"fits": [m], **lab} for m in MECHANISMS]
     tasks = [
         {"kind": kind, "mechanism": mechanism, "share": share, "draw": draw, **lab}
         for kind in SHIFTS[:1]
-        for mechanism in METHODS
+        for mechanism in MECHANISMS
         for share in SHARES[setting]
         for draw in experiment.seeds(options)
     ]

@@ -38,12 +38,11 @@ from pyro_cama.image_manipulations import manipulate
 from pyro_cama.model import Causes, class_values
 from support import experiment, images
 from support.experiment import METHODS, Row, plt
-from support.images import IMAGE, LARGEST, Lab
+from support.images import IMAGE, LARGEST, MECHANISMS, Lab
 
 KIND, SEVERITY = "vertical_shift", 0.3
 NEAR = 1.5  # pixels between centres of mass that are one place
 TRAINED_ON = {"full": ("clean",), "quick": ("clean",), "smoke": ("clean", KIND)}
-MECHANISMS = {"warp": "cama", "concat": "concat"}  # and the methods of their rows
 CHUNK = 200  # images reconstructed at once
 Pictures = Mapping[str, NDArray[np.float32]]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -27,7 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pyro_cama.data import Batch
 from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal, shared_mean
-from pyro_cama.errors import expect, number, whole
+from pyro_cama.errors import expect, expect_options, number, whole
 from pyro_cama.graph import CausalGraph
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ class Budget:
         Raises:
             ValueError: an unknown option, a number out of range, or one for a latent that the graph does not have.
         """
-        known = [field.name for field in fields(cls)]
+        expect_options(where, options, cls)
         for name, value in options.items():
-            expect(where, name, value, name in known, f"some of {', '.join(known)}")
             if name in ("widen", "power"):
                 most, said = (1, "at most 1") if name == "power" else (sys.float_info.max, "finite")
                 expect(where, name, value, number(value) and 0 < value <= most, f"a number above 0, {said}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,7 @@ from pyro_cama.elbo import (
     shared_term,
 )
 from pyro_cama.engine import History, fast
-from pyro_cama.errors import DataError, GraphError, expect, number, whole
+from pyro_cama.errors import DataError, GraphError, expect, expect_options, number, whole
 from pyro_cama.fitting import Data, Options, fit, plan, unfitted_on_error
 from pyro_cama.graph import CausalGraph
 from pyro_cama.groups import make_groups
@@ -344,9 +344,7 @@ class CAMA:
         """
         from pyro_cama.lightning_module import Training, TrainingData
 
-        known = [field.name for field in fields(Options)]
-        for name, value in options.items():
-            expect("lightning", name, value, name in known, f"some of {', '.join(known)}")
+        expect_options("lightning", options, Options)
         chosen = Options(**options)
         with unfitted_on_error(self):
             made = plan(self, clean, manipulated, self._scales(interventions), chosen, progress=progress)
@@ -786,9 +784,8 @@ class CAMA:
         Raises:
             ValueError: the graph or the manipulation's scope does not allow them.
         """
-        fits = (
-            interventions is None or (number(interventions) and interventions > 0) or isinstance(interventions, Mapping)
-        )
+        positive = number(interventions) and interventions > 0
+        fits = positive or interventions is None or isinstance(interventions, Mapping)
         expected = "a finite number above 0, or a mapping of node to number, of an image also to severities by kind"
         expect("fit", "interventions", interventions, fits, expected)
         if not interventions:

@@ -1,8 +1,10 @@
 """The two errors that a user can cause and repair."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from math import inf
 from numbers import Integral, Real
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 
 class GraphError(ValueError):
@@ -25,6 +27,17 @@ def expect(where: str, name: str, value: object, fits: bool, expected: str) -> N
     """
     if not fits:
         raise ValueError(f"{where}({name}={value!r}): expected {expected}")
+
+
+def expect_options(where: str, options: Mapping[str, Any], of: type) -> None:
+    """Refuses options by a name that no field of a dataclass has.
+
+    Raises:
+        ValueError: names the call, the option and the fields.
+    """
+    known = [field.name for field in fields(of)]
+    for name, value in options.items():
+        expect(where, name, value, name in known, f"some of {', '.join(known)}")
 
 
 def whole(value: object, least: float = -inf) -> bool:

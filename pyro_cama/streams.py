@@ -98,13 +98,8 @@ def survey(
     Raises:
         DataError: what :meth:`TableEncoder.fit` raises, after the name of the file; rows are counted in the whole file.
     """
-    expect(
-        "survey",
-        "validation",
-        validation,
-        number(validation) and 0 <= validation < 1,
-        "a number of at least 0, less than 1",
-    )
+    fits = number(validation) and 0 <= validation < 1
+    expect("survey", "validation", validation, fits, "a number of at least 0, less than 1")
     expect("survey", "sample", sample, whole(sample, 0), "a whole number of at least 0")
     learnt = encoder or TableEncoder(graph)
     fitting = Fitting(learnt) if encoder is None else None

@@ -37,6 +37,7 @@ IMAGE = "image"  # the node, in every graph here
 # what simulated interventions and the augmented nets are told to expect; every row gets one of these
 FAMILY = {"vertical_shift": 0.5, "horizontal_shift": 0.5, "rotation": 60.0}
 SHIFTS = ("vertical_shift", "horizontal_shift")
+MECHANISMS = {"warp": "cama", "concat": "concat"}  # side by side in figures; the methods of their rows
 ROBUST = 0.3  # eps of the adversarially trained net
 LARGEST = 0.5  # shift among the images with which the paper augments those to train on
 
