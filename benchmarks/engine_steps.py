@@ -13,10 +13,12 @@ from measure import Row, interleaved, quartiles
 from torch import nn
 
 from pyro_cama.cama import CAMA
-from pyro_cama.data import Batch
-from pyro_cama.engine import Loss, Stage, fast, optimise
-from pyro_cama.minibatches import Shuffled, rows_of
-from pyro_cama.training import fit_loss
+from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.contexts import fast
+from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stages import Loss, Stage
+from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.training.objective import fit_loss
 
 
 def overhead(quick: bool) -> list[Row]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyro_cama.files import replacing
+from pyro_cama._files import replacing
 
 Call = Callable[[], Any]
 PLAIN = "plain PyTorch"

@@ -23,7 +23,7 @@ import tabular
 import torch
 from measure import Row, write
 
-from pyro_cama.files import replacing
+from pyro_cama._files import replacing
 
 MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
     "import": loading.importing,

@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_cama.attacks import fgsm, pgd
+from pyro_cama.attacks.gradient import fgsm, pgd
 from support import experiment, image_data, images
 from support.experiment import Row
 from support.image_baselines import CNN, shot_im, tent

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro_cama.image_manipulations import KINDS
+from pyro_cama.image_manipulations.kinds import KINDS
 from support import experiment, images
 from support.experiment import Row
 from support.image_baselines import ADAPTATIONS

@@ -17,8 +17,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_cama import build, load
-from pyro_cama.data import Batch
-from pyro_cama.guide import CAMAGuide
+from pyro_cama.data.batch import Batch
+from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from pyro_cama import build
-from pyro_cama.graph import Node
-from pyro_cama.mechanisms import Mechanism
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.base import Mechanism
 from support.drift import load_table, split
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "breast_cancer.yaml"

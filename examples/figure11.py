@@ -31,7 +31,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_cama import CAMA
-from pyro_cama.attacks import fgsm, pgd
+from pyro_cama.attacks.gradient import fgsm, pgd
 from support import experiment, images
 from support.experiment import Row
 from support.images import ROBUST, Lab

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, CausalGraph
-from pyro_cama.attacks import AttackableTable, fgsm, pgd
+from pyro_cama.attacks.gradient import fgsm, pgd
+from pyro_cama.attacks.tables import AttackableTable
 from support import experiment
 from support.baselines import Classifier, DiscriminativeNet, boosting, logistic
 from support.experiment import Row

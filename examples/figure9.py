@@ -34,8 +34,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pyro_cama import CAMA
-from pyro_cama.image_manipulations import manipulate
-from pyro_cama.model import Causes, class_values
+from pyro_cama.image_manipulations.kinds import manipulate
+from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.plates import class_values
 from support import experiment, images
 from support.experiment import METHODS, Row, plt
 from support.images import IMAGE, LARGEST, MECHANISMS, Lab

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyro_cama
-from pyro_cama.scores import figures
+from pyro_cama.metrics import figures
 from support import experiment
 from support.drift import Noise, graph_of, load_table, split
 from support.experiment import Row, row

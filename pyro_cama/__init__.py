@@ -4,28 +4,44 @@ Cheng Zhang, Kun Zhang and Yingzhen Li: A Causal View on Robustness of Neural Ne
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pyro_cama.cama import CAMA, build
-    from pyro_cama.errors import DataError, GraphError
-    from pyro_cama.graph import CausalGraph
-    from pyro_cama.image_files import image_table
-    from pyro_cama.simulate import Recode, Shift, StructuralModel, simulate
-    from pyro_cama.sources import open_stream
-    from pyro_cama.storage import load
+from pyro_cama._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from pyro_cama.cama import CAMA, build, load
+    from pyro_cama.data.batch import Batch
+    from pyro_cama.data.image_files import image_table
+    from pyro_cama.data.open_stream import open_stream
+    from pyro_cama.errors import DataError, GraphError
+    from pyro_cama.graph.causal_graph import CausalGraph
+    from pyro_cama.graph.nodes import Node
+    from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
+    from pyro_cama.likelihoods import Likelihood
+    from pyro_cama.mechanisms.base import Mechanism
+    from pyro_cama.model.generative_model import CAMAModel
+    from pyro_cama.model.guide import CAMAGuide
+    from pyro_cama.simulation.interventions import Recode, Shift
+    from pyro_cama.simulation.structural_model import StructuralModel, simulate
+
 __all__ = [
     "CAMA",
+    "Batch",
+    "CAMAGuide",
+    "CAMAModel",
     "CausalGraph",
     "DataError",
     "GraphError",
+    "InterventionELBO",
+    "JointELBO",
+    "Likelihood",
+    "MarginalELBO",
+    "Mechanism",
+    "Node",
     "Recode",
     "Shift",
     "StructuralModel",
+    "__version__",
     "build",
     "image_table",
     "load",
@@ -33,41 +49,40 @@ __all__ = [
     "simulate",
 ]
 
-_MODULES = {
-    "cama": ("CAMA", "build"),
+_NAMES = {
+    "cama": ("CAMA", "build", "load"),
+    "data.batch": ("Batch",),
+    "data.image_files": ("image_table",),
+    "data.open_stream": ("open_stream",),
     "errors": ("DataError", "GraphError"),
-    "graph": ("CausalGraph",),
-    "image_files": ("image_table",),
-    "simulate": ("Recode", "Shift", "StructuralModel", "simulate"),
-    "sources": ("open_stream",),
-    "storage": ("load",),
+    "graph.causal_graph": ("CausalGraph",),
+    "graph.nodes": ("Node",),
+    "inference.elbo": ("InterventionELBO", "JointELBO", "MarginalELBO"),
+    "likelihoods": ("Likelihood",),
+    "mechanisms.base": ("Mechanism",),
+    "model.generative_model": ("CAMAModel",),
+    "model.guide": ("CAMAGuide",),
+    "simulation.interventions": ("Recode", "Shift"),
+    "simulation.structural_model": ("StructuralModel", "simulate"),
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
-class _Package(ModuleType):
+def __getattr__(name: str) -> Any:
     """Imports a name when it is first asked for: ``import pyro_cama`` alone does not wait for torch and Pyro."""
-
-    def __getattr__(self, name: str) -> Any:
-        home = f"{__name__}.{_HOMES.get(name, name)}"
-        if name.startswith("_"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
-            module = importlib.import_module(home)
-        except ModuleNotFoundError as error:
-            if error.name != home:
-                raise
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        value = getattr(module, name) if name in _HOMES else module
-        setattr(self, name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # the import system sets every submodule as an attribute; one is called as the function in it is
-        super().__setattr__(name, getattr(value, name) if name in _HOMES and isinstance(value, ModuleType) else value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = f"{__name__}.{_HOMES.get(name, name)}"
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name != home:
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(module, name) if name in _HOMES else module
+    globals()[name] = value
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

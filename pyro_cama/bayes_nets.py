@@ -5,11 +5,7 @@ pgmpy is optional (``pip install pyro_cama[pgmpy]``) and imported when first nee
 
 from __future__ import annotations
 
-import gzip
-import importlib
 import os
-import warnings
-import zlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -19,76 +15,18 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from pyro_cama.errors import expect, whole
-from pyro_cama.graph import CausalGraph
-from pyro_cama.schema import graph_error, one_of
-
-__all__ = ["example_network", "sample_bif"]
+from pyro_cama._arguments import expect, whole
+from pyro_cama._messages import one_of
+from pyro_cama.graph.bif import bif_spec, from_pgmpy, read_bif
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.schema import graph_error
 
 Sampler = Callable[[int, int], pd.DataFrame]
 """Rows from ``(n, seed)``."""
-
 _CATEGORICAL = ("child", "insurance", "hepar2")
 _CONTINUOUS = ("ecoli70",)
 _CLASSES = ["low", "middle", "high"]
 _THIRD = 0.4307272992954576  # the normal distribution's upper tertile
-
-
-def from_pgmpy(module: str, purpose: str) -> Any:
-    """One of pgmpy's modules.
-
-    Raises:
-        ImportError: pgmpy is not installed; says how to get it.
-    """
-    try:
-        # pgmpy 1.1 warns of its own deprecated modules when it is imported
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(f"pgmpy.{module}")
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs pgmpy; run: pip install pyro_cama[pgmpy]") from error
-
-
-def read_bif(path: str | os.PathLike[str]) -> Any:
-    """The ``DiscreteBayesianNetwork`` of a BIF file, plain or gzipped.
-
-    Raises:
-        GraphError: the file is missing, unreadable or no BIF, or its probabilities do not fit its variables.
-        ImportError: pgmpy is not installed.
-    """
-    source = os.fspath(path)
-    reader = from_pgmpy("readwrite", f"{source}: a BIF file").BIFReader
-    try:
-        raw = Path(source).read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise graph_error(source, f"is neither text nor gzipped text ({error}); expected a BIF file") from error
-    except OSError as error:
-        raise graph_error(source, f"cannot be read ({error.strerror}); expected a BIF file") from error
-    # pgmpy finds blocks by the line break after them, and takes text without any for an empty network
-    text = text.replace("\r\n", "\n").rstrip() + "\n"
-    try:
-        model = reader(string=text).get_model()
-        sound = bool(model.nodes) and model.check_model()
-    except Exception as error:  # whatever its parser stumbles over: it raises no error of its own
-        raise graph_error(source, f"is no valid BIF file ({type(error).__name__}: {error})") from error
-    if not sound:
-        raise graph_error(source, "found no variables; expected a BIF file, with blocks 'variable NAME { ... }'")
-    return model
-
-
-def bif_graph(path: str | os.PathLike[str], target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A BIF file in the form of the YAML file, not yet validated; see :meth:`CausalGraph.from_bif`."""
-    return _spec(read_bif(path), target, latents)
-
-
-def _spec(model: Any, target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
-    nodes = {
-        str(name): {"type": "categorical", "levels": list(model.get_cpds(name).state_names[name])}
-        for name in model.nodes
-    }
-    spec = {"target": target, "nodes": nodes, "edges": [[str(cause), str(effect)] for cause, effect in model.edges]}
-    return spec if latents is None else {**spec, "latents": latents}
 
 
 def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFrame:
@@ -147,7 +85,7 @@ def example_network(name: str, target: str, *, latents: Mapping[str, Any] | None
     folder = Path(str(files("pgmpy"))) / "utils" / "example_models"
     if name in _CATEGORICAL:
         model = read_bif(folder / f"{name}.bif.gz")
-        return _built(_spec(model, target, latents), name), lambda n, seed: _forward(model, n, seed)
+        return _built(bif_spec(model, target, latents), name), lambda n, seed: _forward(model, n, seed)
     gaussian = models.LinearGaussianBayesianNetwork.load(str(folder / f"{name}.json"))
     nodes: dict[str, Any] = dict.fromkeys(gaussian.nodes, "continuous")
     if target in nodes:

@@ -26,13 +26,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pyro_cama.budget import Budget
-from pyro_cama.cama import CAMA, build
-from pyro_cama.columns import read_column, rows_text
-from pyro_cama.errors import DataError, expect
-from pyro_cama.graph import CausalGraph
-from pyro_cama.schema import shown
-from pyro_cama.storage import FILES, load
+from pyro_cama._arguments import expect
+from pyro_cama._messages import shown
+from pyro_cama.cama import CAMA, build, load
+from pyro_cama.data.columns import read_column
+from pyro_cama.data.row_numbers import rows_text
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.options import Budget
+from pyro_cama.persistence.storage import FILES
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -177,7 +179,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: the new rows, ``(rows, n_features_in_)``.
             X_clean, y_clean: training rows and their labels, which have a part in scope row only.
-            options: as :func:`pyro_cama.adaptation.adapt`; proportions in ``class_prior`` are those of ``classes_``.
+            options: as :func:`pyro_cama.adaptation.adapt.adapt`; proportions in ``class_prior`` are those of ``classes_``.
 
         Returns:
             An adapted fitted copy, ``self`` untouched; ``copy.cama_.adaptation`` says whether the change was kept, and

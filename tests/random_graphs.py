@@ -8,7 +8,8 @@ import torch
 from hypothesis import strategies as st
 
 from pyro_cama import CAMA, build
-from pyro_cama.data import Batch, TableEncoder
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
 
 # words that Python modules, Pyro's plates and torch's containers use themselves
 AWKWARD = (

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pyro_cama import CAMA, DataError, build, starts
 from pyro_cama import adaptation as module
-from pyro_cama.evidence import compare
-from pyro_cama.judge import Candidate, judge
-from pyro_cama.training import manipulation_of
+from pyro_cama.adaptation.comparison import compare
+from pyro_cama.adaptation.guard import judge
+from pyro_cama.adaptation.result import Candidate
+from pyro_cama.training.objective import manipulation_of
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
 SHARE = 0.7

@@ -19,9 +19,10 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_cama import CAMA, budget, build
-from pyro_cama.attacks import AttackableTable, fgsm, pgd
-from pyro_cama.elbo import log_weights
-from pyro_cama.guide import CAMAGuide
+from pyro_cama.attacks.gradient import fgsm, pgd
+from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
 
 GRAPHS = Path(__file__).parents[1] / "graphs"

@@ -12,12 +12,13 @@ from test_images import digits, in_double, joint, rows, state, tiny
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.budget import _climbed, m_proposal, z_proposal
-from pyro_cama.data import Batch
-from pyro_cama.elbo import LogWeights, importance_bound, log_weights, marginal
-from pyro_cama.guide import CAMAGuide
-from pyro_cama.noise import common_noise
-from pyro_cama.training import manipulation_of
+from pyro_cama.inference.proposals import _climbed, m_proposal, z_proposal
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.bounds import importance_bound, marginal
+from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.training.objective import manipulation_of
 
 QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
 
@@ -303,7 +304,7 @@ def test_a_guide_without_common_noise_climbs_one_objective(monkeypatch: pytest.M
         states.append(torch.get_rng_state())
         return log_weights(*arguments, **options)
 
-    monkeypatch.setattr("pyro_cama.budget.log_weights", watched)
+    monkeypatch.setattr("pyro_cama.inference.log_weights.log_weights", watched)
     np.testing.assert_array_equal(cama.predict_proba(table, do=None, refine=5), found)
     assert len(states) >= 8 * (5 + 1)
     assert all(torch.equal(one, states[0]) for one in states)

@@ -14,11 +14,11 @@ from pyro import distributions as dist
 from torch.utils.data import Dataset
 
 from pyro_cama import CAMA, DataError, GraphError, build
-from pyro_cama.attacks import AttackableTable
-from pyro_cama.cama import estimate_proportions
-from pyro_cama.distributions import Poisson
-from pyro_cama.graph import CausalGraph
-from pyro_cama.guide import CAMAGuide
+from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.inference.class_prior import estimate_proportions
+from pyro_cama.likelihoods import Poisson
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.guide import CAMAGuide
 from support.clinic import Hospital, patients
 from support.drift import Drift, load_table, split
 
@@ -241,7 +241,7 @@ def test_chunks_of_a_large_table(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(len(rows))
         return select(batch, rows)
 
-    monkeypatch.setattr("pyro_cama.data.Batch.select", counted)
+    monkeypatch.setattr("pyro_cama.data.batch.Batch.select", counted)
     samples = 2**21 // (3 * 32 * 5)  # five rows at a time
     cama.predict_proba(FEW[:7], samples=samples)
     assert sizes == [5, 2]
@@ -669,7 +669,7 @@ def test_a_guide_that_lacks_a_site_is_told_which() -> None:
         def forward(self, data: Any = None, *, rows: Any = None, samples: Any = None, classes: bool = False) -> None:
             import pyro
 
-            from pyro_cama.model import Plates, as_batch
+            from pyro_cama.model.plates import Plates, as_batch
 
             batch = as_batch(data, rows)
             with Plates(self.graph, batch.rows, samples, classes, self.sites).rows:

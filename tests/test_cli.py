@@ -24,12 +24,12 @@ from sklearn import metrics
 
 import pyro_cama
 from pyro_cama import CAMA, CausalGraph, DataError, cli, cli_demo, cli_tables
-from pyro_cama.adaptation import TABLES
-from pyro_cama.cli_evidence import Usual, evidence
-from pyro_cama.cli_init import first_graph, guess
-from pyro_cama.cli_tables import flat, read_table, write_table
-from pyro_cama.draw import _curve, _layout, _patch, draw
-from pyro_cama.scores import calibration_error, figures, scores
+from pyro_cama.adaptation.options import TABLES
+from pyro_cama.inference.novelty import Usual, evidence
+from pyro_cama.cli.first_graph import first_graph, guess
+from pyro_cama.cli.files import flat, read_table, write_table
+from pyro_cama.graph.drawing import _curve, _layout, _patch, draw
+from pyro_cama.metrics import calibration_error, figures, scores
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 CORPUS = Path(__file__).parent / "corpus"
@@ -402,7 +402,7 @@ def test_the_suffix_is_looked_at_first(command: str, out: str, says: str, tmp_pa
 def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(GRAPH)
     graph = CausalGraph(tmp_path / "g.yaml")
-    rows = pyro_cama.simulate(graph, 50, seed=3)
+    rows = pyro_cama.simulation(graph, 50, seed=3)
     write_table(rows, tmp_path / "t.csv", False)
     back = read_table(tmp_path / "t.csv", graph)
     for name in ("y", "x", "n", "k"):
@@ -727,8 +727,8 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
 def test_adapt_without_folds_says_that_nothing_is_certain(
     made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_cama.adaptation.TABLES", replace(TABLES, restarts=1))
-    monkeypatch.setattr("pyro_cama.adaptation.judge", lambda *_, **__: (True, "to be explained", 1.0))
+    monkeypatch.setattr("pyro_cama.adaptation.options.TABLES", replace(TABLES, restarts=1))
+    monkeypatch.setattr("pyro_cama.adaptation.guard.judge", lambda *_, **__: (True, "to be explained", 1.0))
     write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
     text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "--folds", 1, "-o", tmp_path / "new")
     assert "uncertainty unknown: adapting with 4 folds gives intervals" in text
@@ -926,7 +926,7 @@ def test_a_large_file_is_read_in_parts(
     whole, parts = tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
     done("predict", made / "model", data, "-o", whole)
     monkeypatch.setattr(cli_tables, "LARGE", 0)
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 7)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 7)
     said = done("predict", made / "model", data, "-o", parts)
     assert "60 rows" in said
     read = pd.read_csv if suffix == "csv" else pd.read_parquet
@@ -944,7 +944,7 @@ def test_a_large_file_that_is_damaged_further_down_leaves_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_tables, "LARGE", 0)
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 7)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 7)
     data = tmp_path / "t.csv"
     frame = read_table(made / "t.csv")
     frame.loc[50, "x"] = "fifty"

@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset
 
-from pyro_cama.data import Batch, Table, TableEncoder
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
-from pyro_cama.graph import CausalGraph
+from pyro_cama.graph.causal_graph import CausalGraph
 
 NAMES = ["x", "type", "keys", "a.b", "with space", "class", "ünïcode", "__init__", "1"]
 
@@ -1138,7 +1140,7 @@ def test_concatenate() -> None:
 
 def test_a_big_table_is_encoded_column_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """No entry of a numeric or text column is touched in Python: what would do so is switched off."""
-    monkeypatch.setattr("pyro_cama.columns._entry", lambda value: pytest.fail("entry by entry"))
+    monkeypatch.setattr("pyro_cama.data.tables.plain_entry", lambda value: pytest.fail("entry by entry"))
     rng = np.random.default_rng(0)
     rows = 20_000
     table: Table = pd.DataFrame(

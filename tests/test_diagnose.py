@@ -8,7 +8,7 @@ import pytest
 import pyro_cama
 from pyro_cama import CausalGraph, DataError
 from pyro_cama.bayes_nets import example_network
-from pyro_cama.diagnose import _holm, _separable
+from pyro_cama.diagnosis.independence import holm_adjusted, separable
 
 LEVELS = ["k0", "k1", "k2"]
 EDGES = ["a1 -> y", "a2 -> y", "y -> x1", "y -> x2", "y -> x3", "c1 -> x1", "c2 -> x2", "c2 -> x3", "x1 -> x3"]

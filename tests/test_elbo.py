@@ -18,23 +18,15 @@ from pyro.infer import SVI
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.data import Batch, TableEncoder
-from pyro_cama.elbo import (
-    InterventionELBO,
-    JointELBO,
-    LogWeights,
-    MarginalELBO,
-    class_log_probs,
-    intervene,
-    is_grouped,
-    log_weights,
-    marginal,
-    mean_bound,
-    shared_term,
-)
-from pyro_cama.guide import CAMAGuide
-from pyro_cama.model import CAMAModel
-from pyro_cama.noise import common_noise
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.handlers.interventions import intervene
+from pyro_cama.inference.bounds import class_log_probs, marginal, mean_bound, shared_term
+from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
+from pyro_cama.inference.log_weights import LogWeights, is_grouped, log_weights
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.handlers.common_noise import common_noise
 from random_graphs import rows_of, small, specs
 
 MIXED: dict[str, Any] = {

@@ -21,8 +21,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from pyro_cama import CAMA, build
-from pyro_cama.engine import Checkpoints, History, Stage, optimise, quiet
-from pyro_cama.minibatches import Shuffled, rows_of
+from pyro_cama.training.checkpoints import Checkpoints
+from pyro_cama.training.optimise import optimise, quiet
+from pyro_cama.training.stages import History, Stage
+from pyro_cama.data.minibatches import Shuffled, rows_of
 
 COLUMNS = [f"x{i}" for i in range(5)]
 GRAPH: dict[str, Any] = {
@@ -424,8 +426,8 @@ PROCESSES = """
 import json, os, sys
 sys.path[:0] = {path!r}
 from test_engine import COLUMNS, fitted, table
-from pyro_cama.fitting import Rows
-import pyro_cama.minibatches as minibatches
+from pyro_cama.training.fit import Rows
+import pyro_cama.data.minibatches as minibatches
 seen = []
 plain = minibatches.Shuffled.epoch
 def counted(self, epoch, rank=0, world=1):

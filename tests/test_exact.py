@@ -12,20 +12,13 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.data import Batch
-from pyro_cama.distributions import MIN_SCALE
-from pyro_cama.elbo import (
-    JointELBO,
-    LogWeights,
-    class_log_probs,
-    importance_bound,
-    log_weights,
-    marginal,
-    mean_bound,
-    shared_term,
-)
-from pyro_cama.mechanisms import Affine
-from pyro_cama.training import manipulation_of
+from pyro_cama.data.batch import Batch
+from pyro_cama.likelihoods import MIN_SCALE
+from pyro_cama.inference.bounds import class_log_probs, importance_bound, marginal, mean_bound, shared_term
+from pyro_cama.inference.elbo import JointELBO
+from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.mechanisms.affine import Affine
+from pyro_cama.training.objective import manipulation_of
 
 CHILDREN = ("x1", "x2", "x3")
 MEAN = torch.tensor([[-1.0, 0.2, 0.9], [0.5, -0.6, 0.3], [0.0, 0.8, -0.7]], dtype=torch.float64)  # child, class

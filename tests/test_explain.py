@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pyro_cama import CAMA, build, load
-from pyro_cama.explain import _estimates, _interval
+from pyro_cama.adaptation.explain import _estimates, _interval
 
 UNITS = {"a": (100.0, 20.0), "b": (0.0, 1.0), "c": (-5.0, 0.1), "d": (40.0, 5.0)}  # means and deviations
 

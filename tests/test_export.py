@@ -16,9 +16,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama import CAMA, DataError, build, image_networks
-from pyro_cama.data import Batch
-from pyro_cama.export import Exported, export, load
-from pyro_cama.guide import CAMAGuide
+from pyro_cama.data.batch import Batch
+from pyro_cama.persistence.export import Exported, export, load
+from pyro_cama.model.guide import CAMAGuide
 
 NODES: dict[str, Any] = {
     "y": {"type": "categorical", "levels": ["p", "q"]},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_cama import CausalGraph
-from pyro_cama.attacks import fgsm
+from pyro_cama.attacks.gradient import fgsm
 from support.baselines import DiscriminativeNet
 from support.measurement import GRAPH, rows_of, variant
 

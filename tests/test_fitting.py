@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader
 
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
-from pyro_cama.fitting import Options, Streamed, encoded, plan, sample_size
+from pyro_cama.data.minibatches import Streamed
+from pyro_cama.model.pair import encoded, sample_size
+from pyro_cama.training.fit import plan
+from pyro_cama.training.options import Options
 
 COLUMNS = [f"x{i}" for i in range(4)]
 GRAPH: dict[str, Any] = {
@@ -80,7 +83,7 @@ def written(frame: pd.DataFrame, folder: Path, kind: str) -> Any:
 def test_a_source_of_parts_teaches_what_a_table_does(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 128)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 128)
     source = written(table(), tmp_path, kind)
     cama = fitted(source)
     for name, entries in model().encoder.statistics.items():
@@ -102,7 +105,7 @@ def test_a_loader_of_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_answers_come_in_parts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 50)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
     frame = table(240, seed=3)
     source = written(frame, tmp_path, kind)
     np.testing.assert_allclose(model().predict_proba(source), model().predict_proba(frame), rtol=1e-5)
@@ -114,7 +117,7 @@ def test_answers_come_in_parts(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_value_of_m_for_every_row_meets_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 50)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
     graph = GRAPH | {"latents": GRAPH["latents"] | {"m": GRAPH["latents"]["m"] | {"scope": "row"}}}
     cama = build(graph, hidden=8, device="cpu").fit(table(), max_epochs=1, progress=False)
     frame, do = table(120, seed=3), {"m": np.random.default_rng(0).normal(size=(120, 4))}
@@ -131,7 +134,7 @@ def test_adapting_takes_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     quick: dict[str, Any] = {"steps": 60, "restarts": 1, "folds": 2, "progress": False}
     whole = model().adapt(frame, **quick)
     assert whole.adaptation.rows == 900
-    monkeypatch.setattr("pyro_cama.fitting.SAMPLE", 300)
+    monkeypatch.setattr("pyro_cama.model.pair.SAMPLE", 300)
     for data in (frame, written(frame, tmp_path, "csv")):
         adapted = model().adapt(data, data, **quick)
         assert adapted.adaptation.rows == 300
@@ -145,7 +148,7 @@ def test_a_sample_of_large_rows_is_small(monkeypatch: pytest.MonkeyPatch) -> Non
     large = IMAGES | {"nodes": IMAGES["nodes"] | {"scan": {"type": "image", "shape": [3, 256, 256], "channels": 1}}}
     cama = build(large, hidden=4, device="cpu")
     assert 1000 < sample_size(cama) < 1500
-    monkeypatch.setattr("pyro_cama.fitting.SAMPLE", 50)
+    monkeypatch.setattr("pyro_cama.model.pair.SAMPLE", 50)
     assert encoded(model(), table(), "use").rows == 600  # what is in memory is used
     assert encoded(model(), table(), "use", sampled=True).rows == 50
 
@@ -178,7 +181,7 @@ def test_a_stream_goes_on_after_a_stop(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_counted_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.sources.ROWS", 50)
+    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
     frame = table()
     frame.loc[333, "site"] = "c"
     source = written(frame, tmp_path, "csv")

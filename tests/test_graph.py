@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_cama.errors import DataError, GraphError
-from pyro_cama.graph import CausalGraph
+from pyro_cama.graph.causal_graph import CausalGraph
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyro_cama.attacks import pgd
+from pyro_cama.attacks.gradient import pgd
 from support import image_baselines, image_data
 from support.image_baselines import ADAPTATIONS, CNN, bn_adapt, entropy, information, network, shot_im, t3a, tent
 from support.image_data import Images, add_data_dir, cifar, digits, load, mnist, pixels, protocol

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
-from pyro_cama.data import Batch, TableEncoder
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.errors import DataError
-from pyro_cama.graph import CausalGraph
-from pyro_cama.image_files import image_table, read_image
-from pyro_cama.sources import FrameStream
-from pyro_cama.streams import encoded_parts, minibatches, open_stream, survey
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.data.image_files import image_table, read_image
+from pyro_cama.data.streams import FrameStream
+from pyro_cama.data.open_stream import open_stream
+from pyro_cama.data.sampling import encoded_parts, minibatches, survey
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 from torch import Generator, Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
-from pyro_cama.image_manipulations import KINDS, Kind, expect_kinds, manipulate, manipulate_all
+from pyro_cama.image_manipulations.kinds import KINDS, Kind, expect_kinds, manipulate, manipulate_all
 
 SPATIAL = ["vertical_shift", "horizontal_shift", "rotation", "scale", "shear"]
 SIGNED = [*SPATIAL, "brightness", "contrast"]

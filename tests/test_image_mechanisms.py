@@ -16,11 +16,15 @@ from torch import Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
 from pyro_cama import GraphError, build
-from pyro_cama.catalogue import mechanism_named
-from pyro_cama.distributions import MIN_PROBABILITY
-from pyro_cama.graph import Node
-from pyro_cama.image_mechanisms import Composed, Field, ImageMechanism, Intensity, Warp, moved
-from pyro_cama.image_networks import look_up, pixel_grid
+from pyro_cama.mechanisms.registry import mechanism_named
+from pyro_cama.likelihoods import MIN_PROBABILITY
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.field import Field
+from pyro_cama.mechanisms.image import ImageMechanism, moved
+from pyro_cama.mechanisms.intensity import Intensity
+from pyro_cama.mechanisms.warp import Warp
+from pyro_cama.networks.resampling import look_up, pixel_grid
 
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
 NAMES = ["warp", "field", "intensity", "warp+intensity", "intensity+field+warp"]
@@ -124,7 +128,7 @@ def test_a_grid_a_row_serves_all_classes_at_once(monkeypatch: pytest.MonkeyPatch
         grids.append(len(grid))
         return original(images, grid, **options)
 
-    monkeypatch.setattr("pyro_cama.image_networks.F.grid_sample", counted)
+    monkeypatch.setattr("pyro_cama.networks.images.F.grid_sample", counted)
     Warp().push(torch.rand(2, 10, 5, 1, 6, 6), typical(Warp(), 2, 1, 5))
     Warp().push(torch.rand(2, 10, 5, 1, 6, 6), torch.zeros(6))
     assert grids == [2 * 5, 1]

@@ -21,28 +21,25 @@ from torch import Tensor, nn
 
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
-from pyro_cama.adaptation import _examine, _hold_out
-from pyro_cama.attacks import AttackableTable, fgsm, pgd
-from pyro_cama.budget import Budget, proposals
-from pyro_cama.data import Batch
-from pyro_cama.distributions import MIN_PROBABILITY, MIN_SCALE
-from pyro_cama.elbo import (
-    InterventionELBO,
-    JointELBO,
-    MarginalELBO,
-    class_log_probs,
-    importance_bound,
-    log_weights,
-    marginal,
-    mean_bound,
-)
-from pyro_cama.graph import Node
-from pyro_cama.image_manipulations import manipulate
-from pyro_cama.image_mechanisms import ImageMechanism
-from pyro_cama.image_networks import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise
-from pyro_cama.noise import common_noise
-from pyro_cama.starts import initialise as begin_at
-from pyro_cama.training import intervened, manipulation_of
+from pyro_cama.adaptation.candidates import examine
+from pyro_cama.adaptation.new_rows import hold_out
+from pyro_cama.attacks.gradient import fgsm, pgd
+from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.inference.options import Budget
+from pyro_cama.inference.proposals import proposals
+from pyro_cama.data.batch import Batch
+from pyro_cama.likelihoods import MIN_PROBABILITY, MIN_SCALE
+from pyro_cama.inference.bounds import class_log_probs, importance_bound, marginal, mean_bound
+from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.graph.nodes import Node
+from pyro_cama.image_manipulations.kinds import manipulate
+from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.adaptation.initialisation import initialise as begin_at
+from pyro_cama.training.objective import manipulation_of
+from pyro_cama.training.simulated_interventions import intervened
 from random_graphs import rows_of, small
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
@@ -744,7 +741,7 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
         (stage,) = stages
         seen.append({**vars(minibatches), "lr": stage.lr, "max_epochs": stage.epochs})
 
-    monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)
     found = {name: seen[0][name] for name in ("rows", "batch_size", "lr", "steps", "max_epochs")}
     assert found == {"rows": 160, "batch_size": 32, "lr": 2e-3, "steps": 10, "max_epochs": 20}
@@ -764,7 +761,7 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
 ) -> None:
     """Ten held-out digits lack a class or two whatever was done to them."""
     cama, _, shifted = digits()
-    monkeypatch.setattr("pyro_cama.adaptation.optimise", lambda *_, **__: None)
+    monkeypatch.setattr("pyro_cama.training.optimise.optimise", lambda *_, **__: None)
     seen: list[tuple[int, int, int]] = []
 
     def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
@@ -773,7 +770,7 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
         seen.append((len(found.labels), len(found.evidence), found.counted))
         return found
 
-    monkeypatch.setattr("pyro_cama.adaptation._examine", examined)
+    monkeypatch.setattr("pyro_cama.adaptation.candidates.examine", examined)
     copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
     held = max(math.ceil(count / 5), 1) if count >= 4 else count
     assert {*seen} == {(held, held, counted)}

@@ -14,12 +14,17 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_cama import CAMA, GraphError, build
-from pyro_cama.elbo import log_weights
-from pyro_cama.graph import Node
-from pyro_cama.manipulation import Manipulation
-from pyro_cama.mechanisms import Affine, Concat, Confusion, Mechanism, Rate
-from pyro_cama.model import Causes, as_batch
-from pyro_cama.training import manipulation_of
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.graph.nodes import Node
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.mechanisms.affine import Affine
+from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.concat import Concat
+from pyro_cama.mechanisms.confusion import Confusion
+from pyro_cama.mechanisms.rate import Rate
+from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.plates import as_batch
+from pyro_cama.training.objective import manipulation_of
 
 REAL = Node("x", "continuous")
 COUNT = Node("x", "count")

@@ -16,9 +16,10 @@ from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 
 from pyro_cama import CAMA, CausalGraph, build
-from pyro_cama.data import Batch, TableEncoder
-from pyro_cama.elbo import InterventionELBO, JointELBO, MarginalELBO
-from pyro_cama.model import CAMAModel
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
+from pyro_cama.model.generative_model import CAMAModel
 from random_graphs import rows_of, small, specs
 
 

@@ -6,7 +6,7 @@ from pyro import distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor
 
-from pyro_cama.noise import NoCommonNoise, common_noise, draw
+from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw
 
 ROWS = torch.tensor([0.5, -1.0, 0.5])  # the first and the last alike
 LOC = ROWS[:, None] * torch.tensor([1.0, 2.0])

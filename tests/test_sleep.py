@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.image_manipulations import manipulate
-from pyro_cama.sleep import LEAST, epochs_of, imagined, sleep, sleeps
-from pyro_cama.starts import initialise
-from pyro_cama.training import manipulation_of
+from pyro_cama.image_manipulations.kinds import manipulate
+from pyro_cama.adaptation.wake_sleep import LEAST, epochs_of, sleep, sleeps
+from pyro_cama.inference.generation import imagined
+from pyro_cama.adaptation.initialisation import initialise
+from pyro_cama.training.objective import manipulation_of
 
 QUICK: dict[str, Any] = {"progress": False}
 Spec = dict[str, Any]
@@ -130,8 +131,8 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
         assert trainer_kwargs == kwargs
         seen.extend((stage.title, stage.epochs) for stage in stages)
 
-    monkeypatch.setattr("pyro_cama.adaptation.optimise", nothing)
-    monkeypatch.setattr("pyro_cama.sleep.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
     wide, narrow = epochs_of(50)
     begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
@@ -156,9 +157,9 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
         seen.update(anchored=candidates[-1], nearer=nearer)
         return False, "", 1.0
 
-    monkeypatch.setattr("pyro_cama.adaptation.optimise", lambda *_, **__: None)
-    monkeypatch.setattr("pyro_cama.adaptation.judge", verdict)
-    monkeypatch.setattr("pyro_cama.adaptation.plausible", lambda rows: 0.0)
+    monkeypatch.setattr("pyro_cama.training.optimise.optimise", lambda *_, **__: None)
+    monkeypatch.setattr("pyro_cama.adaptation.guard.judge", verdict)
+    monkeypatch.setattr("pyro_cama.adaptation.guard.plausible", lambda rows: 0.0)
     cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)
     assert seen["nearer"] is images
     assert (seen["anchored"] is None) is images

@@ -16,13 +16,14 @@ from torch import Tensor
 
 import pyro_cama
 from pyro_cama import CAMA
-from pyro_cama.data import Batch
-from pyro_cama.distributions import LIKELIHOODS, MIN_PROBABILITY, GreyBernoulli, Normal, PixelBernoulli
-from pyro_cama.elbo import LogWeights, _ratio, log_weights
-from pyro_cama.guide import CAMAGuide
-from pyro_cama.image_mechanisms import Warp, moved
-from pyro_cama.manipulation import Manipulation
-from pyro_cama.noise import common_noise
+from pyro_cama.data.batch import Batch
+from pyro_cama.likelihoods import GreyBernoulli, LIKELIHOODS, MIN_PROBABILITY, Normal, PixelBernoulli
+from pyro_cama.inference.log_weights import LogWeights, _ratio, log_weights
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.mechanisms.image import moved
+from pyro_cama.mechanisms.warp import Warp
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.handlers.common_noise import common_noise
 from random_graphs import rows_of, small, specs
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
@@ -276,10 +277,10 @@ def test_the_import_alone_loads_nothing() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import pyro_cama.simulate, pyro_cama; print(callable(pyro_cama.simulate))",
-        "from pyro_cama.simulate import Shift; from pyro_cama import simulate; print(callable(simulate))",
-        "import pyro_cama; pyro_cama.simulate; import pyro_cama.simulate; print(callable(pyro_cama.simulate))",
-        "import pyro_cama; print(pyro_cama.elbo.log_weights.__name__ == 'log_weights')",
+        "import pyro_cama.simulation, pyro_cama; print(callable(pyro_cama.simulation))",
+        "from pyro_cama.simulation import Shift; from pyro_cama import simulate; print(callable(simulate))",
+        "import pyro_cama; pyro_cama.simulation; import pyro_cama.simulation; print(callable(pyro_cama.simulation))",
+        "import pyro_cama; print(pyro_cama.inference.log_weights.log_weights.__name__ == 'log_weights')",
         "from pyro_cama import *; print(build.__name__ == 'build')",
     ],
 )

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import pyro_cama
 from pyro_cama import CAMA, DataError, build, load, storage
-from pyro_cama.graph import CausalGraph
-from pyro_cama.guide import CAMAGuide
-from pyro_cama.mechanisms import Affine
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.mechanisms.affine import Affine
 from support.clinic import Hospital, patients
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
@@ -198,7 +198,7 @@ def test_a_crash_while_replacing_puts_the_old_one_back(
             raise OSError("disk full")
         replace(source, target)
 
-    monkeypatch.setattr("pyro_cama.storage.os.replace", crash)
+    monkeypatch.setattr("pyro_cama.persistence.storage.os.replace", crash)
     # graph.yaml is written by a replacement of its own, which is not the one that is meant
     monkeypatch.setattr(CausalGraph, "to_yaml", lambda self, path: path.write_text("target: y"))
     with pytest.raises(OSError, match="disk full"):

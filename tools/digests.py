@@ -160,7 +160,7 @@ def commands() -> Iterator[tuple[str, Any]]:
             script = [sys.executable, "-c", "from pyro_cama.cli import main; main()", *words]
             done = subprocess.run(script, cwd=folder, capture_output=True, text=True)
             yield f"command {name}", [done.returncode, done.stdout, done.stderr.replace(folder, "")]
-        for name in ("labels.csv", "drawn.csv", "adapted", "graph.svg"):
+        for name in ("labels.csv", "drawn.csv", "adapted"):
             written = Path(folder) / name
             yield f"file {name}", written if written.is_dir() else written.read_bytes()
 

@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 import pyro_cama
 from pyro_cama import CausalGraph
-from pyro_cama.elbo import importance_bound, marginal
+from pyro_cama.inference.bounds import importance_bound, marginal
 
 
 class Classifier:

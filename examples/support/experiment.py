@@ -33,7 +33,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from pyro_cama.files import replacing
+from pyro_cama._files import replacing
 
 Row = dict[str, Any]
 Task = Mapping[str, Any]

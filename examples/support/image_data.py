@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyro_cama.errors import expect
+from pyro_cama._arguments import expect
 
 VARIABLE = "PYRO_CAMA_DATA"  # the environment's name of the folder with image files
 CIFAR_FILE = "cifar10_airplane_frog.npz"

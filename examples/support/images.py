@@ -21,12 +21,13 @@ from torch import Tensor
 
 import pyro_cama
 from pyro_cama import CAMA, CausalGraph
-from pyro_cama.attacks import AttackableTable
-from pyro_cama.data import Batch
-from pyro_cama.elbo import marginal, mean_bound
-from pyro_cama.engine import Stage, optimise
-from pyro_cama.image_manipulations import manipulate, manipulate_all
-from pyro_cama.minibatches import Shuffled, rows_of
+from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.bounds import marginal, mean_bound
+from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stages import Stage
+from pyro_cama.image_manipulations.kinds import manipulate, manipulate_all
+from pyro_cama.data.minibatches import Shuffled, rows_of
 from support import experiment, image_data
 from support.experiment import Row
 from support.image_baselines import CNN, network

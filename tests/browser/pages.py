@@ -9,7 +9,7 @@ import pandas as pd
 from playwright.sync_api import Page
 
 from pyro_cama import CAMA, build
-from pyro_cama.report import report
+from pyro_cama.report.page import report
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
 JUDGES = Path(__file__).with_name("page.js").read_text(encoding="utf-8")

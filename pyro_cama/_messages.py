@@ -1,0 +1,47 @@
+"""Words of messages: what was found, cut short, and what was expected; the line of the caller that a warning is about."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+
+
+def shown(value: object) -> str:
+    """The repr of what was found, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def listed(names: Iterable[object]) -> str:
+    """The names in quotes, the first eight of them."""
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
+
+
+def one_of(name: object, names: Iterable[str]) -> str:
+    """'expected ...' for a name that is not among ``names``, with the nearest of them.
+
+    >>> one_of("Ages", ["age", "smoker"])
+    "expected one of 'age', 'smoker'; did you mean 'age'?"
+    """
+    names = list(names)
+    folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f"expected one of {listed(names)}" + (f"; did you mean {folded[near[0]]!r}?" if near else "")
+
+
+def quoting(value: object) -> str:
+    """What to do about a value that should be text and is not."""
+    if isinstance(value, bool):
+        return "expected text: YAML reads unquoted yes, no, on, off, true and false as booleans, so quote it"
+    return f"expected text: quote it, as in {str(value)!r}"
+
+
+def caller_level() -> int:
+    """Returns the ``stacklevel`` at which a warning names the first line outside this package and torch's wrappers."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("pyro_cama", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,150 @@
+"""What changed: after ``adapt``, which children moved and by how much, in the user's own units.
+
+The estimate is the adapted theta; its uncertainty comes from the folds of the adaptation, each adapted to the other
+rows only: the delete-a-group jackknife (Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17),
+whose intervals take Student's t with folds - 1 degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from pyro_cama._arguments import expect, number
+from pyro_cama.adaptation.explanation import Explanation
+from pyro_cama.adaptation.result import Adaptation
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.model.pair import ModelGuidePair
+
+FOLDS = 4  # to be asked for where there are no intervals
+_MOST = 8  # parameters in a reading without intervals: a confusion of many levels has many
+
+
+def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level: float = 0.95) -> Explanation:
+    """What the last adaptation of a model found.
+
+    Args:
+        pair: a copy that ``adapt`` returned.
+        level: of the intervals.
+
+    Raises:
+        ValueError: the model was never adapted, or no child's mechanism has parameters (``concat``).
+    """
+    if adaptation is None:
+        raise ValueError("explain_shift: this model was never adapted; call it on what adapt(new_data) returns")
+    manipulation = pair.manipulation
+    if manipulation.size == 0:
+        raise ValueError(
+            "explain_shift: the mechanism concat has no parameters that could be explained; declare a structured one "
+            "(affine, rate, confusion)"
+        )
+    expect("explain_shift", "level", level, number(level) and 0 < level < 1, "a number above 0, less than 1")
+    folds = [torch.tensor(t) for t in adaptation.replicates]
+    known = len(folds) > 1 or not adaptation.applied
+    whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
+    scope = pair.graph.m.scope if pair.graph.m else "row"
+    sites = pair.encoder.sites if scope not in ("row", "dataset") else (None,)
+    rows: list[dict[str, Any]] = []
+    parameters: list[dict[str, Any]] = []
+    for index, site in enumerate(sites):
+        place = {} if site is None else {"site": site}
+        if site is not None and site not in adaptation.sites:
+            continue
+        for column, small, read in _readings(pair, manipulation):
+            estimate, resting = read(whole[index]), read(torch.zeros_like(whole[index]))
+            others = [read(fold[index]) for fold in folds] if adaptation.applied else [estimate] * 2
+            real = False
+            for name, value in estimate.items():
+                low, high = _interval(value, [o[name] for o in others], level)
+                if name != "change":
+                    real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
+                    parameters.append(
+                        {"column": column, **place, "parameter": name, "estimate": value, "low": low, "high": high,
+                         "unchanged": resting[name]}
+                    )  # fmt: skip
+            low, high = _interval(estimate["change"], [o["change"] for o in others], level)
+            moved = bool(real and estimate["change"] >= small)
+            own = parameters[-len(estimate) + 1 :]
+            rows.append(
+                {"column": column, **place, "moved": moved if known else pd.NA, "change": estimate["change"],
+                 "low": max(low, 0.0), "high": high, "small": small,
+                 "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
+            )  # fmt: skip
+    table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
+    if known:
+        note = ""
+    else:
+        table["moved"] = table["moved"].astype("boolean")  # bool, but missing
+        enough = "" if adaptation.rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
+        note = f"uncertainty unknown: adapting with {FOLDS} folds{enough} gives intervals"
+    return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason, note)
+
+
+def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, float, Any]]:
+    """Every manipulated component: its name, what is small, and a function from all of theta to its parameters."""
+    found: list[tuple[str, float, Any]] = []
+    for group in manipulation.groups:
+        if not group.theta_size:
+            continue
+        assert group.mechanism is not None
+        for name in group.nodes:
+            node = pair.graph.nodes[name]
+            statistics = pair.encoder.statistics[name]
+            span = group.component(name)
+            start = (span.start or 0) if isinstance(span, slice) else span
+            for i in range(node.dim or 1):
+                own = {
+                    k: v.reshape(-1)[i] if node.type in ("continuous", "count") else v for k, v in statistics.items()
+                }
+
+                def read(
+                    theta: Tensor, group: Any = group, node: Any = node, own: Any = own, at: int = start + i
+                ) -> Any:
+                    theta = manipulation.theta(theta, group)
+                    return group.mechanism.describe(theta if group.image else theta[at], node, own)
+
+                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism.small, read))
+    return found
+
+
+def _interval(value: float, others: list[float], level: float) -> tuple[float, float]:
+    """Delete-a-group jackknife around ``value``; infinite where nothing was held out."""
+    k = len(others)
+    if k < 2:
+        return -math.inf, math.inf
+    se = math.sqrt((k - 1) / k * float(np.square(np.array(others) - np.mean(others)).sum()))
+    half = float(student.ppf(0.5 + level / 2, k - 1)) * se
+    return value - half, value + half
+
+
+def _words(estimate: dict[str, float], resting: dict[str, float], intervals: list[dict[str, Any]], moved: bool) -> str:
+    if not moved:
+        return "as before"
+    real = {p["parameter"] for p in intervals if not p["low"] <= resting[p["parameter"]] <= p["high"]}
+    if "gain" not in real:  # an offset alone is the shift at the mean, less certain
+        real -= {"offset"}
+    said = [
+        f"{p['parameter']} {p['estimate']:.3g} [{p['low']:.3g}, {p['high']:.3g}]"
+        for p in intervals
+        if p["parameter"] in real
+    ]
+    return ", ".join(said)
+
+
+def _estimates(parameters: list[dict[str, Any]]) -> str:
+    """What is estimated to differ from unchanged, where nothing says how certain that is."""
+    said = {p["parameter"]: f"{p['estimate']:.3g}" for p in parameters if p["estimate"] != p["unchanged"]}
+    if "shift at the mean" in said:  # with the gain it says all
+        said.pop("offset", None)
+    if not said:
+        return "no change estimated"
+    distance = {p["parameter"]: abs(p["estimate"] - p["unchanged"]) for p in parameters}
+    largest = set(sorted(said, key=lambda name: -distance[name])[:_MOST])
+    more = f", and {len(said) - _MOST} smaller ones" if len(said) > _MOST else ""
+    return f"estimated {', '.join(f'{name} {value}' for name, value in said.items() if name in largest)}{more}"

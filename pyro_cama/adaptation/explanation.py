@@ -1,0 +1,103 @@
+"""TODO adaptation.explanation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an adaptation says about the world that its rows come from.
+
+    Attributes:
+        table: a row per manipulable child (component of a vector, and site), the largest change first.
+            ``change`` is how far a usual reading moves, in training standard deviations (in shares of readings
+            for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``moved``
+            whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
+            (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
+            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` is
+            infinite, and ``reading`` holds estimates.
+        parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, and ``unchanged``, its value
+            where nothing is manipulated.
+        kept: whether the copy carries the change; if not, nothing is said to have moved.
+        reason: the adaptation's own.
+        note: that the uncertainty is unknown, and what to do about it; empty where it is known.
+    """
+
+    table: pd.DataFrame
+    parameters: pd.DataFrame
+    kept: bool
+    reason: str
+    note: str = ""
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Columns that are known to have moved, at any site."""
+        return tuple(dict.fromkeys(self.table.loc[self.table["moved"], "column"]))
+
+    @property
+    def estimated(self) -> pd.DataFrame:
+        """The rows of the table whose estimated change is not small, certain or not."""
+        return self.table[self.table["change"] >= self.table["small"]]
+
+    def __str__(self) -> str:
+        if not self.kept:
+            return f"no shift was accepted: {self.reason}"
+        if self.note:
+            moved = self.estimated
+            if moved.empty:
+                return f"{self.note}; no reading is estimated to have moved noticeably"
+            lines = [f"{self.note}; {len(moved)} of {len(self.table)} readings are estimated to have moved:"]
+        else:
+            moved = self.table[self.table["moved"]]
+            if moved.empty:
+                return "no column moved noticeably"
+            lines = [f"{len(moved)} of {len(self.table)} readings moved:"]
+        for row in moved.to_dict("records"):
+            where = f" at {row['site']}" if "site" in row else ""
+            lines.append(f"  {row['column']}{where}: {row['reading']}")
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """The change of every reading with its interval, those that moved in colour; a matplotlib figure.
+
+        Where the uncertainty is unknown, the estimates alone, as hollow dots.
+
+        Args:
+            path: where to write the picture, if anywhere.
+
+        Raises:
+            ImportError: matplotlib is missing; names the extra.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError("Explanation.plot needs matplotlib: pip install 'pyro_cama[demo]'") from None
+        table = self.table.iloc[::-1]
+        figure = Figure(figsize=(7, 1.2 + 0.24 * len(table)), layout="constrained")
+        axis = figure.subplots()
+        for height, row in enumerate(table.to_dict("records")):
+            if self.note:
+                axis.plot(row["change"], height, "o", color="#9aa0a6", markerfacecolor="none", markersize=5)
+                continue
+            colour = "#1b7f5c" if row["moved"] else "#9aa0a6"
+            axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.6)
+            axis.plot(row["change"], height, "o", color=colour, markersize=5)
+        names = [f"{r['column']} ({r['site']})" if "site" in r else r["column"] for r in table.to_dict("records")]
+        names = [name if len(name) <= 36 else f"{name[:35]}…" for name in names]
+        axis.set_yticks(range(len(table)), names, fontsize=8, parse_math=False)
+        axis.plot(table["small"], range(len(table)), "|", color="#c58b4b", markersize=8)
+        axis.set_xlim(left=0)
+        axis.set_xlabel("change of a usual reading (training standard deviations; shares of discrete readings)")
+        title = "estimated changes, uncertainty unknown" if self.note else "which columns moved"
+        axis.set_title(title if self.kept else "no shift was accepted", loc="left", fontsize=11)
+        axis.grid(axis="x", color="#e6e6e6")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        if path is not None:
+            figure.savefig(path, dpi=130)
+        return figure

@@ -1,0 +1,96 @@
+"""Whether an adaptation can be trusted: what its candidates look like, the checks, and the verdict that is kept."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from pyro_cama.adaptation.comparison import compare
+from pyro_cama.adaptation.result import Candidate
+
+WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
+
+
+def judge(
+    before: Candidate,
+    best: Candidate,
+    candidates: list[Candidate],
+    held_out: Tensor,
+    expected: Tensor,
+    anchored: Candidate | None = None,
+    *,
+    nearer: bool = False,
+    agree: float = 0.75,
+    recover: float = 0.1,
+) -> tuple[bool, str, float]:
+    """Whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
+
+    Adapted to the other folds, it must explain held-out new rows better than no adaptation does, by more than a
+    standard error; starts that explain the rows about as well must give the same labels; class proportions must be
+    plausible; and the adapted model must still recognise the class of what it generates, else m has learned to redraw
+    the children.
+
+    Args:
+        held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
+        expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
+        anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
+            those are believed only if the rows insist: their evidence is higher by three standard errors.
+        nearer: class proportions nearer to the expected ones than those before are no objection, however far they are.
+        agree: least share of rows with equal labels among the starts of about equal evidence.
+        recover: largest loss of recovery; a larger one counts where two standard errors leave no doubt of it, for what
+            is moved out of the picture is hard to recognise, whatever m does.
+    """
+    gain, se = compare(held_out, before.evidence)
+    rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
+    agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
+    moved = total_variation(best.proportions, expected)
+    believed = nearer and moved <= total_variation(before.proportions, expected)
+    if anchored is not None:
+        over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
+        believed = over > 3 * over_se
+    if not math.isfinite(gain):
+        reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
+    elif gain <= max(se, WORTH):
+        reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
+    elif agreement < agree:
+        reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
+    elif moved > plausible(best.counted or len(best.labels)) and not believed:
+        found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
+        reason = f"{found} (pass class_prior= if they did change)"
+    elif before.recovery - best.recovery > recover + 2 * _recovery_se(before, best):
+        reason = (
+            f"m would redraw the children: the class of generated rows is recovered in {best.recovery:.0%} "
+            f"({before.recovery:.0%} before)"
+        )
+    else:
+        return (
+            True,
+            f"held-out evidence improved by {gain:.2f} nats a row, and the labels are consistent",
+            agreement,
+        )
+    return False, reason, agreement
+
+
+def total_variation(proportions: Tensor, expected: Tensor) -> float:
+    """Total-variation distance of class proportions."""
+    return float((proportions.cpu() - expected.cpu()).abs().sum()) / 2
+
+
+def plausible(rows: int) -> float:
+    """The largest distance that needs no proof: 0.15, beside sampling noise."""
+    return 0.15 + rows**-0.5
+
+
+def _recovery_se(*candidates: Candidate) -> float:
+    """Standard error of a difference of recoveries."""
+    return sum(c.recovery * (1 - c.recovery) / c.generated for c in candidates if c.generated) ** 0.5
+
+
+def _percent(proportions: Tensor) -> str:
+    return "/".join(f"{p:.0%}" for p in proportions.tolist())
+
+
+def _about_equal(best: Tensor, other: Tensor) -> bool:
+    gap, se = compare(best, other)
+    return gap <= se

@@ -1,0 +1,235 @@
+"""Where an adaptation begins: NN_pM and NN_qM set to the moments of the new rows, put to sleep, or drawn at random."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pyro_cama.adaptation.comparison import compare
+from pyro_cama.adaptation.wake_sleep import sleep, sleeps
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.evidence import evidence_of
+from pyro_cama.model.groups import Group
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
+
+SLEEP = 1  # the start that sleeps, where one can
+
+
+def initialise(
+    pair: ModelGuidePair,
+    batch: Batch,
+    clean: Batch | None,
+    k: int,
+    steps: int,
+    *,
+    progress: bool | tqdm[Any] = False,
+    trainer_kwargs: dict[str, Any] | None = None,
+) -> str:
+    """Sets NN_pM and NN_qM to the k-th start and names it.
+
+    Args:
+        batch: the new rows.
+        clean: training rows, where they are at hand.
+        steps: that follow.
+    """
+    manipulation = pair.manipulation
+    if manipulation.size == 0:
+        return "here"
+    if pair.graph.m.scope == "row" and all(group.image for group in manipulation.groups):  # type: ignore[union-attr]
+        if k == 0:
+            return "here" if pair.m_trained or not _guesses(manipulation) else _at_moments(pair, batch)
+        if k == SLEEP and sleeps(pair):
+            sleep(pair, batch, clean, steps, seed=pair.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
+            return "sleep"
+        for module in [*manipulation.network.modules(), *pair.guide.m_posterior.modules()]:
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.reset_parameters()
+        return f"random {k}"
+    if k == 0:
+        return _at_moments(pair, batch)
+    if k == 1:
+        if not pair.m_trained:
+            begin(pair, batch, torch.zeros(_sites(pair), manipulation.size))
+        return "here"
+    begin(pair, batch, torch.stack([_random(pair) for _ in range(_sites(pair))]))
+    return f"random {k - 1}"
+
+
+def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
+    sites: list[int | None] = [*range(_sites(pair))] if batch.site is not None else [None] * _sites(pair)
+    _search(pair, batch, *begin(pair, batch, torch.stack([_moments(pair, batch, site) for site in sites])))
+    return "moments"
+
+
+def _sites(pair: ModelGuidePair) -> int:
+    """How many thetas there are to begin with: one for all rows in scope row."""
+    q: Any = pair.guide.m_posterior
+    return q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
+
+
+def _guesses(manipulation: Manipulation) -> bool:
+    """Whether any mechanism guesses theta from moments."""
+    return any(group.mechanism is not None and group.mechanism.guesses for group in manipulation.groups)
+
+
+def begin(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
+
+    Returns:
+        m, ``(sites, dim)``, and the theta it stands for.
+    """
+    manipulation = pair.manipulation
+    q: Any = pair.guide.m_posterior
+    theta, sites = theta.to(pair.model.like, copy=True), len(theta)
+    if batch.site is not None:
+        away = away_of(pair, batch)
+        theta[away] = _thetas(pair)[away]
+    direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(pair.model.like)
+    if batch.site is not None:
+        # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
+        drifting = ~(away & (theta.abs() < 0.05).all(-1))
+        direction[~drifting] = 0.0
+        theta[~drifting] = 0.0
+        if int(drifting.sum()) <= manipulation.dim:
+            direction[drifting] = torch.linalg.qr(direction[drifting].T)[0].T
+    if manipulation.size:
+        manipulation.aim(direction, theta.to(direction))
+    with torch.no_grad():
+        if isinstance(q, SharedPosterior):
+            q.loc.copy_(direction)
+            q.raw_scale.fill_(-4.0)
+        elif isinstance(q, RowPosterior):
+            last = q.network[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.1)
+            last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
+    return direction, theta
+
+
+def _search(
+    pair: ModelGuidePair, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 128, worth: float = 5.0
+) -> None:
+    """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
+
+    Args:
+        m, theta: the start, as :func:`begin` set it.
+        rows: how many of the new rows are looked at.
+        worth: nats of evidence, over the rows looked at, that an alternative has to gain: the prior odds against it.
+    """
+    part = batch if batch.rows <= rows else batch.select(torch.randperm(batch.rows)[:rows].to(pair.device))
+    zero = torch.zeros(pair.model.classes).to(pair.model.like)
+    manipulation = pair.manipulation
+
+    def evidence(theta: Tensor) -> Tensor:
+        manipulation.aim(m, theta)
+        return evidence_of(pair, part, zero, do=None, samples=4)
+
+    def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
+        found = evidence(theta)
+        return compare(found, reached)[0] * part.rows, found
+
+    sites = range(len(theta)) if batch.site is None else torch.nonzero(~away_of(pair, batch)).flatten().tolist()
+    options: list[tuple[int, slice, Tensor]] = []
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        if not group.theta_size:
+            continue
+        statistics = _statistics(pair, group)
+        at = manipulation.slice_of(group).start
+        for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
+            for i in range(width):
+                place = slice(at, at + group.theta_size)
+                own = {k: v[i] for k, v in statistics[name].items()}
+                for site in sites:
+                    alternatives = group.mechanism.alternatives(theta[site, place], own)
+                    options += [(site, place, new) for new in alternatives]
+                at += group.theta_size
+    if not options:
+        return
+    best = evidence(theta)
+    promising = []
+    for site, place, new in options:
+        changed = theta.clone()
+        changed[site, place] = new
+        won, _ = gain(changed, best)
+        if won > worth:
+            promising.append((won, site, place, new))
+    for _, site, place, new in sorted(promising, key=lambda option: -option[0]):
+        changed = theta.clone()
+        changed[site, place] = new
+        won, found = gain(changed, best)
+        if won > worth:
+            theta, best = changed, found
+    manipulation.aim(m, theta)
+
+
+def away_of(pair: ModelGuidePair, batch: Batch) -> Tensor:
+    """The sites that have no rows here, bool ``(sites,)``."""
+    assert batch.site is not None
+    present = torch.bincount(batch.site[batch.site >= 0], minlength=pair.model.sites)
+    return present == 0
+
+
+def _thetas(pair: ModelGuidePair) -> Tensor:
+    """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
+    manipulation = pair.manipulation
+    with torch.no_grad():
+        theta = manipulation(shared_mean(pair.guide))[..., : manipulation.size]
+    return theta if pair.m_trained else torch.zeros_like(theta)
+
+
+def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
+    """theta at which the training rows, manipulated, have the moments of the new ones, ``(size,)``."""
+    manipulation = pair.manipulation
+    rows = torch.ones(batch.rows, dtype=torch.bool, device=pair.device) if site is None else batch.site == site
+    parts = []
+    for group in manipulation.groups:
+        assert group.mechanism is not None
+        if group.theta_size == 0:
+            continue
+        if not group.mechanism.guesses:
+            parts.append(torch.zeros(group.units * group.theta_size))
+            continue
+        statistics = _statistics(pair, group)
+        for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
+            known = rows & batch.observed.get(name, rows)
+            values = batch.values[name][known]
+            values = values.reshape(-1, 1) if group.image else values.reshape(-1, width)
+            for i in range(width):
+                start = None
+                if len(values) >= 2:
+                    start = group.mechanism.start(values[:, i], {k: v[i] for k, v in statistics[name].items()})
+                parts.append(torch.zeros(group.theta_size).to(pair.model.like) if start is None else start)
+    return torch.cat([p.to(pair.model.like) for p in parts])
+
+
+def _statistics(pair: ModelGuidePair, group: Group) -> dict[str, dict[str, Tensor]]:
+    """Mean and sd of every component of the training rows in encoded units; of all pixels of an image."""
+    found: dict[str, dict[str, Tensor]] = {}
+    like = pair.model.like
+    for name in group.nodes:
+        node, given = pair.graph.nodes[name], pair.encoder.statistics[name]
+        if group.image or node.type == "count":
+            found[name] = {k: given[k].reshape(-1).to(like) for k in ("mean", "sd") if k in given}
+        else:
+            width = node.dim or 1
+            found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}
+    return found
+
+
+def _random(pair: ModelGuidePair) -> Tensor:
+    """theta of a random manipulation, ``(size,)``; zeros for mechanisms that cannot simulate."""
+    parts = []
+    for group in pair.manipulation.groups:
+        assert group.mechanism is not None
+        node = pair.graph.nodes[group.nodes[0]]
+        nothing = torch.zeros(group.units, group.theta_size)
+        able = group.mechanism.simulates
+        parts.append((group.mechanism.simulate((group.units,), node, 1.0) if able else nothing).flatten())
+    return torch.cat(parts).to(pair.model.like)

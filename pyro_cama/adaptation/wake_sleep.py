@@ -1,0 +1,116 @@
+"""The sleep phase of images (Hinton et al. 1995, *The wake-sleep algorithm*): q(m | x) learns from rows of known m.
+
+Manipulations of the mechanism's own family are done to clean images, and NN_qM learns to read m off what comes out.  It
+first reads wide ones, then such as it found in the new rows: NN_pM becomes as wide as those are.  Labels have no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.inference.do import clean_do, encode_do
+from pyro_cama.inference.generation import imagined
+from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stages import Stage
+
+WIDE = 3.0  # of the mechanism's usual sizes: half of a side is two standard deviations of what is dreamt first
+PARTS = 0.4  # of m's directions that a row moves along while its manipulations are wide
+LEAST = 0.1  # of the mechanism's usual sizes, where the new rows seem not to move at all
+FARTHEST = 6.0  # usual sizes that a new row is believed to have moved by
+
+
+def sleeps(pair: ModelGuidePair) -> bool:
+    """Whether m is every row's own, manipulates images alone, and has a direction for each of theta's numbers."""
+    m = pair.graph.m
+    if m is None or m.scope != "row":
+        return False
+    manipulation = pair.manipulation
+    able = all(g.image and g.theta_size and g.mechanism and g.mechanism.simulates for g in manipulation.groups)
+    return able and 0 < manipulation.size <= manipulation.dim
+
+
+def epochs_of(steps: int) -> tuple[int, int]:
+    """Tens of steps of both parts of the sleep before so many steps awake: they cost a fraction of those."""
+    return max(1, 4 * steps // 10), max(1, 2 * steps // 10)
+
+
+def sleep(
+    pair: ModelGuidePair,
+    new: Batch,
+    clean: Batch | None,
+    steps: int,
+    *,
+    seed: int,
+    progress: bool | tqdm[Any],
+    trainer_kwargs: dict[str, Any] | None = None,
+    rows: int = 2000,
+) -> None:
+    """Sets NN_pM to manipulations as wide as those of the new rows, and NN_qM to what reads them.
+
+    Args:
+        clean: rows to manipulate; None means that the model dreams them up.
+        steps: that follow awake; see :func:`epochs_of`.
+        rows: dreamt up, and of the new rows that are looked at.
+    """
+    manipulation = pair.manipulation
+    usual, like = manipulation.typical(), pair.model.like
+    if clean is None:
+        with pair.seeded(seed):
+            clean = imagined(pair, encode_do(pair, clean_do(pair.graph)), rows)
+    source = Shuffled(clean.rows, rows_of(clean), 128, seed, steps=10)
+
+    def dream(directions: Tensor, parts: float, epochs: int) -> None:
+        """theta = directions' m, ``(dim, size)``; a row moves along some of them."""
+        m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(like)
+        with torch.no_grad():
+            manipulation.network[-1].weight.zero_()  # type: ignore[operator]
+        manipulation.aim(m, m @ directions)
+        with suppress(FloatingPointError):  # the weights are those of before it diverged
+            optimise(
+                [Stage(_loss(pair, parts), epochs, 2e-3, title="adapt, asleep")], pair.modules,
+                list(pair.guide.m_posterior.parameters()), source, anneal=True, seed=seed, progress=progress,
+                per_step=pair.minibatches_per_step, trainer_kwargs=trainer_kwargs,
+            )  # fmt: skip
+
+    wide, narrow = epochs_of(steps)
+    dream(torch.eye(manipulation.dim, manipulation.size).to(like) * usual * WIDE, PARTS, wide)
+    seen = torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device)
+    with torch.no_grad():
+        theta = manipulation(pair.guide.m_dist(new.select(seen)).mean)[..., : manipulation.size]
+    moved = (theta / usual).clamp(-FARTHEST, FARTHEST)
+    spread = moved.T @ moved / len(moved) + LEAST**2 * torch.eye(manipulation.size).to(like)
+    variances, axes = torch.linalg.eigh(spread)
+    directions = torch.zeros(manipulation.dim, manipulation.size).to(like)
+    directions[: manipulation.size] = (axes * variances.sqrt()).T * usual
+    dream(directions, 1.0, narrow)
+
+
+def _loss(pair: ModelGuidePair, parts: float) -> Callable[[Batch], Tensor]:
+    """-log q(m | x) of rows that the model has manipulated by m."""
+    manipulation = pair.manipulation
+
+    def loss(batch: Batch) -> Tensor:
+        m = torch.randn(batch.rows, manipulation.dim).to(pair.model.like)
+        m = m * (torch.rand(m.shape) < parts).to(m)
+        values = dict(batch.values)
+        with torch.no_grad():
+            theta = manipulation(m)
+            for group in manipulation.groups:
+                assert group.mechanism is not None
+                (name,) = group.nodes
+                pushed = group.mechanism.push(values[name], manipulation.theta(theta, group))
+                values[name] = pushed.clamp(0.0, 1.0)  # as every recorded image
+        found = Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
+        total: Tensor = -pair.guide.m_dist(found).log_prob(m).mean()
+        return total
+
+    return loss

@@ -1,0 +1,169 @@
+"""The command line's files: tables in and out, and results that appear whole or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pyro_cama._files import put, replacing
+from pyro_cama.cama import CAMA
+from pyro_cama.data.open_stream import open_stream
+from pyro_cama.data.table_files import SUFFIXES, read_plain
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.novelty import USUAL
+from pyro_cama.persistence.storage import FILES
+
+LARGE = 256 * 2**20  # bytes of a file that is read in parts
+
+
+def read_table(path: Path, graph: CausalGraph | None = None) -> pd.DataFrame:
+    """A table as the library takes it, rows in the file's order; see :mod:`pyro_cama.data.open_stream` for what a file may hold.
+
+    Args:
+        path: a .csv or .parquet file; Parquet needs pyarrow.
+        graph: says which columns are numbers; without one every CSV column comes as text.
+
+    Raises:
+        DataError: no such file, another format, lines of different lengths; names file and line.
+        ImportError: Parquet, and pyarrow is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        raise DataError(f"{path}: found suffix {path.suffix!r}; expected a table, .csv or .parquet")
+    if graph is None:
+        frame = read_plain(path)
+    else:
+        stream = open_stream(path, graph, chunk=sys.maxsize)
+        assert stream is not None
+        frames = [frame for _, frame in stream.parts({*stream.names, *graph.nodes})]
+        frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if not len(frame):
+        raise DataError(f"{path}: found names of columns, but no rows; expected at least one row")
+    return frame
+
+
+def read_rows(path: Path, graph: CausalGraph) -> pd.DataFrame | Path:
+    """As :func:`read_table`; of a file too large for that its path, for the library to read in parts."""
+    return (
+        path
+        if path.suffix.lower() in SUFFIXES and path.is_file() and path.stat().st_size > LARGE
+        else read_table(path, graph)
+    )
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every column of vectors as columns ``x[0]``, ``x[1]``, ...
+
+    >>> flat(pd.DataFrame({"y": [0, 1], "x": [[1.0, 2.0], [3.0, 4.0]]})).columns.tolist()
+    ['y', 'x[0]', 'x[1]']
+    """
+    columns: dict[Any, Any] = {}
+    for name, column in frame.items():
+        if column.dtype == object and hasattr(column.iloc[0], "__len__") and not isinstance(column.iloc[0], str):
+            columns |= {f"{name}[{i}]": part for i, part in enumerate(zip(*column, strict=True))}
+        else:
+            columns[name] = column
+    return pd.DataFrame(columns)
+
+
+def claim(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuses a place for results before any work is done.
+
+    Raises:
+        FileExistsError: something is there, and ``force`` is False.
+        OSError: its folder is missing, or it is a folder where a file should go.
+        ValueError: the suffix is none of ``suffixes``.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: found suffix {path.suffix!r}; expected {' or '.join(suffixes)}")
+    if suffixes and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if not force and (path.exists() or path.is_symlink()):
+        raise FileExistsError(f"{path} is there already; pass --force to replace it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; make it first, or choose another")
+
+
+@contextmanager
+def draft(path: Path, force: bool) -> Iterator[Path]:
+    """A name to write to, of the same suffix and in the same folder; moved to ``path`` if nothing goes wrong.
+
+    Raises:
+        OSError: what :func:`claim` raises; also a folder that cannot be written to.
+    """
+    claim(path, force, (path.suffix.lower(),))
+    with replacing(path) as part:
+        yield part
+        claim(path, force)
+
+
+def write_table(frame: pd.DataFrame, path: Path, force: bool) -> None:
+    """Writes a .csv or .parquet file, vectors as :func:`flat` has them; raises as :func:`write_tables`."""
+    write_tables([frame], path, force)
+
+
+def write_tables(frames: Iterable[pd.DataFrame], path: Path, force: bool) -> None:
+    """Writes one .csv or .parquet file of all frames, which have the same columns, vectors as :func:`flat` has them.
+
+    Raises:
+        OSError: what :func:`draft` raises.
+        ImportError: Parquet, and pyarrow is not installed.
+    """
+    with draft(path, force) as part:
+        if path.suffix.lower() == ".csv":
+            for i, frame in enumerate(frames):
+                mode: Any = "a" if i else "w"
+                flat(frame).to_csv(part, index=False, lineterminator="\n", mode=mode, header=not i)
+            return
+        try:
+            arrow: Any = importlib.import_module("pyarrow")
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ImportError(f"{path}: Parquet files need pyarrow: pip install 'pyro_cama[parquet]'") from None
+        schema = writer = None
+        try:
+            for frame in frames:
+                table = arrow.Table.from_pandas(flat(frame), schema=schema, preserve_index=False)
+                schema = schema or table.schema
+                writer = writer or parquet.ParquetWriter(part, schema)
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def claim_model(folder: Path, force: bool) -> None:
+    """As :func:`claim`, for a model's folder: ``--force`` replaces a model or an empty folder, nothing else.
+
+    Raises:
+        OSError: as :func:`claim`, and where ``folder`` holds something else than a model.
+    """
+    claim(folder, force)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {*FILES, USUAL}):
+        raise FileExistsError(f"{folder} holds something other than a model; choose another folder")
+
+
+def write_model(cama: CAMA, usual: str | None, folder: Path, force: bool) -> None:
+    """Saves a model, and :mod:`pyro_cama.inference.novelty`'s figures beside its files, all or nothing.
+
+    Raises:
+        OSError: what :func:`claim_model` raises; also a folder that cannot be written to.
+    """
+    claim_model(folder, force)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        cama.save(part / "new")
+        if usual is not None:
+            (part / "new" / USUAL).write_text(usual, encoding="utf-8")
+        claim_model(folder, force)
+        put(part / "new", folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

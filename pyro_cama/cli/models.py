@@ -1,0 +1,281 @@
+"""TODO cli.models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+
+from pyro_cama.cama import CAMA, load
+from pyro_cama.cli.app import app
+from pyro_cama.cli.files import claim, claim_model, draft, read_rows, read_table, write_model, write_tables
+from pyro_cama.cli.graphs import build_from
+from pyro_cama.cli.options import SEED, file_argument, output_option, parse_device, prediction_options, shows_progress
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.open_stream import open_stream
+from pyro_cama.data.sampling import survey, train_validation_split
+from pyro_cama.data.table_files import SUFFIXES
+from pyro_cama.errors import DataError
+from pyro_cama.inference.evidence import elbo_of_unlabelled
+from pyro_cama.inference.novelty import Usual
+from pyro_cama.metrics import scores
+from pyro_cama.report.page import report
+
+VALIDATION = 0.15  # of the rows of a fit
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """The library does not know which file its table comes from."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(f"{path}: "):  # what reads files has named it
+            raise
+        raise DataError(f"{path}: {error}") from error
+
+
+@app.command()
+@file_argument("graph")
+@file_argument("train")
+@output_option("The model, a new folder.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
+@click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")
+@click.option("--hidden", type=click.IntRange(1), default=64, help="Units a layer.")
+@click.option("--layers", type=click.IntRange(0), default=2, help="Hidden layers.")
+@click.option("--seed", type=SEED, default=0, help="Of weights, validation rows and draws.")
+@click.option("--device", callback=parse_device, default="auto", help="auto, cpu or cuda.")
+@click.option("--anneal", is_flag=True, help="Let the learning rate fall to zero; for thousands of rows.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="Folder for checkpoints and logs, left there.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --checkpoints, if there is one.")
+def fit(
+    graph: Path,
+    train: Path,
+    output: Path,
+    force: bool,
+    epochs: int | None,
+    batch_size: int,
+    lr: float,
+    conditional_weight: float,
+    hidden: int,
+    layers: int,
+    seed: int,
+    device: str,
+    anneal: bool,
+    checkpoints: Path | None,
+    resume: bool,
+) -> None:
+    """Fit a model of GRAPH to the labelled rows of TRAIN.
+
+    15 % of the rows, 2,000 at most, are held out for early stopping; how the model does on them is printed. A file of
+    more than 256 MB is read in parts, once an epoch.
+    """
+    if resume and checkpoints is None:
+        raise click.UsageError("--resume needs --checkpoints", click.get_current_context())
+    claim_model(output, force)
+    cama = build_from(graph, seed=seed, hidden=hidden, layers=layers, device=device)
+    rows = read_rows(train, cama.graph)
+    with _about(train):
+        cama.fit(
+            rows, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
+            validation=VALIDATION, anneal=anneal, progress=shows_progress(), checkpoints=checkpoints, resume=resume,
+        )  # fmt: skip
+        some, held = _validation(cama, rows, seed)
+    seen = elbo_of_unlabelled(cama, some)
+    if not np.isfinite(seen).all():
+        raise FloatingPointError("fit: the evidence of some rows is not finite; look for extreme values, or lower --lr")
+    write_model(cama, Usual.of(seen, elbo_of_unlabelled(cama, held)).to_json(), output, force)
+    click.echo(_fitted(cama, held))
+    click.echo(f"wrote {output}")
+
+
+def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, Batch]:
+    """The rows of a fit, of many a sample, and those that it held out."""
+    stream = open_stream(rows, cama.graph)
+    if stream is None:
+        batch = cama.encode(rows)  # type: ignore[arg-type]
+        _, held = train_validation_split(batch.values[cama.graph.target].cpu(), VALIDATION, seed)
+        return batch, batch.select(held.to(cama.device))
+    found = survey(
+        stream, cama.graph, validation=VALIDATION, seed=seed, encoder=cama.encoder, progress=shows_progress()
+    )
+    return Batch.concatenate([found.held, found.sample]), found.held
+
+
+def _fitted(cama: CAMA, held: Batch) -> str:
+    history = cama.history
+    lines = []
+    if history is not None and history.rows:
+        best = history.rows[history.best_epoch]
+        said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in best.items() if k != "epoch")
+        lines.append(f"{len(history.rows)} epochs, the best {history.best_epoch + 1}{said}")
+    known = held.observed.get(cama.graph.target, torch.ones(held.rows, dtype=torch.bool))
+    if not known.any():
+        return "\n".join([*lines, "no validation: fewer than 20 rows"])
+    held = held.select(known)
+    return "\n".join([*lines, f"validation on {held.rows} rows: {scores(cama, held).line()}"])
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@prediction_options
+@output_option("The labels, .csv or .parquet.")
+def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, output: Path, force: bool) -> None:
+    """Labels for the rows of DATA, in its order.
+
+    Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
+    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few. Label
+    and probabilities are empty where a reading is so far off that none can be told. A file of more than 256 MB is read,
+    and the labels are written, in parts.
+    """
+    claim(output, force, SUFFIXES)
+    cama = load(model)
+    usual = Usual.load(model)
+    rows, odd = 0, 0
+
+    def labelled() -> Iterator[pd.DataFrame]:
+        nonlocal rows, odd
+        for batch in cama.batches(read_rows(data, cama.graph), "ignore"):
+            frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z)
+            rows += len(frame)
+            odd += int(frame["unusual"].sum()) if usual is not None else 0
+            yield frame
+
+    with _about(data):
+        write_tables(labelled(), output, force)
+    said = "which of them are unusual is not known, as pyro-cama did not fit this model"
+    click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
+
+
+def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, **budget: Any) -> pd.DataFrame:
+    probabilities, found = cama.predict_proba(batch, **budget), elbo_of_unlabelled(cama, batch)
+    told = np.asarray(np.isfinite(probabilities).all(1))
+    labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
+    columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}
+    columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
+    columns["evidence"] = found
+    if usual is not None:
+        columns["unusual"] = usual.flag(found)
+    return pd.DataFrame(columns)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
+@output_option("The adapted model, a new folder.")
+def adapt(
+    model: Path, data: Path, clean: Path | None, steps: int | None, folds: int | None, output: Path, force: bool
+) -> None:
+    """Adapt MODEL to the unlabelled rows of DATA.
+
+    Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
+    old one) and what moved. Of a file of more than 256 MB a sample of 20,000 rows is taken.
+    """
+    claim_model(output, force)
+    cama = load(model)
+    usual = Usual.load(model)
+    kept = None
+    if clean is not None:
+        with _about(clean):
+            kept = cama.read(read_rows(clean, cama.graph), "require")
+    with _about(data):
+        rows = read_rows(data, cama.graph)
+        adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
+        if usual is not None and adapted.adaptation.applied:
+            usual = usual.after(elbo_of_unlabelled(adapted, adapted.read(rows, "ignore")))
+    write_model(adapted, None if usual is None else usual.to_json(), output, force)
+    click.echo(str(adapted.adaptation))
+    try:
+        found = adapted.explain_shift()
+        table = found.table.assign(moved="unknown") if found.note else found.table
+        click.echo(table.to_string(index=False, float_format="{:.3g}".format))
+        if found.note:
+            click.echo(found.note)
+    except ValueError as error:  # mechanisms without parameters
+        click.echo(str(error))
+    click.echo(f"wrote {output}")
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@prediction_options
+def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int) -> None:
+    """How right MODEL is on the labelled rows of DATA.
+
+    Prints accuracy, log-loss, expected calibration error (15 bins), and precision, recall and F1 of every class.
+    """
+    cama = load(model)
+    table = read_table(data, cama.graph)
+    with _about(data):
+        click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
+
+
+@app.command("report")
+@file_argument("model", folder=True)
+@file_argument("data")
+@click.option(
+    "--before", type=click.Path(path_type=Path, file_okay=False), help="The model that MODEL was adapted from."
+)
+@click.option("--clean", type=click.Path(path_type=Path), help="Labelled rows that nothing happened to.")
+@click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
+@click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@output_option("The report, a .html file.")
+def report_command(
+    model: Path,
+    data: Path,
+    before: Path | None,
+    clean: Path | None,
+    drifts: tuple[str, ...],
+    follow: bool,
+    steps: int | None,
+    output: Path,
+    force: bool,
+) -> None:
+    """One HTML file on MODEL and the rows of DATA, labelled or not.
+
+    What moved and whether to trust it; scores, confusion and calibration before and after adapting, where there are
+    labels; accuracy on the rows of --clean while columns drift by 0 to 3 standard deviations, or times 0.5 to 2; the
+    graph. A model that was not adapted is adapted to DATA for the purpose.
+    """
+    claim(output, force, (".html",))
+    cama = load(model)
+    other = None if before is None else load(before)
+    table = read_table(data, cama.graph)
+    clean_table = None if clean is None else read_table(clean, cama.graph)
+    if clean is not None and clean_table is not None:
+        with _about(clean):
+            cama.encode(clean_table, target="require")
+    with draft(output, force) as part, _about(data):
+        report(
+            cama, table, part, before=other, clean=clean_table, drifts=drifts, follow=follow, steps=steps,
+            progress=shows_progress(),
+        )  # fmt: skip
+    click.echo(f"wrote {output}")
+
+
+@app.command()
+@click.option("--seed", type=SEED, default=0, help="Of the split, the model and the drifts.")
+@click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
+def demo(seed: int, quick: bool) -> None:
+    """Real data and drifting instruments, in a minute.
+
+    The breast-cancer table of scikit-learn, which is needed: trains, lets instruments drift, adapts, compares.
+    """
+    from pyro_cama.cli.demo import run
+
+    for line in run(seed, quick=quick, progress=shows_progress()):
+        click.echo(line)

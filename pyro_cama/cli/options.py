@@ -1,0 +1,78 @@
+"""TODO cli.options."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import torch
+
+from pyro_cama.simulation.interventions import Shift
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def file_argument(name: str, *, folder: bool = False) -> Callable[[Command], Command]:
+    return click.argument(name, type=click.Path(path_type=Path, file_okay=not folder))
+
+
+def output_option(what: str, *, required: bool = True) -> Callable[[Command], Command]:
+    """-o and --force."""
+
+    def add(command: Command) -> Command:
+        place = click.Path(path_type=Path)
+        command = click.option("--force", is_flag=True, help="Replace what is there already.")(command)
+        return click.option("-o", "--output", type=place, required=required, help=what)(command)
+
+    return add
+
+
+def prediction_options(command: Command) -> Command:
+    """What a prediction may cost, and how much it takes readings at their word."""
+    steps, power = click.IntRange(0), click.FloatRange(0.0, 1.0, min_open=True)
+    for name, kind, usual, said in (
+        ("--refine-z", steps, 0, "Gradient steps of every row's z under every class: for rows unlike any trained on."),
+        ("--power", power, 1.0, "Of the readings' likelihood; below 1 they say less, for noise not seen in training."),
+        ("--samples", click.IntRange(1), 16, "Draws of the latents a row; fewer are faster."),
+    ):
+        command = click.option(name, type=kind, default=usual, help=said)(command)
+    return command
+
+
+def shows_progress() -> bool:
+    """A bar is for somebody who watches."""
+    return sys.stderr.isatty()
+
+
+def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value != "auto":
+        try:
+            torch.empty(0, device=value)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise click.BadParameter(
+                f"found {value!r}, no device of torch's here; expected auto, cpu or cuda"
+            ) from None
+    return value
+
+
+def parse_shifts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Shift]:
+    found: dict[str, Shift] = {}
+    for text in value:
+        name, _, offset = text.rpartition("=")
+        try:
+            number = float(offset)
+        except ValueError:
+            number = math.nan
+        if not name or not math.isfinite(number):
+            raise click.BadParameter(f"found {text!r}; expected node=number, such as fever=+1.5")
+        if name in found:
+            raise click.BadParameter(f"found node {name!r} more than once; expected it once")
+        found[name] = Shift(offset=number)
+    return found
+
+
+SEED = click.IntRange(0, 2**32 - 1)

@@ -1,0 +1,102 @@
+"""TODO data.batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_cama._messages import listed
+from pyro_cama.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of encoded values.
+
+    Attributes:
+        values: node to tensor. Continuous: float, standardised, (rows,) or (rows, dim). Count: float, raw,
+            same shapes. Binary: float 0 or 1, (rows,). Categorical: long codes, (rows,). Image: float in
+            [0, 1], (rows, *shape). A missing entry holds a filled-in value: 0 (the training mean) if
+            continuous, the rounded mean if count, the most frequent level if discrete, the mean intensity if
+            image.
+        observed: node to bool (rows,), False where the entry is missing. A node not listed is fully observed.
+            A vector or an image with any NaN is missing as a whole.
+        site: long (rows,), index into :attr:`TableEncoder.sites`, -1 for a missing site or one not seen at
+            fit. None unless the manipulation's scope is a column.
+        rows: number of rows.
+    """
+
+    values: dict[str, Tensor]
+    observed: dict[str, Tensor]
+    site: Tensor | None
+    rows: int
+
+    def select(self, index: Tensor) -> Batch:
+        """The rows at ``index``: long (any number,), or bool (rows,).
+
+        >>> batch = Batch({"x": torch.tensor([1.0, 2.0, 3.0])}, {}, None, 3)
+        >>> batch.select(torch.tensor([2, 0])).values["x"].tolist()
+        [3.0, 1.0]
+        >>> batch.select(torch.tensor([True, False, True])).rows
+        2
+        """
+        rows = int(index.sum()) if index.dtype == torch.bool else len(index)
+        return self._mapped(lambda value: value[index], rows)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """The same rows on ``device``; ``dtype`` is for the float values only."""
+        return self._mapped(
+            lambda value: value.to(device=device, dtype=dtype if value.is_floating_point() else None),
+            self.rows,
+        )
+
+    def without(self, *names: str) -> Batch:
+        """The same rows without these nodes; a name that is not here is no error."""
+        values = {name: value for name, value in self.values.items() if name not in names}
+        observed = {name: mask for name, mask in self.observed.items() if name not in names}
+        return Batch(values, observed, self.site, self.rows)
+
+    @staticmethod
+    def concatenate(batches: Iterable[Batch]) -> Batch:
+        """The rows of all batches, in order. A mask that only some of them hold is filled up with True.
+
+        Raises:
+            DataError: no batches, or batches that differ in their nodes or in having sites.
+
+        >>> one, two = Batch({"x": torch.ones(1)}, {}, None, 1), Batch({"x": torch.zeros(2)}, {}, None, 2)
+        >>> Batch.concatenate([one, two]).values["x"].tolist()
+        [1.0, 0.0, 0.0]
+        """
+        batches = list(batches)
+        if not batches:
+            raise DataError("found no batches to concatenate; expected at least one")
+        for other in batches[1:]:
+            if differing := sorted(batches[0].values.keys() ^ other.values.keys()):
+                raise DataError(f"found {listed(differing)} in some batches only; expected the same nodes in all")
+            if (batches[0].site is None) != (other.site is None):
+                raise DataError("found sites in some batches only; expected them in all or in none")
+
+        def mask(batch: Batch, name: str) -> Tensor:
+            if name in batch.observed:
+                return batch.observed[name]
+            return torch.ones(batch.rows, dtype=torch.bool, device=batch.values[name].device)
+
+        masked = [name for name in batches[0].values if any(name in batch.observed for batch in batches)]
+        sites = [batch.site for batch in batches if batch.site is not None]
+        return Batch(
+            {name: torch.cat([batch.values[name] for batch in batches]) for name in batches[0].values},
+            {name: torch.cat([mask(batch, name) for batch in batches]) for name in masked},
+            torch.cat(sites) if sites else None,
+            sum(batch.rows for batch in batches),
+        )
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], rows: int) -> Batch:
+        return Batch(
+            {name: change(value) for name, value in self.values.items()},
+            {name: change(mask) for name, mask in self.observed.items()},
+            None if self.site is None else change(self.site),
+            rows,
+        )

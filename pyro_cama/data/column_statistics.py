@@ -1,0 +1,124 @@
+"""What the values of a column say about a node, gathered part by part: counts, means, deviations.
+
+Parts merge exactly, as in Chan, Golub and LeVeque (1979, "Updating formulae and a pairwise algorithm for computing
+sample variances"); a single part gives what its own mean and deviation are, to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_cama.graph.nodes import Node
+
+Floats = NDArray[np.float64]
+IMAGES = 1000  # whose pixels are held in double precision at a time
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number, mean, variance and range of values, for every entry of a vector by itself.
+
+    Attributes:
+        rows: number of values.
+        mean, variance: in units of ``2 ** exponent`` and its square; a power of two changes no digit, and keeps the
+            squares of huge and of tiny values within the floats.
+        low, high: the range, in plain units.
+        exponent: integers.
+    """
+
+    rows: int
+    mean: Floats
+    variance: Floats
+    low: Floats
+    high: Floats
+    exponent: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Floats) -> Self:
+        """The moments of values (rows, ...), one row or more."""
+        low, high = values.min(0), values.max(0)
+        exponent = _exponent(low, high)
+        scaled = np.ldexp(values, -exponent)
+        return cls(len(values), scaled.mean(0), scaled.var(0), low, high, exponent)
+
+    def merged(self, other: Moments) -> Moments:
+        """Those of both sets of values."""
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        exponent, rows = _exponent(low, high), self.rows + other.rows
+        one, two = (
+            (np.ldexp(m.mean, m.exponent - exponent), np.ldexp(m.variance, 2 * (m.exponent - exponent)))
+            for m in (self, other)
+        )
+        share, apart = other.rows / rows, two[0] - one[0]
+        variance = (1 - share) * one[1] + share * two[1] + share * (1 - share) * apart**2
+        return Moments(rows, one[0] + share * apart, variance, low, high, exponent)
+
+    def mean_sd(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation in plain units; that of a constant is 1."""
+        mean, sd = np.ldexp(self.mean, self.exponent), np.ldexp(np.sqrt(self.variance), self.exponent)
+        width = np.ldexp(self.high, -self.exponent) - np.ldexp(self.low, -self.exponent)
+        constant = width <= 8 * np.finfo(np.float64).eps
+        return np.where(self.low == self.high, self.low, mean), np.where(constant | (sd == 0), 1.0, sd)
+
+
+def _exponent(low: Floats, high: Floats) -> NDArray[np.int64]:
+    return np.asarray(np.frexp(np.maximum(abs(low), abs(high)))[1].astype(np.int64) - 1)
+
+
+class Summary:
+    """What the observed values of one node have said so far.
+
+    Attributes:
+        node: the node.
+        rows: values seen.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.rows = 0
+        self._counts = np.zeros(node.classes, dtype=np.int64)
+        self._moments: list[Moments] = []
+
+    def add(self, raw: NDArray[Any]) -> None:
+        """Takes in observed raw values (any number, ...), as :func:`pyro_cama.data.columns.read_column` gives them."""
+        if not len(raw):
+            return
+        self.rows += len(raw)
+        if self.node.levels:
+            self._counts += np.bincount(raw, minlength=self.node.classes)
+        elif self.node.type == "image":
+            for start in range(0, len(raw), IMAGES):
+                self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
+        else:
+            self._merge([Moments.of(part) for part in ([raw, np.log1p(raw)] if self.node.type == "count" else [raw])])
+
+    def _merge(self, found: list[Moments]) -> None:
+        pairs = zip(self._moments, found, strict=True)
+        self._moments = [old.merged(new) for old, new in pairs] if self._moments else found
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
+        values: tuple[Any, ...]
+        if self.node.levels:
+            values = (self._counts / self.rows,)
+        elif self.node.type == "count":
+            plain, log = self._moments
+            values = (plain.mean_sd()[0], *log.mean_sd())
+        else:
+            values = self._moments[0].mean_sd()
+        keys = statistic_shapes(self.node)
+        return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
+
+
+def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
+    """What is learnt about a node, and its shapes."""
+    if node.levels:
+        return {"frequencies": (len(node.levels),)}
+    keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
+    return dict.fromkeys(keys, () if node.type == "image" else node.event_shape)

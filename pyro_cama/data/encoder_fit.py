@@ -1,0 +1,122 @@
+"""What a training table teaches an encoder, part by part: statistics of the columns, and sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.column_statistics import Summary
+from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
+from pyro_cama.data.tables import Columns
+from pyro_cama.data.values import encode_values
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.schema import Level
+
+
+class EncoderFit:
+    """Statistics and sites of a table that comes in parts.
+
+    >>> from pyro_cama.data.encoder import TableEncoder
+    >>> graph = CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]})
+    >>> encoder = TableEncoder(graph)
+    >>> fitting = EncoderFit(graph, None)
+    >>> for part in ({"y": [0], "x": [1.0]}, {"y": [1, 1], "x": [2.0, 3.0]}):
+    ...     raw = fitting.add(encoder.columns_of(part, graph.order))
+    >>> encoder.learn(fitting)
+    >>> encoder.statistics["x"]["mean"].item()
+    2.0
+    """
+
+    def __init__(self, graph: CausalGraph, scope: str | None) -> None:
+        self.graph = graph
+        self.scope = scope
+        self.rows = 0
+        self._columns = {name: Summary(graph.nodes[name]) for name in graph.order}
+        self._sites: dict[str, Level] = {}
+
+    def add(self, table: Columns, keep: Sequence[int] | NDArray[np.int64] = ()) -> Batch:
+        """Takes in a part of the training table.
+
+        Returns:
+            The part's rows ``keep``: raw values (a missing row's are arbitrary), all of their masks, and the sites
+            numbered in order of appearance: what :meth:`encoded` encodes when all parts are there.
+
+        Raises:
+            DataError: what :meth:`TableEncoder.encode` raises.
+        """
+        values, observed, site = {}, {}, None
+        kept = np.asarray(keep, dtype=np.int64)
+        for name, summary in self._columns.items():
+            raw, present = read_column(summary.node, table.column(name, self.graph))
+            summary.add(raw[present])
+            values[name], observed[name] = torch.from_numpy(raw[kept]), torch.from_numpy(present[kept])
+        if self.scope is not None:
+            codes, found = read_sites(self.scope, table.column(self.scope, self.graph))
+            for value in found:
+                self._sites.setdefault(text_of(value), value)
+            index = {text: i for i, text in enumerate(self._sites)}
+            site = torch.from_numpy(np.array([*(index[text_of(value)] for value in found), -1])[codes[kept]])
+        self.rows += table.rows
+        return Batch(values, observed, site, len(kept))
+
+    def statistics(self) -> dict[str, dict[str, Tensor]]:
+        """Returns the statistics of every node, as :attr:`TableEncoder.statistics` describes them.
+
+        Raises:
+            DataError: a column without any entry, or a target with a single class.
+        """
+        target, statistics = self.graph.target, {}
+        for name, summary in self._columns.items():
+            if not summary.rows:
+                raise DataError(_empty(name, self.rows))
+            statistics[name] = summary.statistics()
+        seen = statistics[target]["frequencies"].nonzero().flatten().tolist()
+        if len(seen) < 2:
+            raise DataError(
+                f"target column {target!r}: found one class, {levels_of(self.graph.nodes[target])[seen[0]]!r}; "
+                "expected rows of at least two to learn from"
+            )
+        return statistics
+
+    def sites(self) -> tuple[Level, ...]:
+        """Returns the values of the scope column, sorted by their text; none where there is no such column.
+
+        Raises:
+            DataError: the scope column has no entry.
+        """
+        if self.scope is not None and not self._sites:
+            raise DataError(_empty(self.scope, self.rows))
+        return sorted_sites(self._sites.values())
+
+    def encoded(self, raw: Batch) -> Batch:
+        """Returns rows that :meth:`add` has returned, as :meth:`TableEncoder.encode` gives them; uses up ``raw``.
+
+        Raises:
+            DataError: a value too far from the others for the float type.
+        """
+        statistics = self.statistics()
+        masks = {name: mask.numpy() for name, mask in raw.observed.items()}
+        values = {
+            name: encode_values(self.graph.nodes[name], value.numpy(), masks[name], statistics[name])
+            for name, value in raw.values.items()
+        }
+        site = raw.site
+        if site is not None:
+            index = {text_of(value): i for i, value in enumerate(self.sites())}
+            site = torch.tensor([*(index[text] for text in self._sites), -1])[site]
+        return Batch(values, {name: mask for name, mask in raw.observed.items() if not mask.all()}, site, raw.rows)
+
+
+def sorted_sites(sites: Iterable[Level]) -> tuple[Level, ...]:
+    """Returns sites in the order of their text."""
+    return tuple(sorted(sites, key=text_of))
+
+
+def _empty(name: str, rows: int) -> str:
+    return f"column {name!r}: found no entry in {rows} rows; expected some to learn from"

@@ -1,0 +1,162 @@
+"""TODO data.streams."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from pyro_cama.data.row_numbers import Column, numbered
+from pyro_cama.data.tables import Table, from_rows, read_table
+from pyro_cama.errors import DataError
+
+
+class Stream(ABC):
+    """A table read in parts, none of which holds more than ``chunk`` rows; it can be read many times.
+
+    Attributes:
+        chunk: most rows in a part.
+        name: what messages call the table.
+        names: of all columns, as far as they are known before the first pass.
+        rows: number of rows, None while no pass has counted them.
+    """
+
+    chunk: int
+    name: str = "the stream"
+    names: Sequence[str] = ()
+    rows: int | None = None
+
+    @abstractmethod
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Reads all rows once.
+
+        Args:
+            columns: those to read; one that does not exist is left out.
+            order: draws a random order of the parts, where the source can jump to them; None is file order.
+
+        Yields:
+            The number of every part, the same in every pass and ascending in file order, and its rows in raw units.
+            An index of integers says how messages number the rows.
+
+        Raises:
+            DataError: the source cannot be read.
+        """
+
+    def source(self, part: int) -> str:
+        """What messages call the place that a part comes from."""
+        return f"{self.name}, part {part}"
+
+
+class FrameStream(Stream):
+    """A table in memory: what its columns point at need not fit."""
+
+    def __init__(self, data: Table, chunk: int, name: str = "the table") -> None:
+        whole = read_table(data, set())
+        self.chunk, self.name, self.names = chunk, name, whole.names
+        self._data = data
+
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """See :meth:`Stream.parts`; the parts come in any order."""
+        table = read_table(self._data, {*columns})
+        number = -(-table.rows // self.chunk)
+        for part in range(number) if order is None else order.permutation(number).tolist():
+            yield part, _frame(table.columns, part * self.chunk, min(table.rows, (part + 1) * self.chunk))
+
+    def source(self, part: int) -> str:
+        """The name of the table."""
+        return self.name
+
+
+class LoaderStream(Stream):
+    """The batches of a torch DataLoader, each a mapping of column name to values, in the loader's own order."""
+
+    name = "the DataLoader"
+
+    def __init__(self, loader: DataLoader[Any], chunk: int) -> None:
+        # a batch sampler of the caller's own knows what it does
+        drawn = isinstance(loader.sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler)
+        if drawn or getattr(loader.sampler, "shuffle", False):
+            raise DataError(
+                "the DataLoader shuffles; expected the same rows in the same order in every pass: pass shuffle=False, "
+                "the rows are shuffled here"
+            )
+        self.chunk, self._loader = chunk, loader
+
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """See :meth:`Stream.parts`; the batches come in the loader's order."""
+        start, part = 0, 0
+        for number, batch in enumerate(self._loader):
+            with _naming(f"{self.name}, batch {number}"):
+                table = read_table(batch, {*columns})
+            self.names = self.names or table.names
+            for first in range(0, table.rows, self.chunk):
+                frame = _frame(table.columns, first, min(table.rows, first + self.chunk))
+                frame.index = pd.RangeIndex(start + first, start + first + len(frame))
+                yield part, frame
+                part += 1
+            start += table.rows
+
+    def source(self, part: int) -> str:
+        """The name of the loader."""
+        return self.name
+
+
+class RowsStream(Stream):
+    """The rows of a torch IterableDataset, each a mapping of column name to value."""
+
+    name = "the IterableDataset"
+
+    def __init__(self, rows: IterableDataset[Any], chunk: int) -> None:
+        self.chunk, self._rows = chunk, rows
+
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """See :meth:`Stream.parts`; the rows come in the dataset's order."""
+        rows = iter(self._rows)
+        for part in itertools.count():
+            if not (some := list(itertools.islice(rows, self.chunk))):
+                return
+            index = np.arange(part * self.chunk, part * self.chunk + len(some))
+            with _naming(self.name), numbered(index):
+                names, found = from_rows(some, {*columns})
+            self.names = self.names or names
+            yield part, _frame(found, 0, len(some)).set_index(index)
+
+    def source(self, part: int) -> str:
+        """The name of the dataset."""
+        return self.name
+
+
+def _frame(columns: Mapping[str, Column], start: int, stop: int) -> pd.DataFrame:
+    """Rows ``start`` to ``stop`` of the columns; vectors and images become a column of arrays."""
+    index = pd.RangeIndex(start, stop)
+
+    def part(column: Column) -> pd.Series[Any]:
+        if isinstance(column, pd.Series):
+            return column.iloc[start:stop].set_axis(index)
+        entries = column[start:stop]
+        return pd.Series([*entries] if entries.ndim > 1 else entries, index=index)
+
+    return pd.DataFrame({name: part(column) for name, column in columns.items()}, index=index)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Puts the place before what a DataError says."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error

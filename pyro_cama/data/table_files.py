@@ -1,0 +1,357 @@
+"""TODO data.table_files."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import re
+from abc import abstractmethod
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pyro_cama._messages import listed, shown
+from pyro_cama.data.streams import Stream
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.nodes import Node
+from pyro_cama.graph.schema import Level
+
+SUFFIXES = (".csv", ".parquet")
+# what a numeric column may say where nothing was measured; to a column of levels these may be levels
+NO_NUMBER = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
+_PER_FILE = 32  # bits of a part's number that count the parts of one CSV file
+_INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORDS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
+
+
+class _Files(Stream):
+    """Files of one kind, one table together."""
+
+    def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
+        self.chunk, self.name = chunk, name
+        self._paths, self._graph = list(paths), graph
+        self._sizes = [self._size(path) for path in self._paths]
+        self._headers = [self._header(path) for path in self._paths]
+        self.names = self._headers[0]
+
+    @abstractmethod
+    def _header(self, path: Path) -> list[str]:
+        """Names of the file's columns."""
+
+    def _size(self, path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a table") from error
+
+    def _expect_unchanged(self, columns: Collection[str]) -> None:
+        """Files of the same size as at first, with the same of the wanted columns."""
+        for path, size in zip(self._paths, self._sizes, strict=True):
+            if (now := self._size(path)) != size:
+                raise DataError(
+                    f"{path}: found {now} bytes, {size} when it was opened; expected a file that stays as it is while "
+                    "it is read: start again"
+                )
+        first = {*self._columns_of(self._headers[0], columns)}
+        for path, header in zip(self._paths, self._headers, strict=True):
+            if odd := sorted(first ^ {*self._columns_of(header, columns)}):
+                has, lacks = (path, self._paths[0]) if odd[0] in header else (self._paths[0], path)
+                raise DataError(
+                    f"{lacks}: found no column {odd[0]!r}, which {has.name} has; expected the same columns in all "
+                    "files of a folder"
+                )
+
+    def _columns_of(self, header: Sequence[str], columns: Collection[str]) -> list[str]:
+        """The file's columns that make these: a vector ``x`` may be ``x[0]``, ``x[1]``, ... ."""
+        parts = {
+            f"{name}[{i}]"
+            for name in columns
+            if name in self._graph.nodes and name not in header
+            for i in range(self._graph.nodes[name].dim or 0)
+        }
+        return [name for name in header if name in columns or name in parts]
+
+    def _declared(self, frame: pd.DataFrame, columns: Collection[str], path: Path) -> pd.DataFrame:
+        """The frame as the encoder takes it: one column a vector, numbers where numbers are, paths from the folder."""
+        for name in columns:
+            if name not in self._graph.nodes:
+                continue
+            node = self._graph.nodes[name]
+            if node.type == "image" and name in frame:
+                frame[name] = frame[name].map(lambda entry: _from(path.parent, entry))
+            elif not node.levels and node.dim is None and name in frame:
+                frame[name] = _numbers(frame[name])
+            elif node.dim and name not in frame:
+                frame = _gathered(frame, node, path)
+        return frame
+
+    def source(self, part: int) -> str:
+        """The part's file."""
+        return str(self._paths[0])
+
+
+class CsvStream(_Files):
+    """CSV files: UTF-8, fields separated by commas, names in the first line.
+
+    An empty field is missing, in a numeric column also NA, NaN, null and None. Columns of levels that are all texts are
+    text; in the others, and in the scope column, what reads as a number, true or false is one.
+    """
+
+    def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
+        super().__init__(paths, graph, chunk, name)
+        self._checked = [False for _ in self._paths]
+
+    def _header(self, path: Path) -> list[str]:
+        return next(_lines(path))
+
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """See :meth:`Stream.parts`; files come in any order, the rows of a file in its own."""
+        self._expect_unchanged(columns)
+        files = range(len(self._paths)) if order is None else order.permutation(len(self._paths)).tolist()
+        for number in files:
+            yield from enumerate(self._read(number, columns), number << _PER_FILE)
+
+    def source(self, part: int) -> str:
+        """The part's file."""
+        return str(self._paths[part >> _PER_FILE])
+
+    def _read(self, number: int, columns: Collection[str]) -> Iterator[pd.DataFrame]:
+        path, header = self._paths[number], self._headers[number]
+        if not self._checked[number]:
+            for _ in _lines(path):
+                pass
+            self._checked[number] = True
+        wanted = self._columns_of(header, columns)
+        nodes = self._graph.nodes
+        texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].type == "image")}
+        loose = [n for n in wanted if n in texts and not _is_text(nodes.get(n))]
+        levels = {n for n in texts if n not in nodes or nodes[n].levels}
+        blank: Any = {name: [""] if name in levels else [*NO_NUMBER] for name in wanted}
+        kinds: Any = dict.fromkeys(texts, "str")
+        with reading(path), pd.read_csv(
+            path, encoding="utf-8-sig", index_col=False, low_memory=False, keep_default_na=False, na_values=blank,
+            dtype=kinds, usecols=[header.index(name) for name in wanted], chunksize=self.chunk,
+        ) as reader:  # fmt: skip
+            start = 0
+            for frame in reader:
+                frame.index = pd.RangeIndex(start, start + len(frame))
+                start += len(frame)
+                for name in loose:
+                    frame[name] = _values(frame[name])
+                yield self._declared(frame, columns, path)
+
+
+class ParquetStream(_Files):
+    """Parquet files, read by row groups; needs pyarrow."""
+
+    def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+            self._parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ImportError(_needs_pyarrow(name)) from None
+        self._metadata: list[Any] = []  # of every file
+        super().__init__(paths, graph, chunk, name)
+        self._groups: list[tuple[int, int, int]] = []  # of every row group: file, place in it, first row there
+        self._firsts: list[int] = []  # and the number of its first part
+        self.rows = part = 0
+        for number, metadata in enumerate(self._metadata):
+            start = 0
+            for place in range(metadata.num_row_groups):
+                self._groups.append((number, place, start))
+                self._firsts.append(part)
+                rows = metadata.row_group(place).num_rows
+                start += rows
+                part += -(-rows // chunk)
+            self.rows += start
+
+    def _header(self, path: Path) -> list[str]:
+        with reading(path), self._parquet.ParquetFile(path) as file:
+            names = [str(name) for name in file.schema_arrow.names]
+            self._metadata.append(file.metadata)
+        if doubled := [name for name, times in Counter(names).items() if times > 1]:
+            raise DataError(f"{path}: found column {doubled[0]!r} more than once; expected one: rename the others")
+        return names
+
+    def parts(
+        self, columns: Collection[str], order: np.random.Generator | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """See :meth:`Stream.parts`; row groups come in any order, the rows of a group in its own."""
+        self._expect_unchanged(columns)
+        groups = range(len(self._groups)) if order is None else order.permutation(len(self._groups)).tolist()
+        for group in groups:
+            (number, place, start), part = self._groups[group], self._firsts[group]
+            for i, table in enumerate(self._tables(number, place, columns)):
+                frame = table.to_pandas(types_mapper=self._kind, ignore_metadata=True)
+                frame.index = pd.RangeIndex(start + i * self.chunk, start + i * self.chunk + len(frame))
+                yield part + i, self._declared(frame, columns, self._paths[number])
+
+    def source(self, part: int) -> str:
+        """The part's file."""
+        return str(self._paths[self._groups[bisect_right(self._firsts, part) - 1][0]])
+
+    def _tables(self, number: int, place: int, columns: Collection[str]) -> Iterator[Any]:
+        """A row group in tables of ``chunk`` rows; the last may be short."""
+        path, known, rows = self._paths[number], self._metadata[number], 0
+        held: list[Any] = []
+        wanted = self._columns_of(self._headers[number], columns)
+        with reading(path), self._parquet.ParquetFile(path, metadata=known, pre_buffer=False) as file:
+            for batch in file.iter_batches(self.chunk, row_groups=[place], columns=wanted):
+                held.append(batch)
+                rows += batch.num_rows
+                while rows >= self.chunk:  # where a batch ends may depend on the columns asked for
+                    table = self._arrow.Table.from_batches(held)
+                    yield table.slice(0, self.chunk).select(wanted)
+                    held, rows = table.slice(self.chunk).to_batches(), rows - self.chunk
+            if rows:
+                yield self._arrow.Table.from_batches(held).select(wanted)
+
+    def _kind(self, kind: Any) -> Any:
+        """Integers stay integers where some are missing, in every part alike."""
+        if self._arrow.types.is_integer(kind):
+            return getattr(pd, f"{'U' if str(kind)[0] == 'u' else ''}Int{kind.bit_width}Dtype")()
+        return pd.BooleanDtype() if self._arrow.types.is_boolean(kind) else None
+
+
+def read_plain(path: Path) -> pd.DataFrame:
+    """A whole table without a graph: the columns of a CSV file as text, those of a Parquet file as they are.
+
+    Raises:
+        DataError: as :func:`open_stream`, and a damaged line.
+        ImportError: Parquet, and pyarrow is not installed.
+    """
+    if path.suffix.lower() == ".parquet":
+        try:
+            with reading(path):
+                return pd.read_parquet(path)
+        except ImportError:
+            raise ImportError(_needs_pyarrow(path)) from None
+    (header,) = _lines(path)
+    with reading(path):
+        frame = pd.read_csv(
+            path, encoding="utf-8-sig", index_col=False, low_memory=False, keep_default_na=False, dtype="str",
+            na_values={name: [""] for name in header},
+        )  # fmt: skip
+    frame.columns = pd.Index(header)  # pandas would name what has no name
+    return frame
+
+
+def _needs_pyarrow(name: object) -> str:
+    return f"{name}: Parquet files need pyarrow; run: pip install 'pyro_cama[parquet]'"
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The names in the first line; read on, checks every line, since pandas would fill up short ones."""
+    width = 0
+    with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            for fields in lines:
+                where = f"{path}: line {lines.line_num}: "
+                if any("\0" in field for field in fields):
+                    raise DataError(f"{where}found a zero byte; expected text: the file is damaged, or no CSV file")
+                if not fields:
+                    continue
+                if not width:
+                    if len(fields) == 1 and (mark := next((m for m in ";\t|" if m in fields[0]), "")):
+                        raise DataError(
+                            f"{where}found {shown(fields[0])}; expected commas, not {mark!r}, between fields"
+                        )
+                    if doubled := [name for name, times in Counter(fields).items() if times > 1 and name]:
+                        raise DataError(
+                            f"{path}: found column {doubled[0]!r} more than once; expected one: rename the others"
+                        )
+                    width = len(fields)
+                    yield fields
+                elif len(fields) != width:
+                    raise DataError(f"{where}found {len(fields)} fields; expected {width}, as in the first line")
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: line {lines.line_num}: {error}; expected each quote closed, and quotes within a field doubled"
+            ) from error
+    if not width:
+        raise DataError(f"{path}: is empty; expected names of columns in the first line")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What pandas, pyarrow and the system raise about a file, as a DataError that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a table") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is no valid {path.suffix[1:].lower()} file: {error}") from error
+
+
+def _is_text(node: Node | None) -> bool:
+    """Whether a column is text whatever it looks like: "01" is no 1."""
+    return node is not None and (node.type == "image" or any(isinstance(level, str) for level in node.levels or ()))
+
+
+def _values(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Texts as the numbers or booleans they spell, each by itself, so that no part can differ from the next."""
+    codes, found = pd.factorize(column)
+    values = np.empty(len(found) + 1, dtype=object)
+    values[:-1] = [_value(text) for text in found]
+    values[-1] = None
+    return pd.Series(values[codes], index=column.index, dtype=object)
+
+
+def _value(text: str) -> Level:
+    bare = text.strip()
+    if bare in _WORDS:
+        return _WORDS[bare]
+    if _INTEGER.fullmatch(bare):
+        return int(bare)
+    return float(bare) if _FLOAT.fullmatch(bare) else text
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    """One odd entry makes texts of all: numbers again, but for what is none, so that a message can point at it."""
+    if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    odd = numbers.isna() & column.notna()
+    return numbers.astype(object).where(~odd, column.astype(object)) if odd.any() else numbers
+
+
+def _gathered(frame: pd.DataFrame, node: Node, path: Path) -> pd.DataFrame:
+    """The columns ``x[0]``, ``x[1]``, ... as one column of vectors."""
+    parts = [f"{node.name}[{i}]" for i in range(node.dim or 0)]
+    found = [part for part in parts if part in frame]
+    if not found:
+        return frame
+    if len(found) < len(parts):
+        missing = [part for part in parts if part not in found]
+        raise DataError(f"{path}: vector {node.name!r}: found no column {listed(missing)}; expected {listed(parts)}")
+    for part in parts:
+        frame[part] = _numbers(frame[part])
+        bad = frame[part].map(lambda entry: isinstance(entry, str)).to_numpy(dtype=bool)
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(
+                f"{path}: column {part!r}: found no number in row {frame.index[row]} (counted from 0), "
+                f"{shown(frame[part].iloc[row])}; correct it, or leave the field empty if it is missing"
+            )
+    vectors = [*frame[parts].to_numpy(dtype=np.float64, na_value=np.nan)]
+    return frame.drop(columns=parts).assign(**{node.name: pd.Series(vectors, index=frame.index)})
+
+
+def _from(folder: Path, entry: Any) -> Any:
+    """A path from the table's folder; anything else as it is."""
+    return str(folder / entry) if isinstance(entry, str | Path) else entry

@@ -1,0 +1,462 @@
+"""The causal graph: nodes, latents and the Markov blanket of the target.
+
+A graph file is YAML (see :class:`CausalGraph` for GML, GraphML, DOT and networkx)::
+
+    target: diagnosis
+    nodes:
+      age:        {type: continuous}            # or just `age: continuous`
+      smoker:     {type: categorical, levels: ["no", "yes"]}
+      diagnosis:  {type: categorical, levels: [benign, malignant]}
+      radius:     {type: continuous}
+      scan:       {type: image, shape: [1, 28, 28]}
+    edges:
+      - age -> diagnosis -> radius              # a chain: two edges
+      - [diagnosis, scan]                       # names may hold any text this way
+      - smoker -> radius
+    latents:                                    # optional; left out, z and m cause every child
+      z: {dim: 8}
+      m:
+        dim: 4
+        manipulation: true
+        children: [radius, scan]
+        scope: row
+        mechanism: {radius: affine, scan: warp}
+
+The keys of a node:
+
+- ``type``: continuous, categorical, binary, count or image;
+- ``dim``: of a vector, for continuous and count; left out, the node is a scalar;
+- ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
+- ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
+- ``likelihood``: the name of a likelihood, where the default is not meant.
+
+The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
+``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
+affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
+``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
+child.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
+
+Text that YAML reads as something else needs quotes: yes, no, on, off, numbers, dates.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import networkx as nx
+
+from pyro_cama._messages import listed, one_of, shown
+from pyro_cama.graph.formats import dump_yaml, from_networkx, parse_yaml, read_file, write_text
+from pyro_cama.graph.nodes import Blanket, Latent, Node
+from pyro_cama.graph.schema import Edge, GraphSpec, LatentSpec, NodeSpec, graph_error, validated
+
+_DISCRETE = ("categorical", "binary")
+_MECHANISM = {
+    "continuous": "affine",
+    "count": "rate",
+    "categorical": "confusion",
+    "binary": "confusion",
+    "image": "warp",
+}
+_Z, _M = "z", "m"
+_DIM = {_Z: 8, _M: 4}
+
+
+class CausalGraph:
+    """A validated causal graph with one target.
+
+    Args:
+        source: a file (.yaml, .yml, .gml, .graphml, .dot or .gv; DOT needs ``pip install pyro_cama[dot]``),
+            a mapping in the form of the YAML file, a directed networkx graph, or a CausalGraph.
+        target: replaces the target that the source names.
+
+    In a networkx graph the keys of a node are its attributes; ``target`` and ``latents`` are attributes of
+    the graph.  Files other than YAML hold no lists: there ``levels`` and ``shape`` may be text,
+    ``benign,malignant`` or a YAML list, and ``latents`` YAML text.  Attributes of edges are ignored; all
+    others must be keys of the format.
+
+    Attributes:
+        nodes: every :class:`Node` by name, as declared.
+        edges: (cause, effect), in the order in which the nodes are declared.
+        target: the name of the node to predict.
+        z: the latent style, or None.
+        m: the latent manipulation, or None.
+        blanket: the target's :class:`Blanket`.
+        order: the target and its blanket in topological order, ties in the order of declaration.
+        source: where the graph comes from, for messages; no part of equality.
+
+    Raises:
+        GraphError: the graph is at fault; the message names the file, the place, what was found and expected.
+        ImportError: a DOT file, and pydot is not installed.
+
+    >>> graph = CausalGraph({
+    ...     "target": "sick",
+    ...     "nodes": {"age": "continuous", "sick": "binary", "fever": "continuous"},
+    ...     "edges": ["age -> sick -> fever"],
+    ... })
+    >>> graph
+    <CausalGraph: target 'sick'; parents 'age'; children 'fever'; coparents none; latents 'z', 'm'>
+    >>> graph.factorisation()
+    'p(age) p(z) p(m) p(sick | age) p(fever | sick, z, m)'
+    """
+
+    nodes: dict[str, Node]
+    edges: tuple[Edge, ...]
+    target: str
+    z: Latent | None
+    m: Latent | None
+    blanket: Blanket
+    order: tuple[str, ...]
+    source: str
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph,
+        *,
+        target: str | None = None,
+    ) -> None:
+        raw: object
+        if isinstance(source, CausalGraph):
+            raw, name = source.to_dict(), source.source
+        elif isinstance(source, nx.Graph):
+            name = "<networkx graph>"
+            raw = from_networkx(source, name)
+        elif isinstance(source, Mapping):
+            raw, name = source, "<dict>"
+        elif isinstance(source, str | os.PathLike):
+            name = os.fspath(source)
+            raw = read_file(Path(name))
+        else:
+            raise graph_error(
+                f"<{type(source).__name__}>",
+                f"found {shown(source)}; expected a file, a mapping, a networkx.DiGraph or a CausalGraph",
+            )
+        if target is not None and isinstance(raw, Mapping):
+            raw = {**raw, "target": target}
+        self._build(validated(raw, name), name)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """A graph from YAML text.
+
+        Raises:
+            GraphError: the graph is at fault.
+
+        >>> CausalGraph.from_yaml('''
+        ... target: sick
+        ... nodes: {sick: binary, pulse: count, fever: continuous}
+        ... edges: [sick -> pulse, sick -> fever]
+        ... latents: {z: null}
+        ... ''').blanket.children
+        ('pulse', 'fever')
+        """
+        graph = cls.__new__(cls)
+        graph._build(validated(parse_yaml(text, "<yaml>"), "<yaml>"), "<yaml>")
+        return graph
+
+    @classmethod
+    def from_bif(cls, path: str | os.PathLike[str], target: str, *, latents: Mapping[str, Any] | None = None) -> Self:
+        """A graph from a BIF file, every variable categorical with its states as levels; probabilities are left out.
+
+        Args:
+            path: the file (.bif or .bif.gz); rows of its network come from :func:`pyro_cama.bayes_nets.sample_bif`.
+            target: the variable to predict, one with effects.
+            latents: as in a graph file; left out, z and m cause every child.
+
+        Raises:
+            GraphError: no such file, no BIF, no such variable, or a target that causes nothing.
+            ImportError: pgmpy is not installed.
+        """
+        from pyro_cama.graph.bif import bif_graph
+
+        name = os.fspath(path)
+        graph = cls.__new__(cls)
+        graph._build(validated(bif_graph(path, target, latents), name), name)
+        return graph
+
+    def _build(self, spec: GraphSpec, source: str) -> None:
+        self.source = source
+        self.nodes = {name: _node(name, node) for name, node in spec.nodes.items()}
+        self.edges = _edges(spec, source)
+        graph = nx.DiGraph(self.edges)
+        graph.add_nodes_from(self.nodes)
+        if not nx.is_directed_acyclic_graph(graph):
+            path = [cause for cause, _ in nx.find_cycle(graph)]
+            path.append(path[0])
+            cycle = " -> ".join(path)
+            raise graph_error(source, f"edges: found the cycle {cycle}; expected none: remove one of its edges")
+        self.target = _target(spec, graph, source)
+        place = {name: i for i, name in enumerate(self.nodes)}
+        ordered = list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
+
+        def by_order(names: Iterable[str]) -> tuple[str, ...]:
+            chosen = set(names)
+            return tuple(name for name in ordered if name in chosen)
+
+        children = set(graph.successors(self.target))
+        causes = {cause for child in children for cause in graph.predecessors(child)}
+        self.blanket = Blanket(
+            parents=by_order(graph.predecessors(self.target)),
+            children=by_order(children),
+            coparents=by_order(causes - children - {self.target}),
+        )
+        self.order = by_order(causes | children | set(graph.predecessors(self.target)))
+        self.z, self.m = self._latents(spec)
+
+    def _latents(self, spec: GraphSpec) -> tuple[Latent | None, Latent | None]:
+        faults: list[str] = []
+        chosen: dict[str, str] = {}  # by the default it stands for
+        for name, latent in spec.latents.items():
+            where = f"latent {name!r}: "
+            if latent is None:
+                if name not in _DIM:
+                    faults.append(f"{where}found null; expected a mapping: only z and m can be dropped")
+                continue
+            manipulation = name == _M if latent.manipulation is None else latent.manipulation
+            default = _M if manipulation else _Z
+            if name in _DIM and name != default:
+                kind = "always" if name == _M else "never"
+                faults.append(
+                    f"{where}found manipulation: {str(manipulation).lower()}; "
+                    f"expected another name: {name} is {kind} a manipulation"
+                )
+            elif default in chosen:
+                faults.append(
+                    f"{where}found a second latent with manipulation: {str(manipulation).lower()}, "
+                    f"beside {chosen[default]!r}; expected at most one: join them, raising dim"
+                )
+            else:
+                chosen[default] = name
+        for default in _DIM:
+            if default not in spec.latents:
+                chosen.setdefault(default, default)
+        for default, name in chosen.items():
+            if name in self.nodes:
+                rename = "{style: {}, z: null}" if default == _Z else "{drift: {manipulation: true}, m: null}"
+                faults.append(
+                    f"latent {name!r}: found a node of the same name; expected another: rename the latent, "
+                    f"as in latents: {rename}"
+                )
+        built = {
+            default: self._latent(name, default, spec.latents.get(name) or LatentSpec(), faults)
+            for default, name in chosen.items()
+        }
+        if faults:
+            raise graph_error(self.source, faults)
+        return built.get(_Z), built.get(_M)
+
+    def _latent(self, name: str, default: str, spec: LatentSpec, faults: list[str]) -> Latent:
+        where = f"latent {name!r}: "
+        known = self.blanket.children
+        named = known if spec.children is None else spec.children
+        for child in named:
+            if child not in known:
+                role = self._role(child)
+                faults.append(f"{where}children: found {child!r}, {role}; {one_of(child, known)}")
+        if len(set(named)) < len(named):
+            faults.append(f"{where}children: found {shown(named)}; expected each child once")
+        children = tuple(child for child in known if child in named)
+        manipulation = default == _M
+        if not manipulation:
+            for key in ("mechanism", "affects"):
+                if getattr(spec, key) is not None:
+                    faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
+            if spec.scope != "row":
+                faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
+        if manipulation and spec.scope in self.nodes and spec.scope not in ("row", "dataset"):
+            node = self.nodes[spec.scope]
+            if node.name == self.target or node.type not in _DISCRETE:
+                kind = "the target" if node.name == self.target else f"a node of type {node.type}"
+                faults.append(
+                    f"{where}found scope {spec.scope!r}, {kind}; "
+                    "expected 'row', 'dataset' or a column that tells the sites apart without labels"
+                )
+        for key, given in (("mechanism", spec.mechanism), ("affects", spec.affects)):
+            for child in given if isinstance(given, dict) else ():
+                if child not in children:
+                    faults.append(f"{where}{key}: found {child!r}; {one_of(child, children)}")
+        mechanism = {child: _MECHANISM[self.nodes[child].type] for child in children}
+        return Latent(
+            name=name,
+            dim=spec.dim or _DIM[default],
+            children=children,
+            manipulation=manipulation,
+            scope=spec.scope,
+            mechanism=_by_child(spec.mechanism, mechanism) if manipulation else {},
+            affects=_by_child(spec.affects, dict.fromkeys(children, "quantity")) if manipulation else {},
+        )
+
+    def _role(self, name: str) -> str:
+        if name not in self.nodes:
+            return "no node"
+        blanket = self.blanket
+        roles = [
+            role
+            for role, names in (
+                ("the target", (self.target,)),
+                ("a parent of the target", blanket.parents),
+                ("a co-parent", blanket.coparents),
+            )
+            if name in names
+        ]
+        return " and ".join(roles) or "a node outside the target's Markov blanket"
+
+    def parents_of(self, name: str) -> tuple[str, ...]:
+        """The observed causes of a node within :attr:`order`, in its order.
+
+        Raises:
+            GraphError: there is no such node.
+        """
+        if name not in self.nodes:
+            raise graph_error(self.source, f"found {name!r}, no node; {one_of(name, self.nodes)}")
+        edges = set(self.edges)
+        return tuple(cause for cause in self.order if (cause, name) in edges)
+
+    def factorisation(self) -> str:
+        """The joint density of :attr:`order` and the latents as text: causes, latents, effects."""
+        latents = [latent for latent in (self.z, self.m) if latent is not None]
+        first: list[str] = []
+        then: list[str] = []
+        for name in self.order:
+            given = sorted(self.parents_of(name), key=lambda cause: cause != self.target)
+            given += [latent.name for latent in latents if name in latent.children]
+            factor = f"p({name} | {', '.join(given)})" if given else f"p({name})"
+            (then if given or name == self.target else first).append(factor)
+        return " ".join([*first, *(f"p({latent.name})" for latent in latents), *then])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The graph in the form of the YAML file, nothing left to defaults."""
+        nodes = {}
+        for name, node in self.nodes.items():
+            keys = {key: getattr(node, key) for key in ("type", "dim", "levels", "shape", "channels", "likelihood")}
+            nodes[name] = {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in keys.items()
+                if value is not None
+            }
+        latents: dict[str, dict[str, Any] | None] = {}
+        for default, latent in ((_Z, self.z), (_M, self.m)):
+            if latent is None or latent.name != default:
+                latents[default] = None
+            if latent is None:
+                continue
+            entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
+            latents[latent.name] = entry
+            if latent.manipulation:
+                entry |= {
+                    "manipulation": True,
+                    "scope": latent.scope,
+                    "mechanism": _folded(latent.mechanism),
+                    "affects": _folded(latent.affects),
+                }
+        edges = [list(edge) for edge in self.edges]
+        return {"target": self.target, "nodes": nodes, "edges": edges, "latents": latents}
+
+    def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The graph as YAML text, written to ``path`` too if given, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        text = dump_yaml(self.to_dict())
+        if path is not None:
+            write_text(Path(path), text)
+        return text
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """The graph with its nodes' keys as attributes; ``target`` and ``latents`` are the graph's own."""
+        raw = self.to_dict()
+        graph: nx.DiGraph[str] = nx.DiGraph(target=raw["target"], latents=raw["latents"])
+        graph.add_nodes_from(raw["nodes"].items())
+        graph.add_edges_from(self.edges)
+        return graph
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(self.nodes.values()), self.edges, self.target, self.z, self.m
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, CausalGraph) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        roles = {
+            "parents": self.blanket.parents,
+            "children": self.blanket.children,
+            "coparents": self.blanket.coparents,
+            "latents": tuple(latent.name for latent in (self.z, self.m) if latent is not None),
+        }
+        text = "; ".join(f"{role} {listed(names) or 'none'}" for role, names in roles.items())
+        return f"<CausalGraph: target {self.target!r}; {text}>"
+
+
+def _node(name: str, spec: NodeSpec) -> Node:
+    levels = [0, 1] if spec.type == "binary" and spec.levels is None else spec.levels
+    return Node(
+        name=name,
+        type=spec.type,
+        dim=spec.dim,
+        levels=None if levels is None else tuple(levels),
+        shape=None if spec.shape is None else tuple(spec.shape),
+        likelihood=spec.likelihood,
+        channels=spec.channels,
+    )
+
+
+def _edges(spec: GraphSpec, source: str) -> tuple[Edge, ...]:
+    """The edges in the order of the nodes, which is the same whatever form they were given in."""
+    faults = []
+    first: dict[Edge, int] = {}
+    for number, chain in enumerate(spec.edges, 1):
+        for edge in chain:
+            where = f"edge {number} ({' -> '.join(edge)}): "
+            unknown = [name for name in dict.fromkeys(edge) if name not in spec.nodes]
+            faults += [f"{where}found {name!r}, no node; {one_of(name, spec.nodes)}" for name in unknown]
+            if edge[0] == edge[1] and not unknown:
+                faults.append(f"{where}found a node that causes itself; expected two different nodes")
+            if edge in first:
+                faults.append(f"{where}found again, as in edge {first[edge]}; expected each edge once")
+            first.setdefault(edge, number)
+    if faults:
+        raise graph_error(source, faults)
+    place = {name: i for i, name in enumerate(spec.nodes)}
+    return tuple(sorted(first, key=lambda edge: (place[edge[0]], place[edge[1]])))
+
+
+def _target(spec: GraphSpec, graph: nx.DiGraph[str], source: str) -> str:
+    """The target, checked."""
+    target = spec.target
+    if target not in spec.nodes:
+        raise graph_error(source, f"target: found {target!r}, no node; {one_of(target, spec.nodes)}")
+    kind = spec.nodes[target].type
+    if kind not in _DISCRETE:
+        raise graph_error(
+            source,
+            f"target {target!r}: found type {kind}; expected categorical or binary, a class to predict",
+        )
+    if not graph.out_degree(target):
+        parents = listed(graph.predecessors(target))
+        raise graph_error(
+            source,
+            f"target {target!r}: found no children{f', only the parents {parents}' if parents else ''}; "
+            "expected a node that it causes. Deep CAMA cannot help here: nothing is caused by the target, so "
+            "nothing measured can be un-manipulated. Draw the edges from cause to effect, "
+            f"'{target} -> measurement'; if it has no effects, fit a discriminative model on its parents",
+        )
+    return target
+
+
+def _by_child(given: Mapping[str, str] | str | None, default: dict[str, str]) -> dict[str, str]:
+    if isinstance(given, str):
+        return dict.fromkeys(default, given)
+    return {child: (given or {}).get(child, value) for child, value in default.items()}
+
+
+def _folded(by_child: dict[str, str]) -> str | dict[str, str]:
+    """One value for all children where they agree."""
+    values = set(by_child.values())
+    return values.pop() if len(values) == 1 else dict(by_child)

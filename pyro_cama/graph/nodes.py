@@ -1,0 +1,62 @@
+"""TODO graph.nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyro_cama.graph.schema import Level, NodeType
+
+
+@dataclass(frozen=True)
+class Node:
+    """An observed variable: a column, a vector of columns or an image.
+
+    ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape`` and ``channels`` (of
+    the convolutions) for images.
+    """
+
+    name: str
+    type: NodeType
+    dim: int | None = None
+    levels: tuple[Level, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    likelihood: str | None = None
+    channels: int | None = None
+
+    @property
+    def classes(self) -> int:
+        """The number of levels; 0 for a node that is not discrete."""
+        return len(self.levels or ())
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one entry: ``()``, ``(dim,)`` or an image's shape."""
+        return self.shape or (() if self.dim is None else (self.dim,))
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A hidden cause of the target's children: the style z, or the manipulation m.
+
+    ``mechanism`` and ``affects`` hold every child of a manipulation, and nothing for z.
+    """
+
+    name: str
+    dim: int
+    children: tuple[str, ...]
+    manipulation: bool = False
+    scope: str = "row"
+    mechanism: dict[str, str] = field(default_factory=dict, hash=False)
+    affects: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Blanket:
+    """The Markov blanket by role, each in topological order.
+
+    A node that causes the target and one of its children is parent and co-parent.
+    """
+
+    parents: tuple[str, ...]
+    children: tuple[str, ...]
+    coparents: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""Effects and contexts around Pyro programs; they know no model."""

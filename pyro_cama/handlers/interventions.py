@@ -1,0 +1,31 @@
+"""TODO handlers.interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+
+Do = Mapping[str, Any]
+
+
+def intervene(program: Callable[..., Any], do: Do | None) -> Callable[..., Any]:
+    """The program under ``do``, the intervened latent gone from its trace: no prior term, no gradient to its guide."""
+    if not do:
+        return program
+    return poutine.block(poutine.do(program, data=dict(do)), hide=list(do))
+
+
+class Proposed(Messenger):
+    """Draws sites from other distributions."""
+
+    def __init__(self, proposals: Mapping[str, TorchDistribution]) -> None:
+        super().__init__()
+        self.proposals = proposals
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.proposals:
+            msg["fn"] = self.proposals[msg["name"]].expand(msg["fn"].batch_shape)

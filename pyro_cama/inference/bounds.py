@@ -1,0 +1,90 @@
+"""TODO inference.bounds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_cama.inference.log_weights import LogWeights
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.guide import CAMAGuide
+
+
+def shared_draw(model: CAMAModel, guide: CAMAGuide) -> tuple[Tensor, Tensor]:
+    """One reparameterised draw of a shared m, for ``do`` of all its rows, and its ratio.
+
+    Returns:
+        m, ``(dim,)`` or ``(sites, dim)``; log p(m) - log q(m), ``(1, sites)``.
+    """
+    q = guide.m_dist(None)
+    m = q.rsample()
+    return m, (model.m_dist().log_prob(m) - q.log_prob(m)).reshape(1, -1)
+
+
+def shared_mean(guide: CAMAGuide) -> Tensor:
+    """The mean of a shared m's posterior, ``(dim,)`` or ``(sites, dim)``."""
+    mean: Tensor = guide.m_dist(None).mean
+    return mean
+
+
+def mean_bound(weights: LogWeights) -> Tensor:
+    """mean_k w_k: the ELBO of eqs. 3 and 4, ``(classes, rows)``."""
+    return weights.w.mean(0)
+
+
+def importance_bound(weights: LogWeights) -> Tensor:
+    """logsumexp_k w_k - log K: tightens with K, in expectation, ``(classes, rows)``."""
+    return torch.logsumexp(weights.w, 0) - math.log(weights.w.shape[0])
+
+
+def context_of(weights: LogWeights) -> Tensor:
+    """log p(a, c) of every row, mean over draws, ``(rows,)``."""
+    return weights.context.expand_as(weights.w).mean((0, 1))
+
+
+def marginal(bound: Tensor, log_prior_ratio: Tensor | None = None) -> Tensor:
+    """logsumexp over classes of a ``(classes, rows)`` bound: eq. 7, ``(rows,)``.
+
+    Args:
+        log_prior_ratio: ``(classes,)``, log of new over old class proportions.
+    """
+    if log_prior_ratio is not None:
+        bound = bound + log_prior_ratio[:, None]
+    return torch.logsumexp(bound, 0)
+
+
+def shared_term(weights: LogWeights, site: Tensor | None, counts: Tensor | None) -> Tensor:
+    """A shared m's part of every row's bound, mean over samples: ``(rows,)``, zero in scope row and under ``do``.
+
+    Args:
+        site: of every row, where the scope is a column.
+        counts: rows of every site (or of the dataset) in the whole data, ``(sites,)``; None takes this batch's.
+    """
+    rows = weights.w.shape[-1]
+    if weights.shared is None:
+        return weights.w.new_zeros(rows)
+    per_site = weights.shared.mean(0)
+    index = torch.zeros(rows, dtype=torch.long, device=per_site.device) if site is None else site
+    known = index >= 0
+    index = index.clamp_min(0)
+    if counts is None:
+        counts = torch.bincount(index[known], minlength=len(per_site))
+    return (per_site / counts.clamp_min(1).to(per_site))[index] * known
+
+
+def class_log_probs(weights: LogWeights, *, m_samples: int = 1, log_prior_ratio: Tensor | None = None) -> Tensor:
+    """log p(y | x, a, c), eq. 6, ``(classes, rows)``.
+
+    Under a shared m the samples come as ``m_samples`` draws of m times the draws of z given each; q(m) is already the
+    posterior given all rows, so p(y | x, m_k) is averaged over it with no ratio.
+    """
+    w = weights.w
+    if log_prior_ratio is not None:
+        w = w + log_prior_ratio[:, None]
+    if weights.shared is None:
+        return torch.log_softmax(torch.logsumexp(w, 0), 0)
+    given_m = w.unflatten(0, (m_samples, -1))
+    each = torch.log_softmax(torch.logsumexp(given_m, 1), 1)
+    return torch.logsumexp(each, 0) - math.log(m_samples)

@@ -1,0 +1,30 @@
+"""Rows at a time: how many keep the tensors of a prediction small."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.options import Budget
+from pyro_cama.model.pair import ModelGuidePair
+
+
+def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: Budget) -> int:
+    """Counts the draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m not given."""
+    m = pair.graph.m
+    shared = m is not None and m.scope != "row" and m.name not in (do or {})
+    return options.samples * options.m_samples if shared else options.samples
+
+
+def chunk_size(pair: ModelGuidePair, draws: int) -> int:
+    """Counts the rows at a time that keep a prediction's widest tensor within what caches hold; see docs/speed.md."""
+    images = [8 * g.width for g in pair.model.groups if g.image]  # a decoder's widest layers
+    widest = max(pair.settings.hidden, *(g.width * g.size for g in pair.model.groups), *images)
+    numbers = 2**25 if pair.device.type == "cuda" else 2**23 if images else 2**21
+    return max(1, numbers // (draws * len(pair.classes) * widest))
+
+
+def row_chunks(pair: ModelGuidePair, batch: Batch, draws: int) -> tuple[Tensor, ...]:
+    """Returns row numbers in parts of bounded memory."""
+    return torch.arange(batch.rows, device=pair.device).split(chunk_size(pair, draws))

@@ -1,0 +1,81 @@
+"""p(y | x, a, c) of rows by Bayes' rule, eq. 6 of the paper: common noise, chunks of bounded memory."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_cama._messages import caller_level
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.open_stream import DataSource, open_stream
+from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
+from pyro_cama.handlers.contexts import fast
+from pyro_cama.inference.bounds import class_log_probs
+from pyro_cama.inference.chunks import chunk_size, draws_per_row
+from pyro_cama.inference.class_prior import prior_log_ratio
+from pyro_cama.inference.do import UserDo, do_of_rows, encode_do, expect_rows
+from pyro_cama.inference.options import Budget
+from pyro_cama.inference.proposals import weights_within
+from pyro_cama.model.pair import ModelGuidePair
+
+
+def class_posterior(
+    pair: ModelGuidePair,
+    data: DataSource,
+    do: Literal["auto"] | UserDo,
+    class_prior: Literal["train", "estimate"] | NDArray[np.float64],
+    **options: Any,
+) -> NDArray[np.float64]:
+    """Returns p(y | x, a, c), ``(rows, classes)``; see :meth:`pyro_cama.CAMA.predict_proba`."""
+    stream = open_stream(data, pair.graph)
+    source = pair.encode(data, "ignore") if stream is None else stream  # type: ignore[arg-type]
+    given = encode_do(pair, do, source.rows if isinstance(source, Batch) else None)
+    chosen = Budget.checked("predict", pair.graph, given, **options)
+    parts, start = [], 0
+    for batch in pair.batches(source, "ignore"):
+        own = do_of_rows(pair, given, torch.arange(start, start + batch.rows, device=pair.device))
+        parts.append(class_log_posterior(pair, batch, own, chosen))
+        start += batch.rows
+    expect_rows(pair, given, start)  # the rows of a stream are counted by now
+    log_p = torch.cat(parts, 1)
+    ratio = prior_log_ratio(pair, class_prior, log_p)
+    if ratio is not None:
+        log_p = torch.log_softmax(log_p + ratio[:, None], 0)
+    probabilities: NDArray[np.float64] = log_p.T.double().exp().cpu().numpy()
+    return probabilities / probabilities.sum(1, keepdims=True)
+
+
+def class_log_posterior(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: Budget) -> Tensor:
+    """Returns log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; each row's result is its own."""
+    chunk = chunk_size(pair, draws_per_row(pair, do, options))
+    if batch.site is not None and do is None and bool((batch.site < 0).any()):
+        message = "rows of a site the model was never adapted to are read with m = 0"
+        warnings.warn(message, UserWarning, stacklevel=caller_level())
+
+    def one(rows: Tensor) -> Tensor:
+        return log_posterior_of(pair, batch.select(rows), rows, do, options)
+
+    everything = torch.arange(batch.rows, device=pair.device)
+    with torch.no_grad(), fast():
+        try:
+            with common_noise(pair.settings.seed, strict=True):
+                return torch.cat([one(rows) for rows in everything.split(chunk)], 1)
+        except NoCommonNoise:
+            parts = []
+            for rows in everything.split(1):  # one row at a time, from one seed: still each row's own
+                with pair.seeded():
+                    parts.append(one(rows))
+            return torch.cat(parts, 1)
+
+
+def log_posterior_of(
+    pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: Budget
+) -> Tensor:
+    """Returns log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
+    weights = weights_within(pair, part, do_of_rows(pair, do, rows), draws_per_row(pair, do, options), options)
+    return class_log_probs(weights, m_samples=options.m_samples)

@@ -1,0 +1,102 @@
+"""Per-row log-weights, and everything that is a reduction of them: the one place where ``do`` is applied.
+
+    w_k(y; do) = log p(x, y, z_k, m_k | a, c) - log q(z_k, m_k | x, y, a, c)
+
+for one row, one class, one sample; with ``do(m=m0)`` m leaves both sums.  A shared m (scope dataset or column) stays
+out of ``w``: its own ratio is counted once per dataset or site, outside the sum over classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.infer.enum import get_importance_trace
+from torch import Tensor
+
+from pyro_cama.handlers.interventions import Do
+from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
+from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.plates import Data, as_batch
+
+
+class _RowELBO(ELBO):
+    """Sums a per-row bound over the rows of a batch; differentiable, through Pyro's traces."""
+
+    classes = False
+
+    def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | Tensor | None = None) -> None:
+        """
+        Args:
+            samples: draws of the latents.
+            do: an intervention on the manipulation latent, e.g. ``{"m": 0.0}``.
+            rows: of the whole data, where batches are parts of it and m is shared; of every site, ``(sites,)``, where
+                its scope is a column.
+        """
+        super().__init__(num_particles=samples)  # type: ignore[no-untyped-call]
+        self.do = do
+        self.rows = rows
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        """Pyro's ELBO wants one of every subclass; the weights here come of traces with plates of their own."""
+        return get_importance_trace("flat", float("inf"), model, guide, args, kwargs)
+
+    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:
+        """``(rows,)``."""
+        return mean_bound(weights)[0]
+
+    def intervention(self, model: CAMAModel) -> Do | None:
+        """What ``do`` sets."""
+        return self.do
+
+    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:
+        batch = as_batch(data, None)
+        do = self.intervention(model)
+        weights = log_weights(model, guide, batch, do=do, samples=self.num_particles, classes=self.classes, trace=True)
+        counts = None
+        if self.rows is not None and weights.shared is not None:
+            counts = torch.as_tensor(self.rows, device=weights.w.device).reshape(-1)
+            sites = weights.shared.shape[-1]
+            if len(counts) != sites:
+                raise ValueError(f"rows: expected a number for each of {sites} sites, found {self.rows}")
+        rows = self.bound(weights, model) + shared_term(weights, batch.site, counts)
+        return -(rows + context_of(weights)).sum()
+
+    def loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> float:
+        with torch.no_grad():
+            return float(self.differentiable_loss(model, guide, data))
+
+    def loss_and_grads(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> float:
+        loss = self.differentiable_loss(model, guide, data)
+        if loss.requires_grad:
+            loss.backward()
+        return float(loss.detach())
+
+
+class InterventionELBO(_RowELBO):
+    """Eq. 3, for clean labelled rows: do(m=0), or do(m=m0) for a known manipulation.
+
+    Example::
+
+        svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 3e-3}), loss=InterventionELBO())
+        svi.step(pair.encode(frame))
+    """
+
+    def intervention(self, model: CAMAModel) -> Do | None:  # noqa: D102
+        return {model.graph.m.name: 0.0} if self.do is None and model.graph.m is not None else self.do
+
+
+class JointELBO(_RowELBO):
+    """Eq. 4, for labelled rows under an unknown manipulation."""
+
+
+class MarginalELBO(_RowELBO):
+    """Eq. 7, for rows without labels: logsumexp over the classes."""
+
+    classes = True
+
+    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:  # noqa: D102
+        return marginal(mean_bound(weights))

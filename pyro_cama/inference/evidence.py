@@ -1,0 +1,79 @@
+"""Lower bounds on the log evidence of rows: the ELBO of eqs. 3, 4 and 7, and the importance-weighted bound."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_cama._arguments import expect, whole
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.tables import Table
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.handlers.contexts import fast
+from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_mean, shared_term
+from pyro_cama.inference.chunks import chunk_size, row_chunks
+from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.model.pair import ModelGuidePair
+
+
+def evidence_of(pair: ModelGuidePair, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None) -> Tensor:
+    """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
+    m = pair.graph.m
+    assert m is not None
+    samples = samples or (8 if pair.model.has_images else 32)
+    if do is None and m.scope != "row":
+        do = {m.name: shared_mean(pair.guide)}
+    calibrated = pair.manipulation.calibrated()
+    with torch.no_grad(), fast(), common_noise(pair.settings.seed), calibrated:
+        found = []
+        for rows in torch.arange(batch.rows, device=pair.device).split(chunk_size(pair, samples)):
+            weights = log_weights(pair.model, pair.guide, batch.select(rows), do=do, samples=samples, classes=True)
+            found.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
+        return torch.cat(found)
+
+
+def elbo(
+    pair: ModelGuidePair, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16
+) -> Tensor:
+    """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``; see :meth:`pyro_cama.CAMA.elbo`."""
+    expect("elbo", "samples", samples, whole(samples, 1), "a whole number of at least 1")
+    batch = pair.encode(data)
+    given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
+    site = torch.zeros(batch.rows, dtype=torch.long, device=pair.device) if batch.site is None else batch.site
+    counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
+    found = []
+    with torch.no_grad(), fast(), common_noise(pair.settings.seed):
+        for rows in row_chunks(pair, batch, samples):
+            part = batch.select(rows)
+            own = do_of_rows(pair, given, rows)
+            weights = log_weights(pair.model, pair.guide, part, do=own, samples=samples, classes=True)
+            bound = mean_bound(weights)
+            total = marginal(bound)
+            y = part.values.get(pair.graph.target)
+            if y is not None:
+                known = part.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
+                total = torch.where(known, bound.gather(0, y.long()[None])[0], total)
+            found.append((total + shared_term(weights, part.site, counts)).cpu())
+    return torch.cat(found)
+
+
+def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.float64]:
+    """Returns eq. 7's bound on log p(x | a, c) of every row, ``(rows,)``, in nats; each row's own, no label looked at.
+
+    m is 0 in a model that was never adapted, inferred for each row in scope row, and else at its posterior mean.
+
+    Raises:
+        DataError: the rows do not fit the graph.
+    """
+    unlabelled = pair.encode(rows, target="ignore")
+    m = pair.graph.m
+    do: Any = "clean"
+    if m is not None and pair.m_trained:
+        do = None if m.scope == "row" else {m.name: shared_mean(pair.guide).detach()}
+    found: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
+    return found

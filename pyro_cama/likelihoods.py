@@ -1,0 +1,246 @@
+"""Likelihoods: from the numbers a network puts out to the distribution of a node.
+
+A likelihood is chosen by the node's type, by its name in the YAML (``likelihood: student_t``), or by an object of a
+subclass given to :func:`pyro_cama.build`.  It knows nothing of graphs or manipulations.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_cama.errors import GraphError
+from pyro_cama.graph.nodes import Node
+
+MIN_SCALE = 1e-2  # standardised units: keeps a child that is constant within a class from owning the posterior
+MIN_PROBABILITY = 1e-3  # of a pixel being on, or off
+
+
+class Likelihood:
+    """The distribution of one scalar component or pixel of a node, given ``size(node)`` unconstrained numbers.
+
+    Subclass it, set ``types`` to the node types it serves and pass an object to ``build(likelihoods={node: ...})``.
+    Nodes whose likelihoods are equal (``==``) and whose parents are the same are computed as one tensor.
+    """
+
+    types: ClassVar[tuple[str, ...]] = ()
+    constants: ClassVar[int] = 0  # how many of the numbers, the last ones, do not depend on the causes
+
+    def size(self, node: Node) -> int:
+        """How many unconstrained numbers one scalar component takes."""
+        raise NotImplementedError
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        """The distribution with batch shape ``params.shape[:-1]`` and scalar events.
+
+        Args:
+            params: unconstrained, shape ``(..., size)``.
+        """
+        raise NotImplementedError
+
+    def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
+        """The same distribution, before what depends on the causes and what does not are laid side by side.
+
+        Args:
+            free: shape ``(..., size - constants)``.
+            constants: shape ``(..., constants)``, leading dimensions that broadcast against those of ``free``.
+        """
+        return self.distribution(torch.cat([free, constants.expand(*free.shape[:-1], -1)], -1))
+
+    def bias(self, node: Node) -> Tensor:
+        """Where the last layer's bias starts, shape ``(size,)``: a unit-scale distribution unless overridden."""
+        return torch.zeros(self.size(node))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(vars(self).items()))))
+
+
+class Normal(Likelihood):
+    """Normal about a mean that the causes set, with one scale a node: ``(loc, raw scale)``, in training sds.
+
+    A scale that follows the causes (``heteroscedastic``) costs accuracy on small tables; what varies between classes
+    is left to z.
+    """
+
+    types = ("continuous",)
+    constants = 1
+
+    def size(self, node: Node) -> int:
+        return 2
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Normal(params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
+
+    def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
+        if type(self).distribution is not Normal.distribution:
+            return super().joined(free, constants)
+        return dist.Normal(free.squeeze(-1), F.softplus(constants.squeeze(-1)) + MIN_SCALE)  # of a node, not of a row
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([0.0, 0.5])
+
+
+class HeteroscedasticNormal(Normal):
+    """Normal whose scale follows the causes as its mean does."""
+
+    constants = 0
+
+
+class StudentT(Likelihood):
+    """Student-t with one scale and learned degrees of freedom above 2 a node, for measurements with outliers."""
+
+    types = ("continuous",)
+    constants = 2
+
+    def size(self, node: Node) -> int:
+        return 3
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        df = 2.0 + F.softplus(params[..., 2])
+        return dist.StudentT(df, params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([0.0, 0.5, 5.0])
+
+
+class Categorical(Likelihood):
+    """Logits, one per level."""
+
+    types = ("categorical",)
+
+    def size(self, node: Node) -> int:
+        return node.classes
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Categorical(logits=params)
+
+
+class Bernoulli(Likelihood):
+    """One logit, of the second level."""
+
+    types = ("binary",)
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Bernoulli(logits=params.squeeze(-1))
+
+
+class Poisson(Likelihood):
+    """Log-rate of a count."""
+
+    types = ("count",)
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return dist.Poisson(params.squeeze(-1).clamp(-15.0, 15.0).exp())
+
+
+class NegativeBinomial(Likelihood):
+    """Gamma-Poisson: log-mean and one raw concentration a node, so that counts may be over-dispersed."""
+
+    types = ("count",)
+    constants = 1
+
+    def size(self, node: Node) -> int:
+        return 2
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        concentration = F.softplus(params[..., 1]) + MIN_SCALE
+        mean = params[..., 0].clamp(-15.0, 15.0).exp()
+        return dist.GammaPoisson(concentration, concentration / mean)
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([0.0, 2.0])
+
+
+class GreyBernoulli(dist.Bernoulli):
+    """Bernoulli scored at intensities from 0 to 1, its probabilities kept off 0 and 1: logarithms without logits."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """x log p + (1 - x) log(1 - p), ``(..., C, H, W)``."""
+        probs: Tensor = self.probs
+        return torch.lerp(torch.log1p(-probs), probs.log(), value.to(probs))
+
+
+class PixelBernoulli(Likelihood):
+    """An image of intensities in [0, 1], one logit a pixel: the cross-entropy, for grey values too.
+
+    Probabilities keep ``MIN_PROBABILITY`` off 0 and 1, so that one odd pixel cannot rule a class out.
+    """
+
+    types = ("image",)
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        probs = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params.squeeze(-1))
+        return GreyBernoulli(probs=probs, validate_args=False)  # Pyro would refuse grey values
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([-2.0])
+
+
+class PixelNormal(Normal):
+    """An image about a mean that the causes set, with one scale for all pixels."""
+
+    types = ("image",)
+
+    def bias(self, node: Node) -> Tensor:
+        return torch.tensor([0.3, -1.5])
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    "normal": Normal(),
+    "heteroscedastic": HeteroscedasticNormal(),
+    "student_t": StudentT(),
+    "categorical": Categorical(),
+    "bernoulli": Bernoulli(),
+    "poisson": Poisson(),
+    "negative_binomial": NegativeBinomial(),
+}
+IMAGE_LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": PixelBernoulli(), "normal": PixelNormal()}
+DEFAULTS = {
+    "image": "bernoulli",
+    "continuous": "normal",
+    "categorical": "categorical",
+    "binary": "bernoulli",
+    "count": "negative_binomial",
+}
+
+
+def likelihood_of(node: Node, chosen: Mapping[str, Likelihood] | None = None) -> Likelihood:
+    """The likelihood of a node: the one chosen for it, else the one its YAML names, else its type's default.
+
+    Raises:
+        GraphError: the name is unknown, or the likelihood does not serve the node's type.
+    """
+    if chosen and node.name in chosen:
+        likelihood = chosen[node.name]
+    else:
+        name = node.likelihood or DEFAULTS[node.type]
+        known = IMAGE_LIKELIHOODS if node.type == "image" else LIKELIHOODS
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise GraphError(f"node {node.name!r}: unknown likelihood {name!r}, expected one of {sorted(known)}{hint}")
+        likelihood = known[name]
+    if node.type not in likelihood.types:
+        raise GraphError(
+            f"node {node.name!r} is {node.type}; {type(likelihood).__name__} serves {', '.join(likelihood.types)}"
+        )
+    return likelihood

@@ -1,0 +1,114 @@
+"""TODO mechanisms.affine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.base import Mechanism, bounded, magnitude
+
+
+class _Affine(dist.TransformedDistribution):
+    """One affine transform of any distribution: its mean, which torch does not work out."""
+
+    @property
+    def mean(self) -> Tensor:
+        mean: Tensor = self.transforms[0](self.base_dist.mean)
+        return mean
+
+
+class Affine(Mechanism):
+    """A continuous child: x = ±exp(g) x~ + b + noise, in training standard deviations; theta = (g, b, s, r).
+
+    The noise has variance ``|s|``, so that a noisy, reversed or otherwise unexplained column can be trusted less; it
+    widens normal and Student-t likelihoods and is left out of others.  A scale is reversed where ``r > 1``: no gradient
+    finds that, so adaptation searches it (:meth:`alternatives`).
+
+    Args:
+        shared: many rows share an m.  If not, theta = (g, b): a single row cannot tell noise from an offset.
+    """
+
+    types = ("continuous",)
+    composes = True
+    _REVERSED = 2.0
+
+    def __init__(self, shared: bool = True) -> None:
+        self.shared = shared
+
+    def size(self, node: Node) -> int:
+        return 4 if self.shared else 2
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.tensor([0.1, 1.0, 0.5, math.inf])[: self.size(node)]
+
+    def of_scope(self, scope: str) -> Affine:
+        return Affine(shared=scope != "row")
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        gain, offset = self._gain(theta), theta[..., 1]
+        if isinstance(clean, dist.Normal | dist.StudentT):
+            scale = gain.abs() * clean.scale
+            if self.shared:
+                scale = scale * (1 + magnitude(theta[..., 2]) / scale.square()).sqrt()  # exactly times 1 without noise
+            loc = gain * clean.loc + offset
+            return dist.Normal(loc, scale) if isinstance(clean, dist.Normal) else dist.StudentT(clean.df, loc, scale)
+        return _Affine(clean, [dist.transforms.AffineTransform(offset, gain)])
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        gain = self._gain(theta)
+        clean: Tensor = (x - theta[..., 1]) / gain
+        if self.shared:  # what of it is not noise, x~ being standardised
+            clean = clean / (1 + magnitude(theta[..., 2]) / gain.square())
+        return clean
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        pushed: Tensor = x * self._gain(theta) + theta[..., 1]
+        return pushed + torch.randn_like(x) * magnitude(theta[..., 2]).sqrt() if self.shared else pushed
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        hit = torch.rand(*shape, 1) < 0.5  # a drift rarely moves every column
+        size = self.size(node)
+        return torch.randn(*shape, size) * torch.tensor([0.2, 1.0, 0.0, 0.0])[:size] * scale * hit
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
+        ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
+        gain = 4.0 * torch.atanh(ratio / 4.0)  # undoes bounded
+        rest = [torch.zeros_like(gain)] * 2 if self.shared else []
+        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], *rest])
+
+    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The scale reversed; a wider spread as noise, which gradients mistake for gain.  The mean of x stays."""
+        if not self.shared:
+            return ()
+        gain = self._gain(theta)
+        turned, noisy = theta.clone(), theta.clone()
+        turned[3] = 0.0 if theta[3] > 1 else self._REVERSED
+        noisy[0] = 0.0
+        noisy[2] = magnitude(theta[2]) + (gain.square() - 1) * statistics["sd"].square()
+        found = (turned, noisy) if gain.abs() > 1 else (turned,)
+        for other in found:
+            other[1] += (gain - self._gain(other)) * statistics["mean"]
+        return found
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        gain, offset = float(self._gain(theta)), float(theta[1])
+        noise = abs(float(theta[2])) if self.shared else 0.0
+        mean, sd = float(statistics["mean"]), float(statistics["sd"])
+        return {
+            "change": math.sqrt((gain - 1) ** 2 + offset**2 + noise),  # root mean square of x - x~, training rows
+            "gain": gain,
+            "offset": offset * sd + mean * (1 - gain),
+            "shift at the mean": offset * sd,
+            "noise": math.sqrt(noise) * sd if noise >= self.small**2 else 0.0,  # never negative, so small says nothing
+        }
+
+    def _gain(self, theta: Tensor) -> Tensor:
+        gain = bounded(theta[..., 0]).exp()
+        return torch.where(theta[..., 3] > 1, -gain, gain) if self.shared else gain

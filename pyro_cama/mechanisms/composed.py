@@ -1,0 +1,65 @@
+"""TODO mechanisms.composed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.image import ImageMechanism
+
+
+class Composed(ImageMechanism):
+    """One mechanism after another, ``x = T_n(... T_1(x~))``, their thetas side by side.
+
+    Args:
+        parts: in the order in which they act.
+    """
+
+    def __init__(self, parts: tuple[ImageMechanism, ...]) -> None:
+        self.parts = parts
+        self.numbers = sum(part.numbers for part in parts)
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.cat([part.typical(node) for part in self.parts])
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        for part, own in self._with_theta(theta):
+            x = part.push(x, own)
+        return x
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        for part, own in reversed(self._with_theta(theta)):
+            x = part.invert(x, own, frequencies)
+        return x
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return torch.cat([part.simulate(shape, node, scale) for part in self.parts], -1)
+
+    @property
+    def guesses(self) -> bool:
+        return any(part.guesses for part in self.parts)
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        found = [part.start(x, statistics) for part in self.parts]
+        rest = [x.new_zeros(part.numbers) for part in self.parts]
+        return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
+
+    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        parts = self._with_theta(theta)
+        found = []
+        for i, (part, own) in enumerate(parts):
+            for other in part.alternatives(own, statistics):
+                found.append(torch.cat([other if j == i else kept for j, (_, kept) in enumerate(parts)]))
+        return tuple(found)
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        each = [part.describe(own, node, statistics) for part, own in self._with_theta(theta)]
+        change = math.hypot(*(found.pop("change") for found in each))
+        return {"change": change} | {name: value for found in each for name, value in found.items()}
+
+    def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
+        return list(zip(self.parts, theta.split([part.numbers for part in self.parts], -1), strict=True))

@@ -1,0 +1,52 @@
+"""Mechanisms of images: the pixel grid moved (``warp``, ``field``), intensities changed, or one after the other.
+
+A mechanism acts on the image as a whole: theta is ``(..., size)``, images and batch shapes are ``(..., C, H, W)``.
+What comes from outside the frame is 0.  The likelihood's mean is moved and the noise about it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_cama.errors import GraphError
+from pyro_cama.graph.nodes import Node
+from pyro_cama.likelihoods import MIN_PROBABILITY
+from pyro_cama.mechanisms.base import Mechanism
+
+
+class ImageMechanism(Mechanism):
+    """A mechanism of ``numbers`` numbers; :meth:`push` and :meth:`invert` are needed, the rest follows."""
+
+    types = ("image",)
+    numbers: int
+
+    def size(self, node: Node) -> int:
+        return self.numbers
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        return moved(clean, lambda mean: self.push(mean, theta))
+
+
+def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> TorchDistribution:
+    """The distribution of an image whose mean is changed.
+
+    Raises:
+        GraphError: the likelihood is neither Bernoulli nor normal.
+    """
+    if isinstance(clean, dist.Bernoulli):
+        probs = change(clean.probs).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        return type(clean)(probs=probs, validate_args=False)  # grey values are none of its support
+    if isinstance(clean, dist.Normal):
+        mean = change(clean.loc)
+        return dist.Normal(mean, clean.scale.expand_as(mean))
+    raise GraphError(f"an image's mechanism needs a Bernoulli or normal likelihood, found {clean}: override transform")
+
+
+def limited(raw: Tensor, limit: float) -> Tensor:
+    """Slope 1 at 0, never beyond the limit."""
+    return limit * torch.tanh(raw / limit)

@@ -1,0 +1,53 @@
+"""TODO mechanisms.rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_cama.errors import GraphError
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.base import Mechanism, bounded
+
+
+class Rate(Mechanism):
+    """A count: its rate times exp(g); theta = (g,)."""
+
+    types = ("count",)
+    composes = True
+    small = 0.1
+
+    def size(self, node: Node) -> int:
+        return 1
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.tensor([0.2])
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        gain = bounded(theta[..., 0]).exp()
+        if isinstance(clean, dist.GammaPoisson):
+            return dist.GammaPoisson(clean.concentration, clean.rate / gain)
+        if isinstance(clean, dist.Poisson):
+            return dist.Poisson(clean.rate * gain)
+        raise GraphError(f"mechanism rate needs a Poisson or negative-binomial likelihood, found {clean}")
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return x * (-bounded(theta[..., 0])).exp()
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.round(x * bounded(theta[..., 0]).exp())
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return torch.randn(*shape, 1) * 0.5 * scale * (torch.rand(*shape, 1) < 0.5)
+
+    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        ratio = (x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)).log().clamp(-3.5, 3.5)
+        return 4.0 * torch.atanh(ratio / 4.0).reshape(1)
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        gain = float(bounded(theta[0]).exp())
+        return {"change": abs(gain - 1), "gain": gain}

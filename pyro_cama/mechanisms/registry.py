@@ -1,0 +1,74 @@
+"""Mechanisms by the names that a graph file gives them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from pyro_cama.errors import GraphError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.mechanisms.affine import Affine
+from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.concat import Concat
+from pyro_cama.mechanisms.confusion import Confusion
+from pyro_cama.mechanisms.field import Field
+from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.mechanisms.intensity import Intensity
+from pyro_cama.mechanisms.rate import Rate
+from pyro_cama.mechanisms.warp import Warp
+
+MECHANISMS: dict[str, Mechanism] = {
+    "affine": Affine(),
+    "rate": Rate(),
+    "confusion": Confusion(),
+    "warp": Warp(),
+    "field": Field(),
+    "intensity": Intensity(),
+    "concat": Concat(),
+}
+
+
+def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Mechanism:
+    """A mechanism by its name; ``warp+intensity`` is warp, then intensity.
+
+    Raises:
+        GraphError: the name is unknown, or the parts of a sum cannot follow one another.
+    """
+    parts = []
+    for name in (part.strip() for part in wanted.split("+")):
+        if name not in MECHANISMS:
+            near = difflib.get_close_matches(name, MECHANISMS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise GraphError(f"{where}: unknown mechanism {name!r}, expected one of {sorted(MECHANISMS)}{hint}{remedy}")
+        parts.append(MECHANISMS[name].of_scope(scope))
+    if len(parts) == 1:
+        return parts[0]
+    images = tuple(part for part in parts if isinstance(part, ImageMechanism))
+    if len(images) < len(parts):
+        joined = sorted(name for name, m in MECHANISMS.items() if isinstance(m, ImageMechanism))
+        raise GraphError(f"{where}: found {wanted!r}; expected only {', '.join(joined)} joined by +")
+    return Composed(images)
+
+
+def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:
+    """The mechanism by which m acts on a node, None where it does not.
+
+    Raises:
+        GraphError: the mechanism is unknown, or does not serve the node's type.
+    """
+    if graph.m is None or name not in graph.m.children:
+        return None
+    node, where = graph.nodes[name], f"latent {graph.m.name!r}, child {name!r}"
+    if chosen and name in chosen:
+        mechanism = chosen[name]
+    else:
+        remedy = f", or pass build(mechanisms={{{name!r}: ...}})"
+        mechanism = mechanism_named(graph.m.mechanism[name], graph.m.scope, where, remedy)
+    if node.type not in mechanism.types:
+        able = sorted(known for known, m in MECHANISMS.items() if node.type in m.types)
+        raise GraphError(
+            f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
+            f"expected one of {able}"
+        )
+    return mechanism

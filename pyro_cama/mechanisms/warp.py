@@ -1,0 +1,75 @@
+"""TODO mechanisms.warp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.image import ImageMechanism, limited
+from pyro_cama.networks.resampling import look_up, pixel_grid
+
+
+class Warp(ImageMechanism):
+    """An affine map of the pixel grid; theta = (right, down, turn, log widen, log heighten, shear).
+
+    A point of the clean image at (u, v), the longer side running from -1 to 1, comes to lie at
+    ``R(turn) [[widen, shear], [0, heighten]] (u, v) + (right, down)``; turn in radians, clockwise as seen.
+    """
+
+    numbers = 6
+
+    def typical(self, node: Node) -> Tensor:
+        return torch.tensor([0.2, 0.2, 0.3, 0.15, 0.15, 0.2])
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        matrix, offset = self._map(theta)
+        grid = pixel_grid(x) - offset[..., None, None, :]
+        return look_up(x, _applied(_inverse(matrix), grid))
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        matrix, offset = self._map(theta)
+        return look_up(x, _applied(matrix, pixel_grid(x)) + offset[..., None, None, :])
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.typical(node) * scale
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        assert node.shape is not None
+        half = max(node.shape[1:]) / 2
+        (right, down), turn = limited(theta[:2], 2.0).tolist(), math.degrees(float(theta[2]))
+        widen, heighten = limited(theta[3:5], 1.5).exp().tolist()
+        return {
+            "change": float((theta / self.typical(node).to(theta)).norm()),
+            "right": right * half,
+            "down": down * half,
+            "degrees": turn,
+            "width": widen,
+            "height": heighten,
+            "shear": float(limited(theta[5], 2.0)),
+        }
+
+    def _map(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrix ``(..., 2, 2)`` and the offset ``(..., 2)``."""
+        cos, sin = theta[..., 2].cos(), theta[..., 2].sin()
+        widen, heighten = limited(theta[..., 3], 1.5).exp(), limited(theta[..., 4], 1.5).exp()
+        shear = limited(theta[..., 5], 2.0)
+        first = torch.stack([cos * widen, cos * shear - sin * heighten], -1)
+        second = torch.stack([sin * widen, sin * shear + cos * heighten], -1)
+        return torch.stack([first, second], -2), limited(theta[..., :2], 2.0)
+
+
+def _applied(matrix: Tensor, grid: Tensor) -> Tensor:
+    """``(..., H, W, 2)`` points through matrices ``(..., 2, 2)``."""
+    x, y = grid.unbind(-1)
+    m = matrix[..., None, None, :, :]
+    return torch.stack([m[..., 0, 0] * x + m[..., 0, 1] * y, m[..., 1, 0] * x + m[..., 1, 1] * y], -1)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
+    rows = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+    return rows / (a * d - b * c)[..., None, None]

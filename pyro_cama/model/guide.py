@@ -1,0 +1,263 @@
+"""The guide, eq. 10 of the paper: q(z, m | x, y, a, c) = q(m | x) q(z | T_m^{-1} x, y, a, c).
+
+q(m | x) is amortised in scope ``row`` and a small free posterior, one per dataset or site, in the other scopes.  The
+encoder of z sees children from which the manipulation has been undone; with ``concat`` children, which cannot be
+undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyro
+import torch
+import torch.nn.functional as F
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.groups import Group
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.model.plates import Data, Plates, as_batch, class_values, m_of_rows
+from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
+from pyro_cama.networks.features import Merge, NamedModules, mlp
+from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise
+from pyro_cama.networks.inputs import NodeInputs
+
+MISSING = "missing flags"
+
+
+def _image(name: str) -> str:
+    """An image among the encoder's sources, whose own names are values, target and the like."""
+    return f"image {name}"
+
+
+class CAMAGuide(PyroModule):
+    """q(z, m | x, y, a, c), generated from the same graph as the model.
+
+    Override :meth:`z_dist` or :meth:`m_dist` and pass the class to ``build(graph, guide=MyGuide)``.
+    """
+
+    def __init__(
+        self,
+        graph: CausalGraph,
+        groups: tuple[Group, ...],
+        inputs: NodeInputs,
+        manipulation: Manipulation | None,
+        *,
+        hidden: int,
+        layers: int,
+        encoders: Mapping[str, EncoderFactory] | None = None,
+        sites: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__(name)
+        self.graph = graph
+        self.groups = groups
+        self.sites = max(sites, 1)
+
+        def encoders_of(names: Iterable[str]) -> dict[str, nn.Module]:
+            images = (graph.nodes[n] for n in names if graph.nodes[n].type == "image")
+            return {node.name: encoder_of(node, hidden, encoders) for node in images}
+
+        self._read = tuple(n for group in groups for n in group.nodes if n != graph.target)  # side by side as in groups
+        networks: dict[str, nn.Module] = {"inputs": inputs}
+        if manipulation is not None:
+            networks["manipulation"] = manipulation
+        width = sum(inputs.width(n) for n in self._read)
+        if graph.z is not None:
+            widths = {"values": width, MISSING: len(self._read), "target": inputs.width(graph.target)}
+            if manipulation is not None and manipulation.features_in_merge:
+                widths["m"] = manipulation.dim
+            out = 2 * graph.z.dim
+            images = encoders_of(self._read)
+            networks["images"] = NamedModules(images)
+            widths |= {_image(name): hidden for name in images}
+            widths = {source: size for source, size in widths.items() if size}
+            encoder = Merge(widths, hidden, hidden if layers else out, min(layers, 1))
+            nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
+            networks["encoder"] = encoder
+            if layers:
+                networks["z"] = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, out, max(layers - 1, 0)))
+            if images:
+                initialise(nn.ModuleList([networks[part] for part in ("encoder", "z") if part in networks]))
+                nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
+        # NN_qM stands by itself: adaptation trains it and NN_pM, nothing else
+        if graph.m is not None:
+            x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
+            networks["m"] = (
+                RowPosterior(x_width, hidden, graph.m.dim, layers, encoders_of(graph.blanket.children))
+                if graph.m.scope == "row"
+                else SharedPosterior(self.sites, graph.m.dim)
+            )
+        self.networks = nn.ModuleDict(networks)
+
+    def forward(
+        self,
+        data: Data | None = None,
+        *,
+        rows: int | None = None,
+        samples: int | None = None,
+        classes: bool = False,
+    ) -> None:
+        """Samples m and z; the call signature and the plates are the model's."""
+        if not pyro.settings.get("module_local_params"):
+            self.networks  # noqa: B018 - the one access by which Pyro's store learns of the parameters
+        batch = as_batch(data, rows)
+        plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
+        m = None
+        with plates.samples:
+            if self.graph.m is not None:
+                with plates.m:
+                    m = pyro.sample(self.graph.m.name, self.m_dist(batch))
+            with plates.classes, plates.rows:
+                if self.graph.z is not None:
+                    pyro.sample(self.graph.z.name, self.z_dist(batch, self.target_value(batch, classes), m))
+
+    def m_dist(self, batch: Batch | None) -> TorchDistribution:
+        """q(m | x) with batch shape ``(rows,)``; q(m) with ``()`` in scope dataset, ``(sites,)`` for a scope column."""
+        assert self.graph.m is not None
+        networks = self._networks
+        if self.graph.m.scope == "row":
+            assert batch is not None
+            loc, scale = networks["m"](*self._children(batch))
+        else:
+            loc, scale = networks["m"]()
+            if self.graph.m.scope == "dataset":
+                loc, scale = loc[0], scale[0]
+        return dist.Normal(loc, scale).to_event(1)
+
+    def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
+        """q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
+
+        Args:
+            y: encoded target, ``(rows,)`` or ``(classes, 1)``; None where unknown.
+            m: as sampled, or given by ``do``: ``(..., dim)``.
+        """
+        loc, scale = self.z_params(batch, y, m)
+        return dist.Normal(loc, scale).to_event(1)
+
+    def z_params(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loc and scale that :meth:`z_dist` is made of, ``(..., dim)`` each: a place to start from when overriding."""
+        networks = self._networks
+        seen = self.encode(batch, y, m)
+        out = networks["z"](seen) if "z" in networks else seen
+        loc, raw_scale = out.chunk(2, -1)
+        return loc, F.softplus(raw_scale) + 1e-3
+
+    def encode(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> Tensor:
+        """Features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
+        networks = self._networks
+        scope = self.graph.m.scope if self.graph.m else "row"
+        m = m if m is None else m_of_rows(m, scope, batch.site)
+        values, images = self._values(batch, m)
+        sources = [("values", values)] if values.shape[-1] else []
+        if not all(name in batch.values and name not in batch.observed for name in self._read):
+            sources.append((MISSING, self._missing(batch, self._read)))  # else zeros, which add nothing
+        # an image is encoded once per draw of m, and not once per class
+        sources += [(_image(n), encode_images(networks["images"][n], image)) for n, image in images.items()]
+        if y is not None:
+            sources.append(("target", networks["inputs"](self.graph.target, y)))
+        if "manipulation" in networks and networks["manipulation"].features_in_merge and m is not None:
+            sources.append(("m", m))
+        features: Tensor = networks["encoder"](sources)
+        return features
+
+    def target_value(self, batch: Batch, classes: bool) -> Tensor | None:
+        """The target as the guide sees it: every class, the rows' labels, or None where there are none."""
+        if classes:
+            return class_values(self.graph, self.like)
+        return batch.values.get(self.graph.target)
+
+    @property
+    def m_posterior(self) -> RowPosterior | SharedPosterior:
+        """NN_qM, of a graph that has a manipulation latent."""
+        found = self._networks["m"]
+        assert isinstance(found, RowPosterior | SharedPosterior)
+        return found
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the guide's dtype and device."""
+        networks = self._networks
+        tensor: Tensor = networks["encoder"].bias if "encoder" in networks else next(networks.parameters())
+        return tensor
+
+    @property
+    def _networks(self) -> Any:
+        return self._modules["networks"]  # past PyroModule's attribute access, which costs a pass over all parameters
+
+    def _values(self, batch: Batch, m: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
+        networks = self._networks
+        values = self._filled(batch, self._read)
+        theta = None if m is None or networks["manipulation"].rests(m) else networks["manipulation"](m)
+        parts, images = [], {}
+        for group in self.groups:
+            if group.nodes == (self.graph.target,):
+                continue
+            if group.image:
+                name = group.nodes[0]
+                undone = group.theta_size and theta is not None
+                images[name] = networks["manipulation"].undo(values, theta, group)[name] if undone else values[name]
+                continue
+            if group.mechanism is not None and group.theta_size and theta is not None:
+                clean = networks["manipulation"].undo(values, theta, group)
+                if isinstance(clean, Tensor):
+                    parts.append(clean)
+                    continue
+                values.update(clean)
+            elif self._plain(group):
+                parts.append(group.stack(values))
+                continue
+            parts += [networks["inputs"](n, values[n]) for n in group.nodes]
+        return _join(parts, batch.rows, self.like), images
+
+    def _plain(self, group: Group) -> bool:
+        """Whether the networks read a group's values as they are."""
+        return self.graph.nodes[group.nodes[0]].type == "continuous"
+
+    def _children(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What q(m | x) sees: the children as measured and their missing flags, ``(rows, width)``; images by name."""
+        networks = self._networks
+        children = self.graph.blanket.children
+        values = self._filled(batch, children)
+        images = {n: values[n] for n in children if self.graph.nodes[n].type == "image"}
+        plain = [networks["inputs"](n, values[n]) for n in children if n not in images]
+        joined = _join(plain, batch.rows, self.like)
+        return torch.cat([joined, self._missing(batch, children)], -1), images
+
+    def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Values by name; zeros for a node the batch lacks altogether."""
+        absent = [name for name in names if name not in batch.values]
+        values = dict(batch.values)
+        for name in absent:
+            node = self.graph.nodes[name]
+            dtype = torch.long if node.type == "categorical" else self.like.dtype
+            values[name] = torch.zeros((batch.rows, *node.event_shape), dtype=dtype, device=self.like.device)
+        return values
+
+    def _missing(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
+        """1 where a value is missing, ``(rows, nodes)``."""
+        like = self.like
+        flags = torch.zeros(batch.rows, len(names), dtype=like.dtype, device=like.device)
+        for i, name in enumerate(names):
+            if name not in batch.values:
+                flags[:, i] = 1.0
+            elif name in batch.observed:
+                flags[:, i] = (~batch.observed[name]).to(flags)
+        return flags
+
+
+def _join(parts: list[Tensor], rows: int, like: Tensor) -> Tensor:
+    """The parts side by side, their leading shapes broadcast."""
+    if not parts:
+        return like.new_zeros(rows, 0)
+    if len(parts) == 1:
+        return parts[0]
+    lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)

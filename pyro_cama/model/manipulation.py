@@ -1,0 +1,144 @@
+"""NN_pM: from the manipulation m to every mechanism's theta.  With NN_qM, all that adaptation trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_cama.graph.nodes import Latent
+from pyro_cama.model.groups import Group
+from pyro_cama.networks.features import mlp
+from pyro_cama.networks.inputs import NodeInputs
+
+_ALL = slice(None)
+
+
+class Manipulation(nn.Module):
+    """theta(m) = NN_pM(m) - NN_pM(0), dealt out to the groups of manipulated children; zero at m = 0 by construction.
+
+    Shared by model and guide: the model applies the mechanisms, the guide undoes them.
+    """
+
+    def __init__(self, latent: Latent, groups: tuple[Group, ...], inputs: NodeInputs, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.dim = latent.dim
+        self.scope = latent.scope
+        self.affects = dict(latent.affects)
+        self.groups = tuple(g for g in groups if g.mechanism is not None)
+        self.inputs = inputs
+        self._slices: dict[str, slice] = {}
+        start = 0
+        for group in self.groups:
+            size = group.units * group.theta_size
+            self._slices[group.nodes[0]] = slice(start, start + size)
+            start += size
+        self.features_in_merge = any(g.mechanism is not None and g.mechanism.in_merge for g in self.groups)
+        self._features = slice(start, start + hidden if self.features_in_merge else start)
+        self.hidden = hidden
+        self.calibration: Tensor
+        self.register_buffer("calibration", torch.zeros(start))  # no parameter: SVI would train it, or warn
+        self._calibrating = False
+        # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
+        self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.scope == "row" else 0)
+
+    def forward(self, m: Tensor) -> Tensor:
+        """All of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
+        theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
+        return theta
+
+    def rests(self, m: Tensor) -> bool:
+        """Whether m is seen to be zero for all rows: every mechanism is the identity, and need not be worked out.
+
+        Not looked at on other devices, which would have to be waited for, nor where m has a gradient.
+        """
+        if m.dim() > 1 or m.requires_grad or m.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        calibrates = self._calibrating and any(g.mechanism is not None and g.mechanism.composes for g in self.groups)
+        return not calibrates and not bool(m.any())
+
+    def theta(self, theta: Tensor, group: Group, at: int | slice = _ALL) -> Tensor:
+        """A group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
+        own = theta[..., self._slices[group.nodes[0]]]
+        return own if group.image else own.unflatten(-1, (group.width, group.theta_size))[..., at, :]
+
+    def slice_of(self, group: Group) -> slice:
+        """Where a group's numbers stand in theta."""
+        return self._slices[group.nodes[0]]
+
+    def features(self, theta: Tensor) -> Tensor:
+        """What ``concat`` children merge with their other causes, ``(..., hidden)``."""
+        return theta[..., self._features]
+
+    def transform(
+        self, clean: TorchDistribution, theta: Tensor, group: Group, at: int | slice = _ALL
+    ) -> TorchDistribution:
+        """The distribution of a group's nodes (or of some components) as measured."""
+        assert group.mechanism is not None
+        if self._calibrating and group.mechanism.composes:
+            clean = group.mechanism.transform(clean, self.theta(self.calibration, group, at))
+        return group.mechanism.transform(clean, self.theta(theta, group, at))
+
+    def invert(self, x: Tensor, theta: Tensor, group: Group, at: int | slice, frequencies: Tensor | None) -> Tensor:
+        """The clean values of some components of a group."""
+        assert group.mechanism is not None
+        x = group.mechanism.invert(x, self.theta(theta, group, at), frequencies)
+        if self._calibrating and group.mechanism.composes:
+            x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
+        return x
+
+    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> Tensor | dict[str, Tensor]:
+        """The clean values x~ of a group's nodes.
+
+        Returns:
+            Continuous nodes side by side, ``(..., width)``; others by name, levels as probabilities, images as such.
+        """
+        if self.inputs.nodes[group.nodes[0]].type == "continuous":
+            return self.invert(group.stack(values), theta, group, _ALL, None)
+        return {
+            name: self.invert(values[name], theta, group, group.component(name), self.inputs.frequencies(name))
+            for name in group.nodes
+        }
+
+    @contextmanager
+    def calibrated(self) -> Iterator[None]:
+        """Inside, every child is first transformed by ``calibration``: the density that adaptation compares.
+
+        The conditional term of training buys accuracy with density: the training rows themselves would be explained
+        better after a small manipulation.  Adaptation must not take that for a drift, so what the training rows ask
+        for is found once, at the end of fit, and is part of the clean density while adapting - never of a prediction.
+        """
+        before, self._calibrating = self._calibrating, True
+        try:
+            yield
+        finally:
+            self._calibrating = before
+
+    @torch.no_grad()
+    def aim(self, m: Tensor, theta: Tensor) -> None:
+        """Changes NN_pM's last layer, as little as possible, so that ``theta(m_s)`` is as given for every s.
+
+        Args:
+            m: ``(s, dim)``, at most ``hidden`` of them; ``dim`` where m is shared, since the map is linear there.  Of
+                more, theta comes as near as least squares can.
+            theta: ``(s, size)``.
+        """
+        last, body = self.network[-1], self.network[:-1]
+        assert isinstance(last, nn.Linear)
+        step = body(m) - body(torch.zeros_like(m[:1]))
+        gap = theta - self(m)[..., : self.size]
+        last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
+
+    def typical(self) -> Tensor:
+        """Usual sizes of theta, ``(size,)``."""
+        weight = next(self.network.parameters())
+        parts = [g.mechanism.typical(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
+        return torch.cat([*parts, torch.zeros(0)]).to(weight)
+
+    @property
+    def size(self) -> int:
+        """Numbers in theta, the features of ``concat`` left out."""
+        return self._features.start

@@ -1,0 +1,240 @@
+"""A Pyro model and its guide over one graph, with the encoder between raw tables and their tensors.
+
+The floor that every algorithm of this package stands on: :mod:`pyro_cama.inference`, ``training``, ``adaptation`` and
+all above take a :class:`ModelGuidePair`, or just a model and a guide.  :class:`pyro_cama.CAMA` is this pair with a
+user's methods.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import pyro
+import torch
+from torch import nn
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.open_stream import DataSource, open_stream
+from pyro_cama.data.sampling import Target, encoded_parts, sample_rows
+from pyro_cama.data.tables import Table
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.handlers.contexts import seeded
+from pyro_cama.likelihoods import Likelihood
+from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.groups import make_groups
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.networks.features import NetworkFactory
+from pyro_cama.networks.images import DecoderFactory, EncoderFactory
+from pyro_cama.networks.inputs import NodeInputs
+
+BY_NODE = ("mechanisms", "likelihoods", "networks", "encoders", "decoders")  # options of build, mappings by node
+_numbers = itertools.count()  # parameters of two models in one process never share a name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How :func:`build` sized the networks; stored with the model."""
+
+    seed: int = 0
+    hidden: int = 64
+    layers: int = 2
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What the caller put in the place of generated parts."""
+
+    model: type[CAMAModel] = CAMAModel
+    guide: type[CAMAGuide] = CAMAGuide
+    mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
+    likelihoods: Mapping[str, Likelihood] = field(default_factory=dict)
+    networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
+    encoders: Mapping[str, EncoderFactory] = field(default_factory=dict)
+    decoders: Mapping[str, DecoderFactory] = field(default_factory=dict)
+
+    def named(self) -> list[str]:
+        """What a load must be given again, as ``build`` spells it."""
+        found = [f"{key}=..." for key in BY_NODE if getattr(self, key)]
+        found += [f"model={self.model.__name__}"] if self.model is not CAMAModel else []
+        return found + ([f"guide={self.guide.__name__}"] if self.guide is not CAMAGuide else [])
+
+
+SAMPLE = 20_000  # rows of a stream that are held in memory where some suffice for all
+NUMBERS = 2**28  # in them, at most
+
+
+class ModelGuidePair:
+    """A model, its guide and their encoder; see the module's docstring.
+
+    Attributes:
+        graph: the :class:`CausalGraph`.
+        settings, extensions: what :func:`pyro_cama.build` was asked for.
+        device: where the tensors are.
+        model, guide: PyroModules, ordinary Pyro callables; see :mod:`pyro_cama.model.generative_model` for their
+            contract.
+        modules: both of them, for optimisers and state dicts.
+        encoder: the :class:`TableEncoder` between raw units and tensors.
+        m_trained: whether q(m | x) has been trained; until then it means nothing.
+    """
+
+    def __init__(
+        self,
+        graph: CausalGraph,
+        settings: Settings,
+        extensions: Extensions,
+        device: torch.device,
+        encoder: TableEncoder | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.graph = graph
+        self.settings = settings
+        self.extensions = extensions
+        self.device = device
+        self.encoder = encoder or TableEncoder(graph)
+        self.m_trained = False
+        name = f"cama{next(_numbers)}"
+        # built with local parameters, so that both ways work: our loops' and SVI's through the parameter store
+        with self.seeded(), pyro.settings.context(module_local_params=True):
+            groups = make_groups(graph, extensions.likelihoods, extensions.mechanisms)
+            inputs = NodeInputs(graph)
+            sizes = {"hidden": settings.hidden, "layers": settings.layers}
+            m = graph.m
+            manipulation = Manipulation(m, groups, inputs, **sizes) if m is not None else None
+            shared: dict[str, Any] = {**sizes, "sites": len(self.encoder.sites)}
+            self.model: CAMAModel = extensions.model(
+                graph,
+                groups,
+                inputs,
+                manipulation,
+                **shared,
+                networks=extensions.networks,
+                encoders=extensions.encoders,
+                decoders=extensions.decoders,
+                name=f"{name}.model",
+            )
+            self.guide: CAMAGuide = extensions.guide(
+                graph, groups, inputs, manipulation, **shared, encoders=extensions.encoders, name=f"{name}.guide"
+            )
+        self.modules = nn.ModuleList([self.model, self.guide]).to(device=device, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.graph!r}, {'fitted' if self.encoder.fitted else 'not fitted'})"
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The target's labels, in the order of the columns of :meth:`CAMA.predict_proba`."""
+        return self.graph.nodes[self.graph.target].levels or (0, 1)
+
+    @property
+    def manipulation(self) -> Manipulation:
+        """NN_pM, of a graph that has a manipulation latent."""
+        return self.model.manipulation
+
+    @property
+    def minibatches_per_step(self) -> int:
+        """Minibatches of one Lightning step: what an image costs hides the step's own cost."""
+        return 1 if self.model.has_images else 64
+
+    @property
+    def sample_size(self) -> int:
+        """Rows of a sample that stands for a stream: 20,000, fewer where a row is large."""
+        nodes = [self.graph.nodes[name] for name in self.graph.order]
+        return min(SAMPLE, max(1, NUMBERS // sum(math.prod(node.event_shape) for node in nodes)))
+
+    def manipulation_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns exactly what adaptation trains: NN_pM and NN_qM (eq. 8), by name."""
+        if self.graph.m is None:
+            return {}
+        found = {f"NN_pM.{n}": p for n, p in self.manipulation.network.named_parameters()}
+        return found | {f"NN_qM.{n}": p for n, p in self.guide.m_posterior.named_parameters()}
+
+    def seeded(self, seed: int | None = None) -> AbstractContextManager[None]:
+        """Makes the draws inside a function of a seed, by default the pair's own."""
+        return seeded(self.settings.seed if seed is None else seed, self.device)
+
+    def copy(self, encoder: TableEncoder | None = None) -> Self:
+        """Returns an independent copy, its parameters under names of their own.
+
+        Args:
+            encoder: one that knows more sites than this pair's; their q(m) starts at the prior's mean.
+        """
+        twin = self._rebuilt(encoder or self.encoder)
+        state = self.modules.state_dict()
+        for name, fresh in twin.modules.state_dict().items():
+            if fresh.shape != state[name].shape:  # q(m) of sites: the known ones first
+                fresh[: len(state[name])] = state[name]
+                state[name] = fresh
+        twin.modules.load_state_dict(state)
+        twin.m_trained = self.m_trained
+        return twin
+
+    def take_encoder(self, encoder: TableEncoder) -> None:
+        """Takes another encoder's statistics and sites; new sites need new modules, in their initial state."""
+        if len(encoder.sites) != len(self.encoder.sites):
+            twin = self._rebuilt(encoder)
+            self.model, self.guide, self.modules = twin.model, twin.guide, twin.modules
+        self.encoder = encoder
+        self.model.inputs.set_statistics(encoder.statistics)
+
+    def _rebuilt(self, encoder: TableEncoder) -> Self:
+        return type(self)(self.graph, self.settings, self.extensions, self.device, encoder, self.model.like.dtype)
+
+    # rows ------------------------------------------------------------------------------------------------------------
+
+    def encode(self, data: Table | Batch, target: Target = "use") -> Batch:
+        """Returns raw rows as tensors on the model's device: what model, guide and the ELBO classes take.
+
+        A Batch has been encoded before, and comes back; so every method that takes a table takes a Batch too.
+
+        Raises:
+            DataError: the pair has not seen data yet, or the table does not fit the graph.
+        """
+        self._require_fitted()
+        if isinstance(data, Batch):
+            batch = data.without(self.graph.target) if target == "ignore" else data
+        else:
+            batch = self.encoder.encode(data, target=target)
+        return batch.to(self.device, self.model.like.dtype)
+
+    def batches(self, data: DataSource, target: Target) -> Iterator[Batch]:
+        """Yields raw rows as :meth:`encode` gives them, those of a stream part by part."""
+        stream = open_stream(data, self.graph)
+        if stream is None:
+            yield self.encode(data, target)  # type: ignore[arg-type]
+            return
+        self._require_fitted()
+        for batch in encoded_parts(stream, self.encoder, target):
+            yield self.encode(batch, target)
+
+    def read(self, data: DataSource, target: Target, *, sampled: bool = False) -> Batch:
+        """Returns a table's rows encoded, of a stream a uniform sample of :attr:`sample_size` rows.
+
+        Args:
+            sampled: of a table in memory too, where it has more rows than that.
+        """
+        stream = open_stream(data, self.graph)
+        if stream is not None:
+            drawn = sample_rows(stream, self.encoder, self.sample_size, self.settings.seed, target)
+            return self.encode(drawn, target)
+        batch = self.encode(data, target)  # type: ignore[arg-type]
+        if not sampled or batch.rows <= self.sample_size:
+            return batch
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        some = torch.randperm(batch.rows, generator=generator)[: self.sample_size]
+        return batch.select(some.to(self.device))
+
+    def _require_fitted(self) -> None:
+        if not self.encoder.fitted:
+            raise DataError("this model has not seen data yet: call fit(clean) first, or load a fitted one")
+
+
+PairT = TypeVar("PairT", bound=ModelGuidePair)

@@ -1,0 +1,73 @@
+"""TODO model.plates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.graph.causal_graph import CausalGraph
+
+Data = Batch | Mapping[str, Tensor]
+
+
+class Plates:
+    """The plates of one call of model or guide; ones not asked for are empty contexts."""
+
+    def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
+        free = partial(_free_name, graph)
+        self.rows = pyro.plate(free("rows"), rows, dim=-1)
+        self.samples: AbstractContextManager[Any] = (
+            pyro.plate(free("samples"), samples, dim=-3) if samples is not None else nullcontext()
+        )
+        self.classes: AbstractContextManager[Any] = (
+            pyro.plate(free("classes"), graph.nodes[graph.target].classes, dim=-2) if classes else nullcontext()
+        )
+        scope = graph.m.scope if graph.m else "row"
+        self.m: AbstractContextManager[Any]
+        if scope == "row":
+            self.m = self.rows
+        elif scope == "dataset":
+            self.m = nullcontext()
+        else:
+            self.m = pyro.plate(free("sites"), sites, dim=-1)
+
+
+def _free_name(graph: CausalGraph, name: str) -> str:
+    """A plate name that no node or latent has taken."""
+    taken = {*graph.nodes, *(latent.name for latent in (graph.z, graph.m) if latent)}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def as_batch(data: Data | None, rows: int | None) -> Batch:
+    """Rows of encoded values from what a caller passed; an empty batch where nothing was."""
+    if isinstance(data, Batch):
+        return data
+    values = dict(data or {})
+    if rows is None:
+        rows = next(iter(values.values())).shape[0] if values else 1
+    return Batch(values=values, observed={}, site=None, rows=rows)
+
+
+def class_values(graph: CausalGraph, like: Tensor) -> Tensor:
+    """Every class of the target in its encoding, ``(classes, 1)``."""
+    node = graph.nodes[graph.target]
+    values = torch.arange(node.classes, device=like.device)[:, None]
+    return values.to(like.dtype) if node.type == "binary" else values
+
+
+def m_of_rows(m: Tensor, scope: str, site: Tensor | None) -> Tensor:
+    """m as every row sees it: ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``; zero at an unknown site."""
+    if m.dim() == 1 or scope in ("row", "dataset"):
+        return m
+    if site is None:  # rows of no known origin: the first site's
+        return m[..., :1, :]
+    return m.index_select(-2, site.clamp_min(0)) * (site >= 0).unsqueeze(-1)

@@ -1,0 +1,39 @@
+"""TODO model.posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_cama.networks.features import NamedModules, mlp
+
+
+class SharedPosterior(nn.Module):
+    """q(m) of a dataset (one row) or of every site (one row each): a free normal instead of a network."""
+
+    def __init__(self, sites: int, dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(sites, dim))
+        self.raw_scale = nn.Parameter(torch.full((sites, dim), -1.0))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Loc and scale, ``(sites, dim)`` each."""
+        return self.loc, F.softplus(self.raw_scale) + 1e-3
+
+
+class RowPosterior(nn.Module):
+    """NN_qM: from the children as measured to loc and scale of q(m | x); images go through encoders of its own."""
+
+    def __init__(self, inputs: int, hidden: int, dim: int, layers: int, encoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = NamedModules(encoders)
+        self.network = mlp(inputs + hidden * len(encoders), hidden, 2 * dim, max(layers, 1))
+
+    def forward(self, x: Tensor, images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loc and scale, ``(rows, dim)`` each."""
+        seen = [self.encoders[name](images[name]) for name in self.encoders]
+        loc, raw_scale = self.network(torch.cat([x, *seen], -1)).chunk(2, -1)
+        return loc, F.softplus(raw_scale) + 1e-3

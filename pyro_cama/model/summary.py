@@ -1,0 +1,33 @@
+"""A pair in words: roles, factorisation, and the number of parameters in each part."""
+
+from __future__ import annotations
+
+from pyro_cama.model.pair import ModelGuidePair
+
+
+def summary(pair: ModelGuidePair) -> str:
+    """Returns roles, factorisation and the number of parameters in each part, as text."""
+    blanket = pair.graph.blanket
+    lines = [
+        f"target      {pair.graph.target}: {', '.join(map(str, pair.classes))}",
+        f"parents     {', '.join(blanket.parents) or '-'}",
+        f"children    {', '.join(blanket.children)}",
+        f"co-parents  {', '.join(blanket.coparents) or '-'}",
+    ]
+    m = pair.graph.m
+    if m is not None:
+        acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
+        lines.append(f"manipulable {acts}; scope {m.scope}")
+    lines += ["", pair.graph.factorisation(), ""]
+    adapts = {id(p) for p in pair.manipulation_parameters().values()}
+    parts: dict[str, list[int]] = {}
+    seen: set[int] = set()
+    for owner, module in (("model", pair.model), ("guide", pair.guide)):
+        for name, parameter in module.named_parameters():
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            part = f"{owner} {name.removeprefix('networks.').split('.')[0]}" + (" *" if id(parameter) in adapts else "")
+            parts.setdefault(part, []).append(parameter.numel())
+    lines += [f"{part:<24}{sum(sizes):>9,} parameters" for part, sizes in parts.items()]
+    return "\n".join([*lines, "* trained by adapt()"])

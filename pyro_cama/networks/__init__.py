@@ -1,0 +1,1 @@
+"""Neural networks: features, merges, image encoders and decoders, resampling."""

@@ -1,0 +1,157 @@
+"""Convolutional encoders and decoders of image nodes (section 4.1 of the paper), and values between pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pyro_cama._arguments import expect
+from pyro_cama.graph.nodes import Node
+
+EncoderFactory = Callable[[Node, int], nn.Module]
+"""From an image node and a number of features to a module, images ``(n, C, H, W)`` -> features ``(n, features)``."""
+DecoderFactory = Callable[[Node, int], nn.Module]
+"""From an image node and the likelihood's numbers a pixel to a module with an attribute ``inputs`` (how many features
+it takes), features ``(n, inputs)`` -> ``(n, C * numbers, H, W)``, a channel's numbers side by side."""
+CHANNELS = 32
+_SMALL = 4  # layers halve the image until no side is longer
+
+
+def initialise(module: nn.Module) -> None:
+    """He et al.'s normal weights: torch's own shrink what passes through so many layers that z is given up early on."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            fan = part.weight[0].numel()
+            if isinstance(part, nn.ConvTranspose2d):  # a pixel is reached by one in stride * stride of the kernel
+                fan = part.weight.numel() // part.weight.shape[1] // prod(part.stride)
+            nn.init.normal_(part.weight, 0.0, (2 / max(fan, 1)) ** 0.5)
+
+
+def image_shape(node: Node) -> tuple[int, int, int]:
+    """Channels, height and width of an image node."""
+    assert node.shape is not None
+    channels, height, width = node.shape
+    return channels, height, width
+
+
+def sizes_of(node: Node) -> list[tuple[int, int]]:
+    """Height and width at every layer, the image's own first."""
+    _, height, width = image_shape(node)
+    sizes = [(height, width)]
+    while max(sizes[-1]) > _SMALL:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions of stride 2 down to 4 pixels, then one linear layer."""
+
+    def __init__(self, node: Node, features: int) -> None:
+        super().__init__()
+        channels = node.channels or CHANNELS
+        sizes = sizes_of(node)
+        layers: list[nn.Module] = []
+        before = image_shape(node)[0]
+        for _ in sizes[1:]:
+            layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU()]
+            before = channels
+        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        self.output = nn.Sequential(nn.Linear(before * prod(sizes[-1]), features), nn.SiLU())
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(n, features)`` from ``(n, C, H, W)``."""
+        maps = self.convolutions(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.output(maps.flatten(1))
+        return features
+
+
+class ImageDecoder(nn.Module):
+    """Transposed convolutions of stride 2, from maps of at most 4 pixels to the numbers of every pixel."""
+
+    def __init__(self, node: Node, numbers: int) -> None:
+        super().__init__()
+        channels = node.channels or CHANNELS
+        sizes = sizes_of(node)[::-1]
+        out = image_shape(node)[0] * numbers
+        self.start = (channels, *sizes[0])
+        self.inputs = prod(self.start)
+        layers: list[nn.Module] = []
+        for (h, w), (high, wide) in pairwise(sizes):
+            last = (high, wide) == sizes[-1]
+            extra = (high - 2 * h + 1, wide - 2 * w + 1)  # an even size has one row more than an odd one
+            layers += [nn.ReLU(), nn.ConvTranspose2d(channels, out if last else channels, 3, 2, 1, extra)]
+        if not layers:
+            layers = [nn.ReLU(), nn.Conv2d(channels, out, 1)]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        initialise(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
+        maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.layers(maps))
+
+
+def encoder_of(node: Node, features: int, chosen: Mapping[str, EncoderFactory] | None = None) -> nn.Module:
+    """The encoder chosen for an image node, tried once, or a new :class:`ImageEncoder`.
+
+    Raises:
+        ValueError: what was chosen does not take the node's images to ``(n, features)``.
+    """
+    if not chosen or node.name not in chosen:
+        return ImageEncoder(node, features)
+    encoder = chosen[node.name](node, features)
+    _try(f"encoders[{node.name!r}]", encoder, image_shape(node), (features,))
+    return encoder
+
+
+def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | None = None) -> nn.Module:
+    """The decoder chosen for an image node, tried once, or a new :class:`ImageDecoder`.
+
+    Raises:
+        ValueError: what was chosen has no ``inputs``, or does not take ``(n, inputs)`` to ``(n, C * numbers, H, W)``.
+    """
+    if not chosen or node.name not in chosen:
+        return ImageDecoder(node, numbers)
+    decoder = chosen[node.name](node, numbers)
+    where, inputs = f"decoders[{node.name!r}]", getattr(decoder, "inputs", None)
+    fits = isinstance(inputs, int) and inputs >= 1
+    expect(f"build({where})", "inputs", inputs, fits, "an attribute that says how many features it takes")
+    channels, height, width = image_shape(node)
+    _try(where, decoder, (int(inputs or 0),), (channels * numbers, height, width))
+    return decoder
+
+
+def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int, ...]) -> None:
+    """Calls a module once on two rows of zeros, in eval mode, to see whether it fits."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            found = tuple(module.eval()(torch.zeros(2, *takes)).shape)
+    except RuntimeError as error:
+        raise ValueError(f"build({where}): fails on a tensor of shape {(2, *takes)}: {error}") from error
+    finally:
+        for part, training in modes:
+            part.training = training
+    if found != (2, *gives):
+        raise ValueError(f"build({where}): from {(2, *takes)} it gives {found}; expected {(2, *gives)}")
+
+
+def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(..., features)`` of images ``(..., C, H, W)``."""
+    lead = images.shape[:-3]
+    features: Tensor = encoder(images.reshape(-1, *images.shape[-3:]))
+    return features.unflatten(0, lead) if len(lead) != 1 else features
+
+
+def decode_images(decoder: nn.Module, features: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The likelihood's numbers of every pixel, ``(..., C, H, W, numbers)``, from features ``(..., inputs)``."""
+    lead = features.shape[:-1]
+    out: Tensor = decoder(features.reshape(-1, features.shape[-1]))
+    channels, height, width = shape
+    return out.reshape(*lead, channels, -1, height, width).movedim(-3, -1)

@@ -1,0 +1,1 @@
+"""Models on disk: saved folders, and programs exported for serving."""

@@ -1,0 +1,161 @@
+"""Models on disk: a folder of graph.yaml, settings.json and tensors.safetensors.  Loading runs no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pyro_cama._files import put
+from pyro_cama.adaptation.result import Adaptation
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.novelty import USUAL
+from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings
+
+FORMAT = 3
+FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
+
+
+def save(pair: ModelGuidePair, adaptation: Adaptation | None, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes a model to a new folder; the folder appears complete or not at all.
+
+    Raises:
+        FileExistsError: the folder is there and ``overwrite`` is False, or it holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        if not overwrite:
+            raise FileExistsError(f"{folder} is there already; pass overwrite=True, or choose another folder")
+        if not folder.is_dir() or any(p.name not in (*FILES, USUAL) for p in folder.iterdir()):
+            raise FileExistsError(f"{folder} holds something other than a saved model; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        pair.graph.to_yaml(part / "graph.yaml")
+        settings = {
+            "format": FORMAT,
+            "graph": _fingerprint(pair.graph),
+            "settings": asdict(pair.settings),
+            "dtype": str(pair.model.like.dtype).removeprefix("torch."),
+            "extensions": pair.extensions.named(),
+            "m_trained": pair.m_trained,
+            "encoder": pair.encoder.state(),
+            "adaptation": None if adaptation is None else asdict(adaptation),
+        }
+        (part / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(pair).items()}
+        save_file(tensors, part / "tensors.safetensors")
+        # temporary folders and safetensors are private; all takes what the umask gives an ordinary file
+        mode = (part / "settings.json").stat().st_mode & 0o777
+        for name in FILES:
+            (part / name).chmod(mode)
+            with open(part / name, "rb+") as file:
+                os.fsync(file.fileno())
+        part.chmod(mode | (mode & 0o444) >> 2)
+        put(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def read(
+    kind: type[PairT], folder: str | Path, *, device: str | torch.device = "auto", **extensions: Any
+) -> tuple[PairT, Adaptation | None]:
+    """Returns a saved model as a ``kind`` of pair, and the adaptation that made it; see :func:`pyro_cama.load`.
+
+    Raises:
+        DataError: a file is missing, damaged or of a newer format, or an extension is not given; says which.
+    """
+    folder = Path(folder)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        what = f"lacks {', '.join(missing)}" if folder.is_dir() else "is not a folder"
+        raise DataError(f"{folder}: no saved model, it {what}; expected {', '.join(FILES)}")
+    file = folder / "settings.json"
+    with _damage(file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        version, of_graph, built = stored["format"], stored.get("graph"), list(stored.get("extensions", []))
+    if version != FORMAT:
+        raise DataError(
+            f"{folder}: found format {version!r}; this pyro_cama reads {FORMAT}: install a newer one, "
+            "or save the model again"
+        )
+    file = folder / "graph.yaml"
+    with _damage(file):
+        graph = CausalGraph(file)
+    if of_graph != _fingerprint(graph):
+        raise DataError(
+            f"{file} is not the graph the model was saved with; put that back, or fit a new model to this one"
+        )
+    given = Extensions(**extensions)
+    if given.named() != built:
+        raise DataError(
+            f"{folder}: the model was built with {', '.join(built) or 'no extensions'}; found "
+            f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _damage(folder / "settings.json"):
+        encoder = TableEncoder.from_state(graph, stored["encoder"])
+        dtype = getattr(torch, stored["dtype"])
+        pair = kind(graph, Settings(**stored["settings"]), given, torch.device(device), encoder, dtype)
+        pair.m_trained = bool(stored["m_trained"])
+        kept = stored["adaptation"]
+        adaptation = None if kept is None else Adaptation(**{name: _tuples(v) for name, v in kept.items()})
+    file = folder / "tensors.safetensors"
+    with _damage(file):
+        tensors = load_file(file)
+        for name, tensor in _state(pair).items():
+            found, expected = tuple(tensors[name].shape), tuple(tensor.shape)
+            if found != expected:
+                raise ValueError(f"{name} has shape {found}, expected {expected}")
+        pair.modules.load_state_dict({name: tensors[first] for name, first in _first(pair).items()})
+    return pair, adaptation
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """What goes wrong inside is the file's fault."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise DataError(f"{file} is damaged ({what}); save the model again") from error
+
+
+def _fingerprint(graph: CausalGraph) -> str:
+    """Of what a graph says, however its file is written."""
+    return hashlib.sha256(json.dumps(graph.to_dict()).encode()).hexdigest()
+
+
+def _first(pair: ModelGuidePair) -> dict[str, str]:
+    """Of every tensor's names the first: model and guide share modules, and a tensor is stored once."""
+    names: dict[str, str] = {}
+    by_tensor: dict[int, str] = {}
+    for name, tensor in pair.modules.state_dict(keep_vars=True).items():
+        names[name] = by_tensor.setdefault(id(tensor), name)
+    return names
+
+
+def _state(pair: ModelGuidePair) -> dict[str, torch.Tensor]:
+    state = pair.modules.state_dict(keep_vars=True)
+    return {name: state[name] for name in dict.fromkeys(_first(pair).values())}

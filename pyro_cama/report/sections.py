@@ -1,0 +1,318 @@
+"""TODO report.sections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_cama.cama import CAMA
+from pyro_cama.data.tables import Table, read_table
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.drawing import draw
+from pyro_cama.inference.do import UserDo
+from pyro_cama.metrics import BINS, Scores, bins_of, figures
+from pyro_cama.report.drift import AMOUNTS, Drift
+from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block, svg_text, visible_text
+
+_UNIT = {"offset": "offset (standard deviations of the clean rows)", "gain": "gain (reading times this)"}
+_MOST = 60  # columns in a table
+_LONGEST = 36  # letters beside an axis
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read rows: a model, under ``do``, and what it says about the rows of the report."""
+
+    name: str
+    cama: CAMA
+    do: UserDo | str
+    p: NDArray[np.float64]
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """Rows near enough to the training rows to have probabilities, (rows,)."""
+        return np.asarray(np.isfinite(self.p).all(1))
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    text: str = ""
+    blocks: list[Block] = field(default_factory=list)
+
+
+def verdict_section(cama: CAMA) -> _Section:
+    """The guard's."""
+    title, found = "Verdict", cama.adaptation
+    if found is None:
+        return _Section(title, "This model was not adapted: its graph has no manipulation latent, or nobody asked.")
+    said = "The adaptation was kept" if found.accepted else "The adaptation was not kept"
+    if found.applied and not found.accepted:
+        said = "The adaptation cannot be trusted, but was to be kept always"
+    elif not found.applied:
+        said += ", the model reads as before"
+    rows = [
+        ["evidence of held-out rows, before", f"{number_text(found.evidence_before, 2)} nats a row"],
+        ["evidence of held-out rows, after", f"{number_text(found.evidence_after, 2)} nats a row"],
+        ["standard error of the difference", f"{number_text(found.gain_se, 2)} nats a row"],
+        ["starts that give the same labels", f"{found.agreement:.0%} of rows"],
+        ["generated rows recognised, before", f"{found.recovery_before:.0%}"],
+        ["generated rows recognised, after", f"{found.recovery:.0%}"],
+        ["rows adapted to", str(found.rows)],
+    ]
+    guarded = Block("What the guard looked at.", head=["figure", "value"], rows=rows)
+    train = cama.encoder.statistics[cama.graph.target]["frequencies"].tolist()
+    shares = zip(cama.classes, train, found.proportions_before, found.proportions_after, strict=True)
+    mix = Block(
+        "Share of every class in the training rows, and among the new rows as read before and after adapting.",
+        head=["class", "training", "before", "after"],
+        rows=[[str(name), *(f"{share:.1%}" for share in each)] for name, *each in shares],
+    )
+    return _Section(title, f"{said}: {found.reason}.", [guarded, mix])
+
+
+def moved_section(cama: CAMA) -> _Section | None:
+    title = "Which columns moved"
+    if cama.adaptation is None:
+        return None
+    try:
+        found = cama.explain_shift()
+    except ValueError as error:  # mechanisms without parameters
+        return _Section(title, str(error))
+    if not found.kept:
+        return _Section(title, "No shift was accepted, so that nothing is said to have moved.")
+    table = found.table.head(_MOST)
+    sites = ["site"] if "site" in table else []
+    rows = [
+        [
+            str(row["column"]), *(str(row[site]) for site in sites),
+            "unknown" if found.note else "yes" if row["moved"] else "no", number_text(row["change"], 2),
+            "unknown" if found.note else f"{number_text(row['low'], 2)} to {number_text(row['high'], 2)}", row["reading"],
+        ]
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    more = f" The {_MOST} largest changes of {len(found.table)}." if len(found.table) > _MOST else ""
+    listing = Block(
+        "The same in numbers: changes in training standard deviations (shares of discrete readings, units "
+        f"of the rate of counts), with its 95 % interval, and what it means in raw units.{more}",
+        wide=True,
+        head=["column", *sites, "moved", "change", "interval", "reading"],
+        rows=rows,
+    )
+    name = "Estimated change of every reading" if found.note else "Change of every reading with its interval"
+    picture = found.plot()
+    axis = picture.axes[0]
+    labels = [visible_text(label.get_text()) for label in axis.get_yticklabels()]
+    axis.set_yticks(axis.get_yticks(), labels, parse_math=False)
+    told = (
+        "Estimated change of every reading, its uncertainty unknown"
+        if found.note
+        else "Change of every reading and its interval: green moved, grey did not"
+    )
+    plot = Block(
+        f"{told}; small bars mark what counts as a change.",
+        svg_text(picture, "moved", name),
+        wide=True,
+        name=name,
+    )
+    if found.note:
+        guessed = ", ".join(map(str, found.estimated["column"].unique())) or "none"
+        said = f"{found.note[0].upper()}{found.note[1:]}. Estimated to have moved: {guessed}."
+    else:
+        said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
+    return _Section(title, said, [plot, listing])
+
+
+def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
+    """How right every reading is."""
+    found = [_scores(reading, labels) for reading in readings]
+    rows = [
+        ["accuracy", *(f"{s.accuracy:.3f} ± {math.sqrt(s.accuracy * (1 - s.accuracy) / s.rows):.3f}" for s in found)],
+        ["log-loss, nats", *(number_text(s.log_loss) for s in found)],
+        ["calibration error", *(number_text(s.calibration_error) for s in found)],
+        ["rows", *(str(s.rows) for s in found)],
+    ]
+    lost = sum(int((~r.told & (labels >= 0)).sum()) for r in readings)
+    caption = "On the labelled rows; ± is the standard error."
+    if lost:
+        caption += " Rows too far from the training rows for probabilities are left out."
+    each = [
+        [str(name), *(number_text(s.classes[figure][i]) for s in found for figure in ("precision", "recall"))]
+        for i, name in enumerate(found[0].classes["class"])
+    ]
+    head = ["class", *(f"{figure}, {r.name}" for r in readings for figure in ("precision", "recall"))]
+    said = ", ".join(f"{s.accuracy:.3f} {r.name}" for r, s in zip(readings, found, strict=True))
+    text = f"Accuracy {said}."
+    if readings[0].do != "auto":
+        text += " Before adapting is the same model under do(m=0)."
+    blocks = [
+        Block(caption, head=["figure", *(r.name for r in readings)], rows=rows),
+        Block(
+            "Of the rows read as a class, the share that are; of the rows of a class, the share read as such.",
+            head=head,
+            rows=each,
+        ),
+    ]
+    return _Section("How right", text, blocks)
+
+
+def _scores(reading: Reading, labels: NDArray[np.int64]) -> Scores:
+    seen = reading.told & (labels >= 0)
+    if not seen.any():
+        seen = labels >= 0  # nothing is told: every figure is NaN
+    return figures(reading.p[seen], labels[seen], reading.cama.classes)
+
+
+def confusion(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of every class (down) that are read as every class (across), (classes, classes); -1 is no label.
+
+    >>> confusion(np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]), np.array([0, 1, -1])).tolist()
+    [[1, 0], [1, 0]]
+    """
+    known, k = (labels >= 0) & np.isfinite(p).all(1), p.shape[1]
+    return np.bincount(labels[known] * k + p[known].argmax(1), minlength=k * k).reshape(k, k)
+
+
+def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
+    blocks = []
+    for reading in readings:
+        counts, classes = confusion(reading.p, labels), [str(name) for name in reading.cama.classes]
+        shares = counts / counts.sum(1, keepdims=True).clip(1)
+        blocks.append(
+            Block(
+                f"{reading.name.capitalize()}: rows of every class (down), as they are read (across); "
+                f"{np.trace(counts)} of {counts.sum()} right.",
+                wide=len(classes) > 6,
+                head=["class", *classes],
+                rows=[[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)],
+                shades=(0.55 * shares).round(3).tolist(),
+            )
+        )
+    return _Section("Confusion", "", blocks)
+
+
+def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
+    figure, axis = new_axes()
+    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
+    for reading, look in zip(readings, LOOK, strict=False):
+        rows, confidence, right = calibration(reading.p, labels)
+        axis.plot(confidence, right, label=reading.name, linewidth=1.5, markersize=0, **look)
+        size = 12 + 90 * rows / max(rows.sum(), 1)
+        axis.scatter(confidence, right, s=size, color=look["color"], marker=look["marker"], zorder=3)
+    low = 1 / readings[0].p.shape[1]
+    axis.set(
+        xlabel="confidence in the answer", ylabel="share of right answers", xlim=(low - 0.02, 1.02), ylim=(-0.03, 1.03)
+    )
+    axis.legend(frameon=False)
+    errors = ", ".join(f"{_scores(r, labels).calibration_error:.3f} {r.name}" for r in readings)
+    caption = (
+        f"Rows in {BINS} bins of confidence; larger marks hold more rows. On the dotted line answers are as right as "
+        f"they are confident. Expected calibration error {errors}."
+    )
+    return _Section(
+        "Calibration", "", [picture_block(figure, caption, "calibration", "Right answers against confidence")]
+    )
+
+
+def calibration(
+    p: NDArray[np.float64], labels: NDArray[np.int64], bins: int = BINS
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rows, mean confidence and share of right answers of every bin that holds rows; Guo et al. 2017, Figure 1.
+
+    Bins are those of :func:`pyro_cama.metrics.bins_of`.
+
+    >>> rows, confidence, right = calibration(np.array([[0.9, 0.1], [0.08, 0.92], [0.4, 0.6]]), np.array([0, 0, 1]), 5)
+    >>> rows.tolist(), confidence.round(2).tolist(), right.tolist()
+    ([1, 2], [0.6, 0.91], [1.0, 0.5])
+    """
+    known = (labels >= 0) & np.isfinite(p).all(1)
+    confidence, hit = p[known].max(1), p[known].argmax(1) == labels[known]
+    bin_of = bins_of(confidence, bins)
+    rows = np.bincount(bin_of, minlength=bins)
+    there = rows > 0
+    mean, share = (np.bincount(bin_of, w, minlength=bins)[there] / rows[there] for w in (confidence, hit.astype(float)))
+    return rows[there], mean, share
+
+
+def robustness_section(
+    readings: Sequence[Reading], clean: Table | None, drifts: Sequence[Drift], follow: bool, options: Mapping[str, Any]
+) -> _Section | None:
+    """Accuracy on the clean rows while columns drift."""
+    if not drifts or clean is None:
+        return None
+    cama, m = readings[-1].cama, readings[-1].cama.graph.m
+    wanted = {name for reading in readings for name in _columns(reading.cama.graph)}
+    table: dict[str, Any] = dict(read_table(clean, wanted).columns)
+    y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
+    # an m that is shared stands for what happened to the rows of the report, not to these
+    shown_ = readings if m is None or m.scope == "row" else readings[:1]
+    blocks = []
+    for i, drift in enumerate(drifts):
+        curves: dict[str, list[float]] = {reading.name: [] for reading in shown_}
+        for amount in AMOUNTS[drift.kind].tolist():
+            rows = drift.apply(table, cama.graph, amount)
+            for reading in shown_:
+                curves[reading.name].append(_accuracy(reading.cama.predict_proba(rows, reading.do), y))  # type: ignore[arg-type]
+            if follow:
+                anew = readings[0].cama.adapt(rows, table, **options)
+                curves.setdefault("adapted at every point", []).append(_accuracy(anew.predict_proba(rows), y))
+        figure, axis = new_axes()
+        for (name, values), look in zip(curves.items(), LOOK if len(shown_) > 1 else LOOK[::2], strict=False):
+            axis.plot(AMOUNTS[drift.kind], values, label=name, linewidth=1.5, markersize=5, **look)
+        axis.axhline(np.bincount(y).max() / len(y), color="#888888", linewidth=1, linestyle=":")
+        if drift.kind == "gain":
+            axis.set_xscale("log", base=2)
+            axis.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])
+        axis.set(xlabel=_UNIT[drift.kind], ylabel="accuracy", ylim=(-0.03, 1.03))
+        axis.legend(frameon=False)
+        what = f"{drift.kind} of {', '.join(drift.columns)}"
+        ends = "; ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in curves.items())
+        caption = (
+            f"{what[0].upper()}{what[1:]}: accuracy on the clean rows from the left to the right end, {ends}. Dotted: "
+            "the largest class."
+        )
+        blocks.append(picture_block(figure, caption, f"drift{i}", f"Accuracy by {what}"))
+    return _Section("If columns drift", "", blocks)
+
+
+def _columns(graph: CausalGraph) -> set[str]:
+    """What a table has to hold."""
+    m = graph.m
+    return {*graph.order} | (set() if m is None or m.scope in ("row", "dataset") else {m.scope})
+
+
+def _accuracy(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+    """Rows without probabilities are wrong."""
+    return float(((p.argmax(1) == y) & np.isfinite(p).all(1)).mean())
+
+
+def training_section(cama: CAMA) -> _Section | None:
+    if cama.history is None or not cama.history.rows:
+        return None
+    rows, best = cama.history.rows, cama.history.best_epoch
+    figure, axis = new_axes()
+    epochs = [row["epoch"] + 1 for row in rows]
+    for key, name, look in (("loss", "training", LOOK[0]), ("validation_loss", "validation", LOOK[1])):
+        values = [row.get(key, math.nan) for row in rows]
+        if not all(map(math.isnan, values)):
+            axis.plot(epochs, values, label=name, linewidth=1.5, color=look["color"], linestyle=look["linestyle"])
+    axis.axvline(best + 1, color="#888888", linewidth=1, linestyle=":")
+    axis.set(xlabel="epoch", ylabel="loss (nats a row)")
+    axis.legend(frameon=False)
+    caption = f"Loss of the clean model over {len(rows)} epochs; the weights of epoch {best + 1} (dotted) were kept."
+    return _Section("Training", "", [picture_block(figure, caption, "training", "Loss by epoch")])
+
+
+def graph_section(cama: CAMA) -> _Section:
+    picture = svg_text(draw(cama.graph), "graph", "The causal graph")
+    caption = "The causal graph: roles by colour and shape, latents and what they act on dashed."
+    return _Section(
+        "The graph",
+        cama.graph.factorisation(),
+        [Block(caption, picture, paper=True, wide=True, name="The causal graph")],
+    )

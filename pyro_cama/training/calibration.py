@@ -1,0 +1,47 @@
+"""TODO training.calibration."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.inference.bounds import importance_bound, marginal
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stages import Stage
+
+
+def calibrate(
+    model: CAMAModel, guide: CAMAGuide, clean: Batch, *, steps: int = 150, seed: int = 0, progress: bool = True
+) -> None:
+    """Finds what manipulation the clean rows themselves ask for, and keeps it as ``Manipulation.calibration``.
+
+    See :meth:`Manipulation.calibrated` for why.  Nothing else changes; predictions never see it.
+    """
+    manipulation = model.manipulation
+    if not any(g.mechanism is not None and g.mechanism.composes for g in manipulation.groups):
+        return
+    graph = model.graph
+    assert graph.m is not None
+    zero = {graph.m.name: 0.0}
+
+    def loss(batch: Batch) -> Tensor:
+        weights = log_weights(model, guide, batch, do=zero, samples=4, classes=True)
+        return -marginal(importance_bound(weights)).mean()
+
+    modules = nn.ModuleList([model, guide])
+    frozen = {name: p.requires_grad for name, p in modules.named_parameters()}
+    modules.requires_grad_(False)
+    manipulation.calibration.data.zero_()
+    manipulation.calibration.requires_grad_(True)
+    with manipulation.calibrated():
+        optimise(
+            [Stage(loss, max(1, steps // 10), 2e-2, title="calibrate")], modules, [manipulation.calibration],
+            Shuffled(clean.rows, rows_of(clean), 512, seed, steps=10), anneal=True, seed=seed, progress=progress,
+        )  # fmt: skip
+    manipulation.calibration.requires_grad_(False)
+    for name, parameter in modules.named_parameters():
+        parameter.requires_grad_(frozen[name])

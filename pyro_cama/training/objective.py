@@ -1,0 +1,87 @@
+"""fit: eq. 5 of the paper, with simulated interventions and the conditional term."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
+from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.training.simulated_interventions import Scale, intervened
+
+
+def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
+    """ELBO(x, y) + w log p(y | x) of every row, ``(rows,)``, from weights of every class.
+
+    The second term is a difference of two bounds with the same draws, log p(y|x) ~ ELBO(x, y) - logsumexp_c ELBO(x, c).
+    A row whose label is missing contributes its marginal ELBO (eq. 7).
+    """
+    bound = mean_bound(weights)
+    of_label = bound.gather(0, y.long()[None])[0]
+    of_any = marginal(bound)
+    total = of_label + conditional_weight * (of_label - of_any)
+    return total if known is None else torch.where(known, total, of_any)
+
+
+def fit_loss(
+    model: CAMAModel,
+    guide: CAMAGuide,
+    manipulated: Batch | None,
+    *,
+    mixing: float,
+    interventions: Mapping[str, Scale] | None,
+    conditional_weight: float,
+    conditional_share: float = 1.0,
+    samples: int,
+) -> Callable[[Batch], Tensor]:
+    """The negative of eq. 5 per row, as a function of clean rows.
+
+    Args:
+        mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
+        conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
+    """
+    graph = model.graph
+    zero = {graph.m.name: 0.0} if graph.m is not None else None
+
+    def objective(batch: Batch, do: Mapping[str, float] | None) -> Tensor:
+        y, known = batch.values[graph.target], batch.observed.get(graph.target)
+        apart = conditional_weight == 0 or conditional_share < 1
+        if apart and known is None:
+            weights = log_weights(model, guide, batch, do=do, samples=samples)
+            bound = mean_bound(weights)[0]
+        else:
+            weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
+            bound = labelled_bound(weights, y, known, conditional_weight)
+        total = (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
+        if apart and known is None and conditional_weight:
+            part = batch.select(every_nth(batch, conditional_share))
+            bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
+            log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
+            total = total + conditional_weight * log_p.mean()
+        return total
+
+    def loss(batch: Batch) -> Tensor:
+        total = objective(batch, zero)
+        others = []
+        if manipulated is not None:
+            pick = torch.randint(manipulated.rows, (batch.rows,), device=model.like.device)
+            others.append(objective(manipulated.select(pick), None))
+        if interventions:
+            others.append(objective(intervened(model, batch, interventions), None))
+        if others:
+            total = mixing * total + (1 - mixing) * sum(others) / len(others)
+        return -total
+
+    return loss
+
+
+def every_nth(batch: Batch, share: float) -> Tensor:
+    """Numbers of rows that make up a share of the batch, spread over it: held-out rows may be sorted by class."""
+    device = next(iter(batch.values.values())).device
+    return torch.arange(0, batch.rows, max(1, math.floor(1 / share)), device=device)

@@ -1,0 +1,44 @@
+"""TODO training.options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+
+from pyro_cama._arguments import expect, number, whole
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fit; see :meth:`pyro_cama.CAMA.fit`."""
+
+    max_epochs: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    conditional_weight: float = 30.0
+    conditional_share: float | None = None
+    mixing: float = 0.5
+    samples: int = 1
+    validation: float = 0.15
+    patience: int = 40
+    anneal: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "samples", "patience"):
+            expect("fit", name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
+        epochs, weight, share = self.max_epochs, self.conditional_weight, self.conditional_share
+        expect("fit", "max_epochs", epochs, epochs is None or whole(epochs, 0), "a whole number of at least 0, or None")
+        expect("fit", "conditional_weight", weight, number(weight) and weight >= 0, "a finite number of at least 0")
+        part = share is None or (number(share) and 0 < share <= 1)
+        expect("fit", "conditional_share", share, part, "a number above 0, at most 1")
+        expect("fit", "lr", self.lr, number(self.lr) and self.lr > 0, "a finite number above 0")
+        decay = self.weight_decay
+        expect("fit", "weight_decay", decay, number(decay) and decay >= 0, "a finite number of at least 0")
+        expect("fit", "mixing", self.mixing, number(self.mixing) and 0 <= self.mixing <= 1, "a number from 0 to 1")
+        part = number(self.validation) and 0 <= self.validation < 1
+        expect("fit", "validation", self.validation, part, "a number of at least 0, less than 1")
+        for field in fields(self):  # of numpy's numbers neither JSON nor a checkpoint knows
+            value = getattr(self, field.name)
+            if isinstance(value, Real) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, int(value) if isinstance(value, Integral) else float(value))
