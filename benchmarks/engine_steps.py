@@ -14,11 +14,11 @@ from torch import nn
 
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.training.objective import fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Loss, Stage
-from pyro_cama.data.minibatches import Shuffled, rows_of
-from pyro_cama.training.objective import fit_loss
 
 
 def overhead(quick: bool) -> list[Row]:
@@ -40,7 +40,7 @@ def _row(
     steps = 8 if cama.model.has_images else 256
     modules = nn.ModuleList([cama.model, cama.guide])
     moving = [p for n, p in modules.named_parameters() if "manipulation" not in n and ".m." not in n]
-    source = Shuffled(rows.rows, rows_of(rows), batch_size, steps=steps)
+    source = Shuffled(rows.rows, row_selector(rows), batch_size, steps=steps)
 
     def engine(epochs: int) -> None:
         optimise([Stage(loss, epochs, 1e-4)], modules, moving, source, progress=False, per_step=per_step)

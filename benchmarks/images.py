@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_cama
+from pyro_cama.adaptation.objective import adaptation_loss
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
-from pyro_cama.likelihoods import MIN_PROBABILITY
+from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import mean_bound
 from pyro_cama.inference.log_weights import log_weights
-from pyro_cama.handlers.contexts import fast
+from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.mechanisms.warp import Warp
-from pyro_cama.adaptation.objective import adaptation_loss
 
 LEVELS = list(range(10))
 SIZES = {"side": 28, "channels": 32, "hidden": 256}

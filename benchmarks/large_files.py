@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pyro_cama.cli.files import write_tables
 from pyro_cama._files import replacing
+from pyro_cama.cli.files import write_tables
 
 COLUMNS = [f"x{i}" for i in range(30)]
 GRAPH = {

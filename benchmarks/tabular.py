@@ -16,14 +16,14 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import pyro_cama
+from pyro_cama.adaptation.objective import adaptation_loss
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
-from pyro_cama.likelihoods import MIN_SCALE
+from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.inference.bounds import mean_bound
 from pyro_cama.inference.log_weights import log_weights
-from pyro_cama.handlers.contexts import fast
-from pyro_cama.adaptation.objective import adaptation_loss
+from pyro_cama.likelihoods import MIN_SCALE
 
 GROUPED, TRACED, NAIVE = "grouped scorer", "Pyro's traces", "a naive site a child"
 CLEAN = {"m": 0.0}

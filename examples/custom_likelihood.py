@@ -19,8 +19,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama import build
-from pyro_cama.likelihoods import Likelihood
 from pyro_cama.graph.nodes import Node
+from pyro_cama.likelihoods import Likelihood
 from support.drift import load_table, split
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"

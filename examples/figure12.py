@@ -30,7 +30,7 @@ from support.measurement import (
     fitted_cama,
     fitted_cvae,
     fitted_net,
-    rows_of,
+    row_selector,
     variant,
 )
 
@@ -40,7 +40,7 @@ Note = Callable[..., None]
 
 def task(seed: int, setting: str, shifts: tuple[float, ...], scope: str) -> list[Row]:
     """One random model: in scope dataset both panels, beside the baselines; in scope row the children's."""
-    rows, graph = rows_of(seed, setting), CausalGraph(GRAPH)
+    rows, graph = row_selector(seed, setting), CausalGraph(GRAPH)
     mechanisms = ("affine",) if scope == "dataset" else ("affine", "concat")
     camas = {
         f"{mechanism}, {scope}": fitted_cama(variant(graph, scope, mechanism), rows.train, seed, setting)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyro_cama
-from pyro_cama.metrics import figures
+from pyro_cama.metrics import classification_metrics
 from support import experiment
 from support.drift import Noise, graph_of, load_table, split
 from support.experiment import Row, row
@@ -37,7 +37,7 @@ def measure(table: str, seed: int, powers: Sequence[float], size: str) -> list[R
     for noise in SIZES:
         moved = Noise(noise, 1.0).apply(test, train, columns, seed)[0] if noise else test
         for power in powers:
-            scores = figures(cama.predict_proba(moved, power=power), y, cama.classes)
+            scores = classification_metrics(cama.predict_proba(moved, power=power), y, cama.classes)
             for metric, value in (("accuracy", scores.accuracy), ("log loss", scores.log_loss)):
                 found.append(
                     row("power", "cama", value, metric=metric, mechanism=f"power {power:g}", trained_on=table,

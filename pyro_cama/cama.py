@@ -33,7 +33,7 @@ from pyro_cama.model.pair import BY_NODE, Extensions, ModelGuidePair, Settings
 from pyro_cama.model.summary import summary
 from pyro_cama.networks.features import NetworkFactory
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
-from pyro_cama.training.fit import Options, fit, plan, unfitted_on_error
+from pyro_cama.training.fit import FitOptions, fit, plan, unfitted_on_error
 from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History
 
@@ -228,7 +228,7 @@ class CAMA(ModelGuidePair):
             DataError: the table does not fit the graph; names column, rows and remedy.
             FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
         """
-        options = Options(
+        options = FitOptions(
             max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
             conditional_weight=conditional_weight, conditional_share=conditional_share, mixing=mixing,
             samples=samples, validation=validation, patience=patience, anneal=anneal,
@@ -264,8 +264,8 @@ class CAMA(ModelGuidePair):
         """
         from pyro_cama.training.lightning_module import Training, TrainingData
 
-        expect_options("lightning", options, Options)
-        chosen = Options(**options)
+        expect_options("lightning", options, FitOptions)
+        chosen = FitOptions(**options)
         with unfitted_on_error(self):
             made = plan(self, clean, manipulated, scales_of(self, interventions), chosen, progress=progress)
 

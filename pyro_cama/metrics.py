@@ -62,13 +62,13 @@ def scores(cama: CAMA, table: pd.DataFrame | Batch, **options: Any) -> Scores:
     told = np.asarray(np.isfinite(p).all(1))
     if not told.all():
         raise DataError(f"found no probabilities for {rows_text(~told)}: readings are too far from the training rows")
-    return figures(p, y, cama.classes)
+    return classification_metrics(p, y, cama.classes)
 
 
-def figures(p: NDArray[np.float64], y: NDArray[np.int64], classes: tuple[Any, ...]) -> Scores:
+def classification_metrics(p: NDArray[np.float64], y: NDArray[np.int64], classes: tuple[Any, ...]) -> Scores:
     """Figures of probabilities (rows, classes) and the right codes (rows,).
 
-    >>> print(figures(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), ("a", "b")).line())
+    >>> print(classification_metrics(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), ("a", "b")).line())
     accuracy 0.500, log-loss 0.511, calibration error 0.350
     """
     predicted = p.argmax(1)

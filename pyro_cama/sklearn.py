@@ -33,7 +33,7 @@ from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
 
 try:
@@ -149,7 +149,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         graph = self._graph_of(table, labels, classes, first)
         sizes = {name: options.pop(name) for name in ("hidden", "layers")}
         cama = build(graph, seed=seed, device=self.device, **sizes)
-        Budget.checked("CAMAClassifier", cama.graph, None, power=self.power)  # before the work, not after it
+        PredictionOptions.checked("CAMAClassifier", cama.graph, None, power=self.power)  # before the work, not after it
         cama.fit(table.assign(**{graph.target: labels}), **options)
         # in single precision the rows beside it would change a row's probabilities by 1e-7
         cama.modules.double()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_cama import CAMA, DataError, build, starts
-from pyro_cama import adaptation as module
+from pyro_cama import CAMA, DataError, build
+from pyro_cama.adaptation import adapt as module
+from pyro_cama.adaptation import initialisation
 from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.guard import judge
 from pyro_cama.adaptation.result import Candidate
-from pyro_cama.training.objective import manipulation_of
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
 SHARE = 0.7
@@ -72,7 +72,7 @@ def theta(cama: CAMA, rows: pd.DataFrame) -> Tensor:
     """What the model takes the manipulation of these rows to be, ``(rows, size)``."""
     with torch.no_grad():
         q = cama.guide.m_dist(cama.encode(rows))
-        found: Tensor = torch.stack([manipulation_of(cama.model)(q.sample()) for _ in range(64)]).mean(0)
+        found: Tensor = torch.stack([cama.manipulation(q.sample()) for _ in range(64)]).mean(0)
         return found.reshape(-1, found.shape[-1])
 
 
@@ -276,8 +276,8 @@ def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
     """The model at the start "moments", nothing optimised, and its theta, ``(sites, components, 4)``."""
     twin = module._with_sites(cama, rows)
     batch = twin.encode(rows, target="ignore")
-    with twin._seeded(0), manipulation_of(twin.model).calibrated():
-        assert starts.initialise(twin, batch, None, 0, 10) == "moments"
+    with twin.seeded(0), twin.manipulation.calibrated():
+        assert initialisation.initialise_start(twin, batch, None, 0, 10) == "moments"
     return twin, np.array(module._usual(twin, batch)).reshape(-1, 4, 4)
 
 
@@ -287,7 +287,7 @@ def test_the_search_leaves_undrifted_rows_alone(scope: str, rows: int) -> None:
     for seed, share in ((5, SHARE), (6, SHARE), (7, 0.3)):
         new = unlabelled(patients(rows, seed, share))
         twin, found = begun(model(scope), new)
-        moments = starts._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
+        moments = initialisation._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
         assert np.abs(found[..., 2:]).max() < 0.1  # neither noise nor a reversed scale
         assert np.allclose(found[-1], moments, atol=1e-4)
 
@@ -353,11 +353,11 @@ def planted(start: Callable[[CAMA], Tensor]) -> Callable[..., str]:
     """Every start of the adaptation at the theta that ``start`` gives."""
 
     def initialise(cama: CAMA, *_: Any, **__: Any) -> str:
-        q: Any = cama.guide._networks["m"]
+        q: Any = cama.guide.m_posterior
         with torch.no_grad():
             q.loc.fill_(1.0)
             q.raw_scale.fill_(-4.0)
-        manipulation_of(cama.model).aim(q.loc.detach().clone(), start(cama)[None])
+        cama.manipulation.solve_for(q.loc.detach().clone(), start(cama)[None])
         return "planted"
 
     return initialise
@@ -372,7 +372,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     cama, new = flag_model(), flags(300, seed=1, lost=0.2)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
-    monkeypatch.setattr(module, "initialise", planted(swapped))
+    monkeypatch.setattr(module, "initialise_start", planted(swapped))
     wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
     assert wrong.score(new) < 0.2
     assert good.score(new) > 0.85
@@ -383,7 +383,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
-    monkeypatch.setattr(module, "initialise", planted(swapped))
+    monkeypatch.setattr(module, "initialise_start", planted(swapped))
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 
 
@@ -409,8 +409,8 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama = model(mechanism="concat")
 
     def initialise(twin: CAMA, *_: Any, **__: Any) -> str:
-        q: Any = twin.guide._networks["m"]
-        network: Any = manipulation_of(twin.model).network[-1]
+        q: Any = twin.guide.m_posterior
+        network: Any = twin.manipulation.network[-1]
         with torch.no_grad():
             q.loc.copy_(torch.tensor([[1.0, 0.0]]))
             q.raw_scale.fill_(-4.0)
@@ -422,7 +422,7 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     # rows of a world in which the measurements no longer say anything about the class
     new = twin.sample(300, do={"m": torch.tensor([1.0, 0.0])})
     assert twin.score(new, None) < 0.75
-    monkeypatch.setattr(module, "initialise", initialise)
+    monkeypatch.setattr(module, "initialise_start", initialise)
     copy = cama.adapt(new, **QUICK)
     assert copy.adaptation.evidence_after > copy.adaptation.evidence_before
     assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2

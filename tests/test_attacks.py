@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_cama import CAMA, budget, build
+from pyro_cama import CAMA, build
 from pyro_cama.attacks.gradient import fgsm, pgd
 from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.inference import proposals
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
@@ -454,7 +455,7 @@ def test_chunks_repeat_a_refinement_once(monkeypatch: pytest.MonkeyPatch) -> Non
         calls[0] += 1
         return log_weights(*args, **options)
 
-    monkeypatch.setattr(budget, "log_weights", counted)
+    monkeypatch.setattr(proposals, "log_weights", counted)
     part = AttackableTable(mixed(), mixed_table()[:14], refine_z=steps)
     x = part.x.clone().requires_grad_()
     expected = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]

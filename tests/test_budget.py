@@ -12,13 +12,13 @@ from test_images import digits, in_double, joint, rows, state, tiny
 from torch import Tensor
 
 from pyro_cama import CAMA, build
-from pyro_cama.inference.proposals import _climbed, m_proposal, z_proposal
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.inference import class_posterior
 from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.inference.proposals import _gradient_ascent, m_proposal, z_proposal
 from pyro_cama.model.guide import CAMAGuide
-from pyro_cama.handlers.common_noise import common_noise
-from pyro_cama.training.objective import manipulation_of
 
 QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
 
@@ -82,11 +82,11 @@ def test_where_m_does_not_matter_refining_finds_the_prior() -> None:
     cama = build({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}, hidden=4)
     cama.fit({"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, **QUICK)
     with torch.no_grad():
-        last: Any = manipulation_of(cama.model).network[-1]
+        last: Any = cama.manipulation.network[-1]
         last.weight.zero_()
     batch = cama.encode({"x": [0.5, 1.5]})
     with torch.no_grad():
-        q: Any = cama.guide._networks["m"].network[-1]
+        q: Any = cama.guide.m_posterior.network[-1]
         q.bias[:4] = torch.tensor([1.5, -1.0, 0.7, 0.0])
     assert proposed(cama, batch)[0].norm(dim=1).min() > 1
     assert proposed(cama, batch, refine=150)[0].norm(dim=1).max() < 0.1
@@ -151,7 +151,7 @@ def test_the_callers_random_state_is_left_alone() -> None:
 def test_chunks_refine_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, _, table = some()
     whole = cama.predict_proba(table, refine=4, refine_z=3)
-    monkeypatch.setattr(CAMA, "_chunk", lambda *_: 5)
+    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 5)
     np.testing.assert_allclose(cama.predict_proba(table, refine=4, refine_z=3), whole, atol=1e-4)
 
 
@@ -208,7 +208,7 @@ def test_refining_repairs_a_wrong_q() -> None:
     cama, _, shifted = digits()
     copy = cama.copy()
     with torch.no_grad():
-        q: Any = copy.guide._networks["m"].network[-1]
+        q: Any = copy.guide.m_posterior.network[-1]
         q.bias[:3] += 2.5
         q.bias[3:] -= 2.0
     table = {name: column[:100] for name, column in shifted.items()}
@@ -304,7 +304,7 @@ def test_a_guide_without_common_noise_climbs_one_objective(monkeypatch: pytest.M
         states.append(torch.get_rng_state())
         return log_weights(*arguments, **options)
 
-    monkeypatch.setattr("pyro_cama.inference.log_weights.log_weights", watched)
+    monkeypatch.setattr("pyro_cama.inference.proposals.log_weights", watched)
     np.testing.assert_array_equal(cama.predict_proba(table, do=None, refine=5), found)
     assert len(states) >= 8 * (5 + 1)
     assert all(torch.equal(one, states[0]) for one in states)
@@ -364,7 +364,7 @@ def test_a_climb_is_freed() -> None:
         passed.append(weakref.ref(grown))
         return (2 * z - grown).sum(-1)
 
-    best = _climbed(cama, joint, torch.zeros(3, 2), 40, 0.1)
+    best = _gradient_ascent(cama, joint, torch.zeros(3, 2), 40, 0.1)
     torch.testing.assert_close(best, torch.full((3, 2), 2.0).log(), rtol=0, atol=0.02)
     gc.collect()
     assert not any(found() is not None for found in passed)

@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 
 from pyro_cama import CAMA, DataError, GraphError, build
 from pyro_cama.attacks.tables import AttackableTable
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference import class_posterior
 from pyro_cama.inference.class_prior import estimate_proportions
 from pyro_cama.likelihoods import Poisson
-from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.model.guide import CAMAGuide
 from support.clinic import Hospital, patients
 from support.drift import Drift, load_table, split
@@ -398,7 +399,7 @@ def test_bounds_and_reconstructions_of_a_large_table_come_in_parts(scope: str, m
     m = torch.randn(len(FEW), 2) if scope == "row" else None
     ways: list[Any] = [{"m": 0.0}, None, *([{"m": m}] if m is not None else [])]
     whole = [(cama.elbo(FEW, do=do), cama.reconstruct(FEW, do=do)) for do in ways]
-    monkeypatch.setattr(CAMA, "_chunk", lambda *_: 7)
+    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 7)
     for do, (bound, rows) in zip(ways, whole, strict=True):
         torch.testing.assert_close(cama.elbo(FEW, do=do), bound)
         pd.testing.assert_frame_equal(cama.reconstruct(FEW, do=do), rows, rtol=1e-4)
@@ -463,7 +464,7 @@ def test_an_intervention_on_m_changes_what_it_manipulates_only() -> None:
         manipulation: Any = cama.model.networks["manipulation"]
         m = torch.tensor([[1.0, 0.0]])
         before = state(cama)
-        manipulation.aim(m, torch.full((1, manipulation.size), 2.0))
+        manipulation.solve_for(m, torch.full((1, manipulation.size), 2.0))
     try:
         plain, found = cama.sample(2000, do={"m": 0.0}), cama.sample(2000, do={"m": m[0]}, seed=1)
     finally:

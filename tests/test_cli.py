@@ -23,13 +23,18 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 import pyro_cama
-from pyro_cama import CAMA, CausalGraph, DataError, cli, cli_demo, cli_tables
+from pyro_cama import CAMA, CausalGraph, DataError, cli
 from pyro_cama.adaptation.options import TABLES
-from pyro_cama.inference.novelty import Usual, evidence
-from pyro_cama.cli.first_graph import first_graph, guess
+from pyro_cama.cli import demo as cli_demo
+from pyro_cama.cli import files as cli_tables
+from pyro_cama.cli import graphs
 from pyro_cama.cli.files import flat, read_table, write_table
-from pyro_cama.graph.drawing import _curve, _layout, _patch, draw
-from pyro_cama.metrics import calibration_error, figures, scores
+from pyro_cama.cli.first_graph import first_graph, guess
+from pyro_cama.graph.drawing import _curve, _layout, _patch, draw_graph
+from pyro_cama.inference import class_posterior
+from pyro_cama.inference.evidence import elbo_of_unlabelled
+from pyro_cama.inference.novelty import NoveltyThreshold
+from pyro_cama.metrics import calibration_error, classification_metrics, scores
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 CORPUS = Path(__file__).parent / "corpus"
@@ -256,7 +261,7 @@ def test_whatever_goes_wrong_is_one_line(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "simulate", fails)
+    monkeypatch.setattr(graphs, "simulate", fails)
     result = run("simulate", made / "g.yaml", "-o", tmp_path / "rows.csv")
     assert result.exit_code == code
     assert result.stderr.count("\n") == 1
@@ -673,22 +678,22 @@ def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Pat
 
 
 def test_evidence_is_each_rows_own(model: CAMA, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = evidence(model, table)
-    monkeypatch.setattr(CAMA, "_chunk", lambda *_: 7)
-    np.testing.assert_allclose(evidence(model, table), whole, rtol=1e-5)
-    np.testing.assert_allclose(evidence(model, table.iloc[5:6]), whole[5:6], rtol=1e-5)
-    np.testing.assert_array_equal(evidence(model, table.assign(y="a")), evidence(model, table))
+    whole = elbo_of_unlabelled(model, table)
+    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 7)
+    np.testing.assert_allclose(elbo_of_unlabelled(model, table), whole, rtol=1e-5)
+    np.testing.assert_allclose(elbo_of_unlabelled(model, table.iloc[5:6]), whole[5:6], rtol=1e-5)
+    np.testing.assert_array_equal(elbo_of_unlabelled(model, table.assign(y="a")), elbo_of_unlabelled(model, table))
 
 
 def test_the_threshold_by_hand() -> None:
     seen = np.arange(3000.0)
-    usual = Usual.of(seen, seen[1000:])
+    usual = NoveltyThreshold.of(seen, seen[1000:])
     assert usual.threshold == 2.0  # the third smallest of 3000, lower than the second of the held-out ones, 1001
     assert usual.flag(np.array([1.9, 2.0, np.nan, -np.inf])).tolist() == [True, False, True, True]
-    assert Usual.of(seen, np.array([5.0, 1.0])).threshold == 1.0  # few held out: none of them is unusual
+    assert NoveltyThreshold.of(seen, np.array([5.0, 1.0])).threshold == 1.0  # few held out: none of them is unusual
     later = usual.after(seen - 7.0)
     assert (later.threshold, later.median) == (-5.0, usual.median - 7.0)
-    assert Usual(**{k: v for k, v in json.loads(later.to_json()).items() if k != "format"}) == later
+    assert NoveltyThreshold(**{k: v for k, v in json.loads(later.to_json()).items() if k != "format"}) == later
 
 
 def test_few_fresh_rows_are_flagged() -> None:
@@ -697,7 +702,7 @@ def test_few_fresh_rows_are_flagged() -> None:
     for _ in range(300):
         held, fresh = rng.standard_normal(100), rng.standard_normal(500)
         overfitted = rng.standard_normal(900) + 4.0  # evidence of rows that were trained on
-        shares.append(Usual.of(np.concatenate([overfitted, held]), held).flag(fresh).mean())
+        shares.append(NoveltyThreshold.of(np.concatenate([overfitted, held]), held).flag(fresh).mean())
     assert np.mean(shares) == pytest.approx(1 / 101, rel=0.2)
 
 
@@ -711,7 +716,9 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
     assert adapted.adaptation.rows == 60
     for name in adapted.explain_shift().table["column"]:
         assert name in text
-    usual = {name: Usual.load(folder) for name, folder in (("old", made / "model"), ("new", tmp_path / "new"))}
+    usual = {
+        name: NoveltyThreshold.load(folder) for name, folder in (("old", made / "model"), ("new", tmp_path / "new"))
+    }
     assert usual["old"] is not None
     assert usual["new"] is not None
     moved = usual["new"].median - usual["old"].median
@@ -727,8 +734,8 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
 def test_adapt_without_folds_says_that_nothing_is_certain(
     made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_cama.adaptation.options.TABLES", replace(TABLES, restarts=1))
-    monkeypatch.setattr("pyro_cama.adaptation.guard.judge", lambda *_, **__: (True, "to be explained", 1.0))
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.TABLES", replace(TABLES, restarts=1))
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.judge", lambda *_, **__: (True, "to be explained", 1.0))
     write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
     text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "--folds", 1, "-o", tmp_path / "new")
     assert "uncertainty unknown: adapting with 4 folds gives intervals" in text
@@ -782,7 +789,7 @@ def test_figures_against_scikit_learn(seed: int) -> None:
     p, y = rng.dirichlet([0.4, 0.3, 0.2, 0.05], 80), rng.integers(0, 3, 80)
     p[:, 3] *= seed != 0  # a class that nobody predicts
     p /= p.sum(1, keepdims=True)
-    found = figures(p, y, ("a", "b", "c", "d"))
+    found = classification_metrics(p, y, ("a", "b", "c", "d"))
     said = p.argmax(1)
     assert found.accuracy == metrics.accuracy_score(y, said)
     assert found.log_loss == pytest.approx(metrics.log_loss(y, p, labels=range(4)), rel=1e-9)
@@ -891,7 +898,7 @@ def test_labels_fit_their_nodes_and_stay_text() -> None:
     names = ["$x_1$", "a_very_long_name " * 5, "new\nline", "å_b^2", "i"]
     nodes = {"y": "binary", **dict.fromkeys(names, "continuous")}
     graph = CausalGraph({"target": "y", "nodes": nodes, "edges": [["y", name] for name in names]})
-    figure = draw(graph)
+    figure = draw_graph(graph)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     shown = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts}

@@ -132,15 +132,15 @@ def test_categorical_networks():
 
 
 def test_what_separates_is_observed():
-    pairs, untested = _separable(graph())
+    pairs, untested = separable(graph())
     assert ("a1", "x1", ("y",)) in pairs
     assert ("c1", "x3") in untested  # given x1 between them, z would join them
     outside = graph(add=["g -> a1", "g -> a2"], g="continuous")
-    assert ("a1", "a2") in _separable(outside)[1]  # g causes both, and is no part of the model
+    assert ("a1", "a2") in separable(outside)[1]  # g causes both, and is no part of the model
 
 
 def test_holm():
-    adjusted = _holm(np.array([0.04, np.nan, 0.01, 0.03]))
+    adjusted = holm_adjusted(np.array([0.04, np.nan, 0.01, 0.03]))
     assert adjusted == pytest.approx([0.06, np.nan, 0.03, 0.06], nan_ok=True)
 
 

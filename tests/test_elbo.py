@@ -20,14 +20,14 @@ from torch import Tensor
 from pyro_cama import CAMA, build
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.inference.bounds import class_log_probs, marginal, mean_bound, shared_term
 from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.inference.log_weights import LogWeights, is_grouped, log_weights
-from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.generative_model import CAMAModel
-from pyro_cama.handlers.common_noise import common_noise
-from random_graphs import rows_of, small, specs
+from pyro_cama.model.guide import CAMAGuide
+from random_graphs import row_selector, small, specs
 
 MIXED: dict[str, Any] = {
     "target": "y",
@@ -75,7 +75,7 @@ def slopes(cama: CAMA) -> dict[str, Tensor]:
 @pytest.mark.parametrize("trace", [True, False])
 def test_no_gradient_reaches_q_of_m_under_do(scope: str, mechanism: dict[str, str], trace: bool) -> None:
     cama = mixed(scope, mechanism)
-    batch = rows_of(cama, 6)
+    batch = row_selector(cama, 6)
 
     def gradients(do: dict[str, Any] | None) -> dict[str, float]:
         cama.modules.zero_grad()
@@ -99,7 +99,7 @@ def test_no_gradient_reaches_q_of_m_under_do(scope: str, mechanism: dict[str, st
 @pytest.mark.parametrize("scope", SCOPES)
 def test_no_m_in_either_trace_under_do(scope: str) -> None:
     cama = mixed(scope)
-    batch = rows_of(cama, 4)
+    batch = row_selector(cama, 4)
     for program in (cama.model, cama.guide):
         assert "m" in poutine.trace(program).get_trace(batch).nodes
         trace = poutine.trace(intervene(program, {"m": torch.zeros(2)})).get_trace(batch)
@@ -117,7 +117,7 @@ def test_intervening_on_nothing_is_the_program_itself() -> None:
 def test_under_do_the_prior_and_posterior_of_m_leave_the_weights(trace: bool) -> None:
     """Whatever q(m | x) is, the weights under do(m) stay as they are."""
     cama = mixed()
-    batch = rows_of(cama, 4)
+    batch = row_selector(cama, 4)
 
     def weights() -> LogWeights:
         pyro.set_rng_seed(0)
@@ -170,7 +170,7 @@ def test_traced_and_grouped_agree_on_any_graph(spec: dict[str, Any], rng: Any) -
             for parameter in cama.modules.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape))
         missing = rng.random() < 0.6
-        batch = rows_of(cama, 4, lambda: missing and rng.random() < 0.4)
+        batch = row_selector(cama, 4, lambda: missing and rng.random() < 0.4)
         m = cama.graph.m
         classes = rng.random() < 0.5
         do = None
@@ -192,7 +192,7 @@ def test_traced_and_grouped_agree(scope: str, classes: bool, do: Any, missing: b
         spec["edges"] += ["c2 -> x2", "a -> c2", "x4 -> x2"]
         spec["latents"] = {"m": {"dim": 2, "scope": scope, "affects": affects, "mechanism": {"x3": "concat"}}}
         cama = small(spec, sites=2)
-        batch = rows_of(cama, 5)
+        batch = row_selector(cama, 5)
         if missing:
             observed = {n: torch.rand(5) < 0.5 for n in ("a", "c", "x1", "x3", "y")}
             batch = Batch(batch.values, observed, batch.site, 5)
@@ -216,7 +216,7 @@ def test_fills_of_nodes_whose_names_are_anagrams_are_independent() -> None:
 def test_shapes(trace: bool) -> None:
     for scope in SCOPES:
         cama = mixed(scope)
-        batch = rows_of(cama, 4)
+        batch = row_selector(cama, 4)
         for classes, width in ((False, 1), (True, 3)):
             for do in (None, {"m": 0.0}):
                 weights = log_weights(cama.model, cama.guide, batch, do=do, samples=5, classes=classes, trace=trace)
@@ -235,7 +235,7 @@ def test_shapes(trace: bool) -> None:
 @pytest.mark.parametrize("trace", [True, False])
 def test_sites_never_adapted_to_are_read_with_m_zero(trace: bool) -> None:
     cama = mixed("clinic")
-    batch = rows_of(cama, 4)
+    batch = row_selector(cama, 4)
     with torch.no_grad():
         cama.manipulation_parameters()["NN_qM.loc"].add_(1.0)
         batch = Batch(batch.values, {}, torch.tensor([0, -1, 1, -1]), 4)
@@ -267,7 +267,7 @@ def test_shared_term_counts_every_site_once() -> None:
 
 def test_losses_are_the_reductions_of_the_weights() -> None:
     cama = mixed("clinic")
-    batch = rows_of(cama, 5)
+    batch = row_selector(cama, 5)
     for loss, do, classes in (
         (InterventionELBO(samples=3), {"m": 0.0}, False),
         (InterventionELBO(samples=3, do={"m": 0.5}), {"m": 0.5}, False),
@@ -289,7 +289,7 @@ def test_one_loss_object_serves_models_whose_latents_differ_in_name() -> None:
     other = small({**MIXED, "latents": {"drift": {"manipulation": True}, "m": None}})
     none = small({**MIXED, "latents": {"m": None}})
     for cama in (mixed(), other, none):
-        batch = rows_of(cama, 3)
+        batch = row_selector(cama, 3)
         m = cama.graph.m
         pyro.set_rng_seed(0)
         found = loss.loss(cama.model, cama.guide, batch)
@@ -320,7 +320,7 @@ def frame(rows: int = 80) -> pd.DataFrame:
 
 def ready(scope: str = "row") -> tuple[CAMA, Batch]:
     cama = small({**MIXED, "latents": {"z": {"dim": 2}, "m": {"dim": 2, "scope": scope}}}, hidden=8)
-    cama._take_encoder(TableEncoder(cama.graph).fit(frame()))
+    cama.take_encoder(TableEncoder(cama.graph).fit(frame()))
     return cama, cama.encode(frame())
 
 
@@ -408,7 +408,7 @@ def test_minibatches_of_a_shared_m_share_its_divergence() -> None:
 
 def test_minibatches_of_several_sites_take_the_rows_of_each() -> None:
     cama = mixed("clinic")
-    batch = rows_of(cama, 6)
+    batch = row_selector(cama, 6)
     batch = Batch(batch.values, {}, torch.tensor([0, 0, 1, 1, 1, 1]), 6)
     pyro.set_rng_seed(0)
     weights = log_weights(cama.model, cama.guide, batch, samples=4, trace=True)
@@ -433,7 +433,7 @@ def test_a_row_keeps_its_prediction_beside_rows_that_lack_values() -> None:
     spec["edges"] += ["c2 -> x1"]
     cama = small({**spec, "latents": {"m": {"scope": "row"}}}, hidden=8)
     table = frame(30).assign(a=np.arange(30.0), c2=np.linspace(-1, 1, 30))
-    cama._take_encoder(TableEncoder(cama.graph).fit(table))
+    cama.take_encoder(TableEncoder(cama.graph).fit(table))
     table.loc[::3, ["a", "c2", "x1"]] = np.nan
     whole = cama.predict_proba(table, samples=8)
     alone = np.concatenate([cama.predict_proba(table.iloc[[row]], samples=8) for row in range(6)])
@@ -479,7 +479,7 @@ class NoM(CAMAGuide):
 )
 def test_a_guide_whose_sites_do_not_match_is_told_which(guide: type[CAMAGuide], message: str) -> None:
     cama = mixed(guide=guide)
-    batch = rows_of(cama, 3)
+    batch = row_selector(cama, 3)
     assert not is_grouped(cama.model, cama.guide)
     with pytest.raises(ValueError, match=message):
         log_weights(cama.model, cama.guide, batch)
@@ -490,7 +490,7 @@ def test_a_guide_whose_sites_do_not_match_is_told_which(guide: type[CAMAGuide], 
 
 def test_a_guide_without_m_serves_under_do() -> None:
     cama = mixed(guide=NoM)
-    weights = log_weights(cama.model, cama.guide, rows_of(cama, 3), do={"m": 0.0})
+    weights = log_weights(cama.model, cama.guide, row_selector(cama, 3), do={"m": 0.0})
     assert weights.w.isfinite().all()
 
 
@@ -514,9 +514,9 @@ def test_overridden_parts_are_used() -> None:
     with in_double():
         cama = mixed(guide=Wide)
         assert is_grouped(cama.model, cama.guide)
-        both_ways(cama, rows_of(cama, 3), lambda: _seeded(0), samples=1)
+        both_ways(cama, row_selector(cama, 3), lambda: _seeded(0), samples=1)
     cama = mixed(guide=Wide)
-    batch = rows_of(cama, 3)
+    batch = row_selector(cama, 3)
     trace = poutine.trace(cama.guide).get_trace(batch)
     assert type(trace.nodes["z"]["fn"].base_dist).__name__ == "StudentT"
     changed = mixed(model=Noisy)
@@ -538,7 +538,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def test_the_two_ways_differ_for_a_model_that_overrides_a_factor() -> None:
     """So log_weights must not take the grouped one by itself."""
     cama = mixed(model=Noisy)
-    batch = rows_of(cama, 3)
+    batch = row_selector(cama, 3)
     found = {}
     for trace in (True, False, None):
         pyro.set_rng_seed(0)
@@ -550,7 +550,7 @@ def test_the_two_ways_differ_for_a_model_that_overrides_a_factor() -> None:
 def test_do_on_a_node_is_an_intervention_on_the_model_alone() -> None:
     """Its effects read the value given; the guide sees the data as they are."""
     cama = build({**MIXED, "latents": {"z": None, "m": None}}, hidden=4, layers=1)
-    batch = rows_of(cama, 4)
+    batch = row_selector(cama, 4)
     found = log_weights(cama.model, cama.guide, batch, do={"a": torch.tensor(2.0)}).w
     instead = Batch({**batch.values, "a": torch.full((4,), 2.0)}, {}, None, 4)
     torch.testing.assert_close(found, log_weights(cama.model, cama.guide, instead).w)

@@ -21,10 +21,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from pyro_cama import CAMA, build
+from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.optimise import optimise, quiet
 from pyro_cama.training.stages import History, Stage
-from pyro_cama.data.minibatches import Shuffled, rows_of
 
 COLUMNS = [f"x{i}" for i in range(5)]
 GRAPH: dict[str, Any] = {
@@ -100,8 +100,8 @@ def test_processes_share_the_rows_of_every_minibatch() -> None:
 def test_all_rows_are_the_batch_itself() -> None:
     cama = fitted(max_epochs=0)
     batch = cama.encode(table(6))
-    assert rows_of(batch)(torch.randperm(6)) is batch
-    assert rows_of(batch)(torch.tensor([4, 1])).values["x0"].tolist() == batch.values["x0"][[4, 1]].tolist()
+    assert row_selector(batch)(torch.randperm(6)) is batch
+    assert row_selector(batch)(torch.tensor([4, 1])).values["x0"].tolist() == batch.values["x0"][[4, 1]].tolist()
 
 
 # stages -------------------------------------------------------------------------------------------------------------

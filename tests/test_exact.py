@@ -13,12 +13,11 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.data.batch import Batch
-from pyro_cama.likelihoods import MIN_SCALE
 from pyro_cama.inference.bounds import class_log_probs, importance_bound, marginal, mean_bound, shared_term
 from pyro_cama.inference.elbo import JointELBO
 from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.likelihoods import MIN_SCALE
 from pyro_cama.mechanisms.affine import Affine
-from pyro_cama.training.objective import manipulation_of
 
 CHILDREN = ("x1", "x2", "x3")
 MEAN = torch.tensor([[-1.0, 0.2, 0.9], [0.5, -0.6, 0.3], [0.0, 0.8, -0.7]], dtype=torch.float64)  # child, class
@@ -127,7 +126,7 @@ class World:
                 others = {"x1": BY_X1[i].reshape(1, 1)} if name == "x3" else {"c": BY_C[i].reshape(1, 1)}
                 sources = {"y": MEAN[i][None], "z": BY_Z[i].reshape(1, 1), **others}
                 set_factor(cama, name, [0.0], float(SD[i]), sources)
-            manipulation = manipulation_of(cama.model)
+            manipulation = cama.manipulation
             theta = torch.stack([self.gain, self.offset, self.noise, self.reverse], -1)
             last: Any = manipulation.network[-1]
             last.bias.normal_()  # theta(m) - theta(0): it must not matter
@@ -366,7 +365,7 @@ def on_grid(world: World, batch: Batch) -> Tensor:
 
 
 def set_row_posterior(cama: CAMA, loc: float, scale: float) -> None:
-    last: Any = cama.guide._networks["m"].network[-1]
+    last: Any = cama.guide.m_posterior.network[-1]
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([loc, inverse_softplus(scale - 1e-3)]))
@@ -414,7 +413,7 @@ def test_exact_posterior_of_a_shared_m_makes_the_evidence_of_the_dataset(trace: 
     share = torch.softmax(rows.sum(1) - GRID**2 / 2, 0)
     loc = (share * GRID).sum()
     scale = (share * (GRID - loc) ** 2).sum().sqrt()
-    q: Any = cama.guide._networks["m"]
+    q: Any = cama.guide.m_posterior
     with torch.no_grad():
         q.loc.fill_(float(loc))
         q.raw_scale.fill_(inverse_softplus(float(scale) - 1e-3))
@@ -439,7 +438,7 @@ def test_prediction_averages_over_a_shared_m() -> None:
     world = offset_world(scope="dataset", affects="measurement")
     cama = world.build()
     world.exact_guide(cama)
-    q: Any = cama.guide._networks["m"]
+    q: Any = cama.guide.m_posterior
     with torch.no_grad():
         q.loc.fill_(0.4)
         q.raw_scale.fill_(inverse_softplus(0.5 - 1e-3))

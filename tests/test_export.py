@@ -15,10 +15,11 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from pyro_cama import CAMA, DataError, build, image_networks
+from pyro_cama import CAMA, DataError, build
 from pyro_cama.data.batch import Batch
-from pyro_cama.persistence.export import Exported, export, load
 from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.networks import images as image_networks
+from pyro_cama.persistence.export import Exported, export, load
 
 NODES: dict[str, Any] = {
     "y": {"type": "categorical", "levels": ["p", "q"]},

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
 from pyro_cama.data.minibatches import Streamed
-from pyro_cama.model.pair import encoded, sample_size
 from pyro_cama.training.fit import plan
-from pyro_cama.training.options import Options
+from pyro_cama.training.options import FitOptions
 
 COLUMNS = [f"x{i}" for i in range(4)]
 GRAPH: dict[str, Any] = {
@@ -144,20 +143,20 @@ def test_adapting_takes_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sample_of_large_rows_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sample_size(model()) == 20_000
+    assert model().sample_size == 20_000
     large = IMAGES | {"nodes": IMAGES["nodes"] | {"scan": {"type": "image", "shape": [3, 256, 256], "channels": 1}}}
     cama = build(large, hidden=4, device="cpu")
-    assert 1000 < sample_size(cama) < 1500
+    assert 1000 < cama.sample_size < 1500
     monkeypatch.setattr("pyro_cama.model.pair.SAMPLE", 50)
-    assert encoded(model(), table(), "use").rows == 600  # what is in memory is used
-    assert encoded(model(), table(), "use", sampled=True).rows == 50
+    assert model().read(table(), "use").rows == 600  # what is in memory is used
+    assert model().read(table(), "use", sampled=True).rows == 50
 
 
 def test_held_out_rows_of_a_stream_are_not_trained_on(tmp_path: Path) -> None:
     frame = table(400).assign(x3=np.arange(400.0))
     source = written(frame, tmp_path, "parquet")
     cama = build(GRAPH, hidden=4, device="cpu")
-    made = plan(cama, source, None, {}, Options(validation=0.2), progress=False)
+    made = plan(cama, source, None, {}, FitOptions(validation=0.2), progress=False)
     assert isinstance(made.minibatches, Streamed)
     seen = torch.cat([batch.values["x3"] for batch in made.minibatches.epoch(0)])
     batches = [batch.rows for batch in made.minibatches.epoch(1)]

@@ -15,12 +15,12 @@ from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
-from pyro_cama.errors import DataError
-from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.data.image_files import image_table, read_image
-from pyro_cama.data.streams import FrameStream
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import encoded_parts, minibatches, survey
+from pyro_cama.data.streams import FrameStream
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
 
 RNG = np.random.default_rng(0)
 

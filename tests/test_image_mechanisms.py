@@ -16,15 +16,15 @@ from torch import Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
 from pyro_cama import GraphError, build
-from pyro_cama.mechanisms.registry import mechanism_named
-from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.graph.nodes import Node
+from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.field import Field
 from pyro_cama.mechanisms.image import ImageMechanism, moved
 from pyro_cama.mechanisms.intensity import Intensity
+from pyro_cama.mechanisms.registry import mechanism_named
 from pyro_cama.mechanisms.warp import Warp
-from pyro_cama.networks.resampling import look_up, pixel_grid
+from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
 NAMES = ["warp", "field", "intensity", "warp+intensity", "intensity+field+warp"]
@@ -89,9 +89,9 @@ def test_pixels_are_square_and_the_longer_side_runs_from_minus_one_to_one() -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_look_up_is_bilinear_and_zero_outside(shape: tuple[int, ...]) -> None:
     image, points = torch.rand(shape), 3 * torch.rand(4, 9, 2) - 1.5
-    torch.testing.assert_close(look_up(image, points), shown(image, points), atol=1e-12, rtol=0)
-    torch.testing.assert_close(look_up(image, pixel_grid(image)), image, atol=1e-12, rtol=0)
-    assert not look_up(image, torch.full((4, 9, 2), 2.0)).any()
+    torch.testing.assert_close(sample_grid(image, points), shown(image, points), atol=1e-12, rtol=0)
+    torch.testing.assert_close(sample_grid(image, pixel_grid(image)), image, atol=1e-12, rtol=0)
+    assert not sample_grid(image, torch.full((4, 9, 2), 2.0)).any()
 
 
 @st.composite
@@ -112,7 +112,7 @@ def test_look_up_broadcasts_as_a_loop_would(
 ) -> None:
     torch.manual_seed(seed)
     images, grid = torch.rand(*leading[0], *shape), 2 * torch.rand(*leading[1], 4, 3, 2) - 1
-    found = look_up(images, grid)
+    found = sample_grid(images, grid)
     lead = torch.broadcast_shapes(*leading)
     assert found.shape == (*lead, shape[0], 4, 3)
     images, grid = images.expand(*lead, *shape), grid.expand(*lead, 4, 3, 2)
@@ -128,7 +128,7 @@ def test_a_grid_a_row_serves_all_classes_at_once(monkeypatch: pytest.MonkeyPatch
         grids.append(len(grid))
         return original(images, grid, **options)
 
-    monkeypatch.setattr("pyro_cama.networks.images.F.grid_sample", counted)
+    monkeypatch.setattr("pyro_cama.networks.resampling.F.grid_sample", counted)
     Warp().push(torch.rand(2, 10, 5, 1, 6, 6), typical(Warp(), 2, 1, 5))
     Warp().push(torch.rand(2, 10, 5, 1, 6, 6), torch.zeros(6))
     assert grids == [2 * 5, 1]
@@ -240,7 +240,7 @@ def test_the_inverse_of_a_field_finds_where_each_pixel_came_from() -> None:
     theta = typical(Field(), 5, scale=0.5)
     came = Field().invert(grid.movedim(-1, 0), theta, None).movedim(-3, -1)
     field = Field()._field(theta, 30, 30).movedim(-1, -3)
-    back = came + look_up(field, came).movedim(-3, -1)  # a pixel is 0.067
+    back = came + sample_grid(field, came).movedim(-3, -1)  # a pixel is 0.067
     inside = slice(8, -8)
     torch.testing.assert_close(back[:, inside, inside], grid[inside, inside].expand(5, -1, -1, -1), atol=0.02, rtol=0)
     assert (came - grid)[:, inside, inside].abs().amax((1, 2, 3)).min() > 0.05

@@ -22,25 +22,24 @@ from torch import Tensor, nn
 import pyro_cama
 from pyro_cama import CAMA, DataError, build
 from pyro_cama.adaptation.candidates import examine
+from pyro_cama.adaptation.initialisation import initialise_start as begin_at
 from pyro_cama.adaptation.new_rows import hold_out
 from pyro_cama.attacks.gradient import fgsm, pgd
 from pyro_cama.attacks.tables import AttackableTable
-from pyro_cama.inference.options import Budget
-from pyro_cama.inference.proposals import proposals
 from pyro_cama.data.batch import Batch
-from pyro_cama.likelihoods import MIN_PROBABILITY, MIN_SCALE
+from pyro_cama.graph.nodes import Node
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.bounds import class_log_probs, importance_bound, marginal, mean_bound
 from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.inference.log_weights import log_weights
-from pyro_cama.graph.nodes import Node
-from pyro_cama.image_manipulations.kinds import manipulate
+from pyro_cama.inference.options import PredictionOptions
+from pyro_cama.inference.proposals import proposals
+from pyro_cama.likelihoods import MIN_PROBABILITY, MIN_SCALE
 from pyro_cama.mechanisms.image import ImageMechanism
-from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise
-from pyro_cama.handlers.common_noise import common_noise
-from pyro_cama.adaptation.initialisation import initialise as begin_at
-from pyro_cama.training.objective import manipulation_of
+from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise_weights
 from pyro_cama.training.simulated_interventions import intervened
-from random_graphs import rows_of, small
+from random_graphs import row_selector, small
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 QUICK: dict[str, Any] = {"progress": False}
@@ -80,7 +79,7 @@ def model(role: str, scope: str = "row", **options: Any) -> CAMA:
 
 def rows(cama: CAMA, n: int, *missing: str) -> Batch:
     """Rows of the model with images of all greys; of the named nodes some entries are missing."""
-    batch = rows_of(cama, n)
+    batch = row_selector(cama, n)
     values = {name: torch.rand_like(v) if v.dim() > 2 else v for name, v in batch.values.items()}
     return Batch(values, {name: torch.arange(n) % 3 > 0 for name in missing}, None, n)
 
@@ -161,7 +160,7 @@ def test_the_density_of_an_image_by_hand(image: Spec, mechanism: str, clean: boo
         (group,) = (group for group in cama.model.groups if group.image)
         assert isinstance(group.mechanism, ImageMechanism) or mechanism == "concat"
         out = out.reshape(2, 3, 4, *image["shape"])
-        theta = manipulation_of(cama.model)(m).detach()
+        theta = cama.manipulation(m).detach()
 
         def as_recorded(mean: Tensor) -> Tensor:
             if clean or mechanism == "concat":
@@ -249,7 +248,7 @@ def tiny(mechanism: str) -> CAMA:
     with torch.no_grad():
         networks(cama)["merges"][0].bias.copy_(torch.tensor([0.4, 0.0, -0.3]))
         last_of(cama).weight.mul_(1.5)
-        encoder, q = cama.guide._networks["encoder"], cama.guide._networks["m"]
+        encoder, q = cama.guide._networks["encoder"], cama.guide.m_posterior
         for source in encoder.projections:
             encoder.projections[source].weight.zero_()
         encoder.bias.copy_(torch.tensor([0.0, broad]))
@@ -260,7 +259,7 @@ def tiny(mechanism: str) -> CAMA:
 
 def last_of(cama: CAMA) -> Any:
     """NN_pM, which is one linear map here."""
-    return manipulation_of(cama.model).network[-1]
+    return cama.manipulation.network[-1]
 
 
 def joint(cama: CAMA, images: Tensor, do: float | None, power: float = 1.0) -> Tensor:
@@ -317,7 +316,7 @@ def images_through(module: Any, run: Callable[[], Any]) -> list[int]:
 def test_an_image_is_encoded_once_a_draw_of_m_and_never_once_a_class(trace: bool, mechanism: str) -> None:
     cama = small(spec({"i": BERNOULLI}, ["y -> i"], {"mechanism": mechanism}), hidden=8)
     batch = rows(cama, 4)
-    of_z, of_m = cama.guide._networks["images"]["i"], cama.guide._networks["m"].encoders["i"]
+    of_z, of_m = cama.guide._networks["images"]["i"], cama.guide.m_posterior.encoders["i"]
 
     def weigh(do: Any) -> Callable[[], Any]:
         options: dict[str, Any] = {"do": do, "samples": 5, "classes": True, "trace": trace}
@@ -394,7 +393,7 @@ def test_a_channels_numbers_stand_side_by_side() -> None:
 def test_initial_weights_keep_the_scale_through_a_layer_and_relu(layer: Callable[[], nn.Module]) -> None:
     """He et al.: the mean square of relu(W x) is that of x."""
     module = layer()
-    initialise(module)
+    initialise_weights(module)
     x = torch.randn(20, 300) if isinstance(module, nn.Linear) else torch.randn(20, 40, 12, 12)
     with torch.no_grad():
         out = F.relu(module(x))
@@ -468,7 +467,7 @@ def custom(folder: Path | None = None, **changes: Any) -> CAMA:
 
 def test_a_users_networks_are_used_trained_stored_and_asked_for(tmp_path: Path) -> None:
     cama = custom()
-    for part in (cama.guide._networks["images"]["i"], cama.guide._networks["m"].encoders["i"]):
+    for part in (cama.guide._networks["images"]["i"], cama.guide.m_posterior.encoders["i"]):
         assert isinstance(part, Encoder)
         assert (part.convolution.weight != 0.1).any()
     assert isinstance(networks(cama)["features"].networks["i"], Encoder)
@@ -658,8 +657,8 @@ def test_adapting_a_mixed_graph_under_a_shared_m() -> None:
     assert copy.adaptation.start == "moments"
     group = next(group for group in copy.model.groups if group.image)
     with torch.no_grad():
-        m = copy.guide._networks["m"]()[0][0]
-        theta = manipulation_of(copy.model).theta(manipulation_of(copy.model)(m), group)
+        m = copy.guide.m_posterior()[0][0]
+        theta = copy.manipulation.theta(copy.manipulation(m), group)
     gain, offset = 1 + float(theta[0]), float(theta[1])
     assert gain == pytest.approx(-1.0, abs=0.25)  # found to be negatives
     assert offset == pytest.approx(1.0, abs=0.25)
@@ -741,7 +740,7 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
         (stage,) = stages
         seen.append({**vars(minibatches), "lr": stage.lr, "max_epochs": stage.epochs})
 
-    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)
     found = {name: seen[0][name] for name in ("rows", "batch_size", "lr", "steps", "max_epochs")}
     assert found == {"rows": 160, "batch_size": 32, "lr": 2e-3, "steps": 10, "max_epochs": 20}
@@ -761,16 +760,16 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
 ) -> None:
     """Ten held-out digits lack a class or two whatever was done to them."""
     cama, _, shifted = digits()
-    monkeypatch.setattr("pyro_cama.training.optimise.optimise", lambda *_, **__: None)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", lambda *_, **__: None)
     seen: list[tuple[int, int, int]] = []
 
     def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
         assert torch.equal(every.values["i"][: new.rows], new.values["i"])
-        found = _examine(cama, start, new, every, *rest, **options)
+        found = examine(cama, start, new, every, *rest, **options)
         seen.append((len(found.labels), len(found.evidence), found.counted))
         return found
 
-    monkeypatch.setattr("pyro_cama.adaptation.candidates.examine", examined)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.examine", examined)
     copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
     held = max(math.ceil(count / 5), 1) if count >= 4 else count
     assert {*seen} == {(held, held, counted)}
@@ -779,10 +778,10 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
 
 @pytest.mark.parametrize(("count", "kept"), [(4, 1), (200, 40), (20_000, 500)])
 def test_with_one_fold_a_part_is_kept_from_adaptation(count: int, kept: int) -> None:
-    rows_, held = _hold_out(count, 1, seed=3)
+    rows_, held = hold_out(count, 1, seed=3)
     assert len(held) == kept
     assert sorted([*rows_.tolist(), *held.tolist()]) == list(range(count))
-    for all_rows in (*_hold_out(count, 4, seed=3), *_hold_out(3, 1, seed=3)):
+    for all_rows in (*hold_out(count, 4, seed=3), *hold_out(3, 1, seed=3)):
         assert all_rows.tolist() == list(range(len(all_rows)))
 
 
@@ -889,7 +888,7 @@ def test_a_refined_reading_has_the_gradient_of_what_was_found(power: float) -> N
         cama = tiny("intensity")
         images = rows(cama, 3).values["i"]
         cama.fit({"y": np.array(["p", "q", "r"]), "i": images.numpy()}, max_epochs=0, progress=False)
-        budget = Budget(samples=3, refine=2, refine_z=4, power=power)
+        budget = PredictionOptions(samples=3, refine=2, refine_z=4, power=power)
         part = AttackableTable(cama, {"i": images.numpy()}, do=None, **asdict(budget))
         x = (0.9 * part.x + 0.05).requires_grad_(True)
         logits = part.logits(x)

@@ -14,17 +14,16 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_cama import CAMA, GraphError, build
-from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.graph.nodes import Node
-from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import as_batch
-from pyro_cama.training.objective import manipulation_of
 
 REAL = Node("x", "continuous")
 COUNT = Node("x", "count")
@@ -438,7 +437,7 @@ def shaken(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize("mechanism", [{}, {"x": "concat", "k": "concat"}])
 @pytest.mark.parametrize("scope", ["row", "dataset", "clinic"])
 def test_theta_is_zero_at_zero_whatever_the_weights(scope: str, mechanism: dict[str, str]) -> None:
-    manipulation = manipulation_of(make({"dim": 2, "scope": scope, "mechanism": mechanism}).model)
+    manipulation = make({"dim": 2, "scope": scope, "mechanism": mechanism}).manipulation
     for _ in range(5):
         shaken(manipulation)
         assert not manipulation(torch.zeros(2)).any()
@@ -451,7 +450,7 @@ def test_theta_is_zero_at_zero_whatever_the_weights(scope: str, mechanism: dict[
 
 @pytest.mark.parametrize(("scope", "affine"), [("row", 2), ("dataset", 4)])
 def test_theta_is_dealt_out_to_every_component(scope: str, affine: int) -> None:
-    manipulation = manipulation_of(make({"scope": scope}).model)
+    manipulation = make({"scope": scope}).manipulation
     theta = torch.arange(float(manipulation.size))
     parts = {name: manipulation.theta(theta, g)[g.component(name)] for g in manipulation.groups for name in g.nodes}
     shapes = {name: tuple(part.shape) for name, part in parts.items()}
@@ -464,11 +463,11 @@ def test_theta_is_dealt_out_to_every_component(scope: str, affine: int) -> None:
 @pytest.mark.parametrize("concat", [False, True])
 def test_aim_hits_its_targets(scope: str, points: int, concat: bool) -> None:
     mechanism = {"x": "concat"} if concat else {}
-    manipulation = manipulation_of(make({"dim": 3, "scope": scope, "mechanism": mechanism}).model)
+    manipulation = make({"dim": 3, "scope": scope, "mechanism": mechanism}).manipulation
     m = torch.nn.functional.normalize(torch.randn(points, 3), dim=-1)
     features = manipulation(m)[:, manipulation.size :]
     wanted = torch.randn(points, manipulation.size)
-    manipulation.aim(m, wanted)
+    manipulation.solve_for(m, wanted)
     torch.testing.assert_close(manipulation(m)[:, : manipulation.size], wanted, atol=1e-8, rtol=0)
     torch.testing.assert_close(manipulation(m)[:, manipulation.size :], features)
     assert not manipulation(torch.zeros(3)).any()
@@ -486,7 +485,7 @@ def undone(manipulation: Manipulation, values: dict[str, Tensor], theta: Tensor)
 
 def test_undo_is_the_inverse_of_every_child() -> None:
     cama = make()
-    manipulation: Manipulation = manipulation_of(cama.model)
+    manipulation: Manipulation = cama.manipulation
     shaken(manipulation.network[-1])
     theta = manipulation(0.1 * torch.randn(4))
     values = {
@@ -541,7 +540,7 @@ def test_effects_read_the_quantity_or_undo_the_measurement(kind: Any) -> None:
     cama = chain(kind, "quantity")
     torch.testing.assert_close(mean_of_x2(cama, recorded, m), mean_of_x2(cama, recorded, zero))
     cama = chain(kind, "measurement")
-    manipulation = manipulation_of(cama.model)
+    manipulation = cama.manipulation
     clean = undone(manipulation, {"x1": recorded}, manipulation(m))["x1"]
     torch.testing.assert_close(mean_of_x2(cama, recorded, m), mean_of_x2(cama, clean, zero))
     assert not torch.allclose(mean_of_x2(cama, recorded, m), mean_of_x2(cama, recorded, zero))
@@ -550,7 +549,7 @@ def test_effects_read_the_quantity_or_undo_the_measurement(kind: Any) -> None:
 def test_effects_of_a_confused_level_see_its_posterior() -> None:
     cama = chain({"type": "categorical", "levels": ["p", "q", "r"]}, "measurement")
     cama.model.networks["inputs"].set_statistics({"x1": {"frequencies": torch.tensor([0.5, 0.3, 0.2])}})
-    manipulation, m = manipulation_of(cama.model), torch.tensor([0.6, -0.4])
+    manipulation, m = cama.manipulation, torch.tensor([0.6, -0.4])
     codes = torch.tensor([0, 1, 2])
     soft = Confusion().invert(codes, manipulation(m), torch.tensor([0.5, 0.3, 0.2]))
     quantity = chain_like(cama)
@@ -617,17 +616,17 @@ def own(scope: str = "dataset", **mechanisms: Mechanism) -> CAMA:
 
 def test_a_users_mechanism_acts_on_its_child_alone() -> None:
     cama = own(u=Shift(2.0))
-    groups = {name: group for group in manipulation_of(cama.model).groups for name in group.nodes}
+    groups = {name: group for group in cama.manipulation.groups for name in group.nodes}
     assert isinstance(groups["u"].mechanism, Shift)
     assert isinstance(groups["w"].mechanism, Affine)
     data = {"y": torch.tensor([0.0, 1.0]), "u": torch.randn(2), "w": torch.randn(2)}
     m = torch.randn(4)
-    manipulation = manipulation_of(cama.model)
+    manipulation = cama.manipulation
     theta = manipulation(m)
     u, w = (manipulation.theta(theta, groups[name])[groups[name].component(name)] for name in "uw")
     w[2:] = torch.tensor([0.0, 2.0])  # a view of theta: no noise, and reversed
     with torch.no_grad():
-        manipulation.aim(m[None], theta[None])
+        manipulation.solve_for(m[None], theta[None])
     shift, g, b = 2.0 * u[0], w[0], w[1]
     back = {**data, "u": data["u"] - shift, "w": (data["w"] - b) / -gain(g)}
     for trace in (True, False):

@@ -20,7 +20,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.model.generative_model import CAMAModel
-from random_graphs import rows_of, small, specs
+from random_graphs import row_selector, small, specs
 
 
 def latents(graph: CausalGraph) -> list[str]:
@@ -64,7 +64,7 @@ def test_any_graph_gives_a_model_of_its_own_edges(spec: dict[str, Any], rng: Any
             assert 0 <= value.min() <= value.max() < node.classes
 
     # one step of every bound through Pyro's traces, some values missing
-    batch = rows_of(cama, 4, lambda: rng.random() < 0.3)
+    batch = row_selector(cama, 4, lambda: rng.random() < 0.3)
     kind = rng.choice([InterventionELBO, JointELBO, MarginalELBO])
     if kind is MarginalELBO:
         batch = batch.without(graph.target)
@@ -135,7 +135,7 @@ def shape_of_m(scope: str, samples: bool) -> tuple[int, ...]:
 @pytest.mark.parametrize("samples", [False, True])
 def test_plates(scope: str, classes: bool, samples: bool) -> None:
     cama = mixed(scope)
-    batch = rows_of(cama, ROWS)
+    batch = row_selector(cama, ROWS)
     options: dict[str, Any] = {"samples": SAMPLES if samples else None, "classes": classes}
     wanted = {"rows": (-1, ROWS)}
     wanted |= {"samples": (-3, SAMPLES)} if samples else {}
@@ -201,7 +201,7 @@ def test_plates_give_way_to_nodes_of_their_names() -> None:
         "latents": {"m": {"scope": "samples_"}},
     }
     cama = small(spec, sites=2)
-    batch = rows_of(cama, 3)
+    batch = row_selector(cama, 3)
     trace = poutine.trace(cama.model).get_trace(batch, samples=2, classes=True)
     assert {frame.name for frame in trace.nodes["sites"]["cond_indep_stack"]} == {"rows__", "samples_", "classes_"}
     assert {frame.name for frame in trace.nodes["m"]["cond_indep_stack"]} == {"sites_", "samples_"}
@@ -242,7 +242,7 @@ def test_do_changes_descendants_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "c", "y", "x1"])
 def test_do_on_an_observed_node_changes_the_densities_of_its_effects_alone(name: str) -> None:
     cama = mixed()
-    batch = rows_of(cama, ROWS)
+    batch = row_selector(cama, ROWS)
     guide = poutine.trace(cama.guide).get_trace(batch, samples=2)
     value = torch.as_tensor(INTERVENED[name])
     before = poutine.trace(poutine.replay(cama.model, guide)).get_trace(batch, samples=2)
@@ -278,7 +278,7 @@ def table(rows: int = 60) -> pd.DataFrame:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_sample_gives_rows_in_raw_units(scope: str) -> None:
     cama = mixed(scope)
-    cama._take_encoder(TableEncoder(cama.graph).fit(table()))
+    cama.take_encoder(TableEncoder(cama.graph).fit(table()))
     frame = cama.sample(30)
     assert list(frame) == list(cama.graph.order)
     assert len(frame) == 30
@@ -316,7 +316,7 @@ def test_a_node_takes_another_distribution_by_subclass() -> None:
             return pyro.distributions.StudentT(3.0, d.loc, d.scale) if name == "x1" else d
 
     cama = small(MIXED, model=Heavy)
-    batch = rows_of(cama, ROWS)
+    batch = row_selector(cama, ROWS)
     trace = poutine.trace(cama.model).get_trace(batch)
     assert type(trace.nodes["x1"]["fn"]).__name__ == "StudentT"
     assert np.isfinite(JointELBO().loss(cama.model, cama.guide, batch))
@@ -331,7 +331,7 @@ def test_networks_by_name_of_a_cause() -> None:
 
     cama = small(MIXED, networks={"c": factory, "y": factory})
     assert made == [(3, 4), (3, 4)]
-    assert np.isfinite(JointELBO().loss(cama.model, cama.guide, rows_of(cama, ROWS)))
+    assert np.isfinite(JointELBO().loss(cama.model, cama.guide, row_selector(cama, ROWS)))
 
 
 def test_children_of_one_kind_are_computed_together() -> None:
@@ -349,7 +349,7 @@ def test_children_of_one_kind_are_computed_together() -> None:
 def test_statistics_of_the_training_rows_reach_the_networks() -> None:
     cama = mixed()
     encoder = TableEncoder(cama.graph).fit(table())
-    cama._take_encoder(encoder)
+    cama.take_encoder(encoder)
     inputs: Any = cama.model.networks["inputs"]
     n = torch.tensor([0.0, 4.0])
     statistics = encoder.statistics["x3"]

@@ -6,7 +6,7 @@ from pyro import distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor
 
-from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw
+from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw_site
 
 ROWS = torch.tensor([0.5, -1.0, 0.5])  # the first and the last alike
 LOC = ROWS[:, None] * torch.tensor([1.0, 2.0])
@@ -38,7 +38,7 @@ VECTORS = {
 
 def drawn(d: dist.TorchDistribution, samples: int = 20_000) -> Tensor:
     with common_noise(seed=0):
-        return draw(d.expand(torch.Size((samples, 2, 3))), "z")
+        return draw_site(d.expand(torch.Size((samples, 2, 3))), "z")
 
 
 @pytest.mark.parametrize("kind", SCALARS)
@@ -79,7 +79,7 @@ def test_noise_depends_on_seed_and_name_alone(kind: str) -> None:
     def one(seed: int, name: str) -> Tensor:
         torch.rand(3)
         with common_noise(seed):
-            return draw(d, name)
+            return draw_site(d, name)
 
     assert torch.equal(one(0, "z"), one(0, "z"))
     assert not torch.equal(one(0, "z"), one(1, "z"))
@@ -90,17 +90,17 @@ def test_a_distribution_without_common_noise_says_so() -> None:
     mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(3, 2)), dist.Normal(torch.zeros(3, 2), 1.0))
     for d in (dist.VonMises(ROWS, 2.0), mixture):
         with common_noise(seed=0, strict=True), pytest.raises(NoCommonNoise, match=rf"'z': {type(d).__name__}"):
-            draw(d, "z")
+            draw_site(d, "z")
         before = torch.get_rng_state()
         with common_noise(seed=0):
-            assert torch.equal(draw(d, "z"), draw(d, "z"))
+            assert torch.equal(draw_site(d, "z"), draw_site(d, "z"))
         assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_quantiles_of_large_and_tiny_rates() -> None:
     def values(d: dist.TorchDistribution) -> Tensor:
         with common_noise(seed=0):
-            return draw(d.expand(torch.Size((20_000, 1, 1))), "z").double().flatten()
+            return draw_site(d.expand(torch.Size((20_000, 1, 1))), "z").double().flatten()
 
     large = values(dist.Poisson(torch.tensor(1e6)))
     assert abs(float(large.mean()) - 1e6) < 4 * 1e3 / 20_000**0.5

@@ -18,10 +18,10 @@ from sklearn.metrics import confusion_matrix
 
 from pyro_cama import CAMA, CausalGraph, DataError, build, cli
 from pyro_cama import report as module
+from pyro_cama.metrics import calibration_error
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.page import report
 from pyro_cama.report.sections import calibration, confusion
-from pyro_cama.metrics import calibration_error
 
 QUICK: dict[str, Any] = {"steps": 10, "restarts": 1, "folds": 2, "keep": "always"}
 NASTY = "<script>&\"'$x"

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, build
+from pyro_cama.adaptation.initialisation import initialise_start
+from pyro_cama.adaptation.wake_sleep import LEAST, can_sleep, epochs_of, sleep
 from pyro_cama.image_manipulations.kinds import manipulate
-from pyro_cama.adaptation.wake_sleep import LEAST, epochs_of, sleep, sleeps
-from pyro_cama.inference.generation import imagined
-from pyro_cama.adaptation.initialisation import initialise
-from pyro_cama.training.objective import manipulation_of
+from pyro_cama.inference.do import clean_do, encode_do
+from pyro_cama.inference.generation import ancestral_sample
 
 QUICK: dict[str, Any] = {"progress": False}
 Spec = dict[str, Any]
@@ -81,7 +81,7 @@ def test_what_can_sleep(raw: Spec, able: bool) -> None:
     raw["latents"]["m"] = raw["latents"]["m"] and dict(raw["latents"]["m"])
     if "x" in raw["nodes"]:
         raw["latents"]["m"].pop("mechanism")
-    assert sleeps(build(raw, hidden=8, device="cpu")) == able
+    assert can_sleep(build(raw, hidden=8, device="cpu")) == able
 
 
 def asleep(new: Spec, clean: Spec | None, steps: int = 100) -> CAMA:
@@ -95,7 +95,7 @@ def asleep(new: Spec, clean: Spec | None, steps: int = 100) -> CAMA:
 def test_manipulations_are_read_and_take_the_width_of_the_new_rows(clean: Spec | None) -> None:
     """Rows that are brighter and move to the side, by how much varies: what varies is wide, all else narrow."""
     copy = asleep(table(NEW, horizontal_shift=0.3, brightness=0.4), clean)
-    manipulation = manipulation_of(copy.model)
+    manipulation = copy.manipulation
     with torch.no_grad():
         theta = manipulation(torch.randn(2000, 8)) / manipulation.typical()
         widths = theta.square().mean(0).sqrt()
@@ -131,8 +131,8 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
         assert trainer_kwargs == kwargs
         seen.extend((stage.title, stage.epochs) for stage in stages)
 
-    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
-    monkeypatch.setattr("pyro_cama.training.optimise.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", nothing)
+    monkeypatch.setattr("pyro_cama.adaptation.wake_sleep.optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
     wide, narrow = epochs_of(50)
     begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
@@ -157,9 +157,9 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
         seen.update(anchored=candidates[-1], nearer=nearer)
         return False, "", 1.0
 
-    monkeypatch.setattr("pyro_cama.training.optimise.optimise", lambda *_, **__: None)
-    monkeypatch.setattr("pyro_cama.adaptation.guard.judge", verdict)
-    monkeypatch.setattr("pyro_cama.adaptation.guard.plausible", lambda rows: 0.0)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", lambda *_, **__: None)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.judge", verdict)
+    monkeypatch.setattr("pyro_cama.adaptation.adapt.proportion_tolerance", lambda rows: 0.0)
     cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)
     assert seen["nearer"] is images
     assert (seen["anchored"] is None) is images
@@ -196,14 +196,14 @@ def test_an_adapted_model_begins_where_it_is() -> None:
     copy = fitted().copy()
     copy.m_trained = True
     before = state(copy)
-    assert initialise(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10) == "here"
+    assert initialise_start(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10) == "here"
     assert all(torch.equal(value, before[name]) for name, value in state(copy).items())
 
 
 def test_imagined_rows_are_grey_and_have_every_node() -> None:
     cama = fitted()
-    with cama._seeded(0):
-        rows = imagined(cama, cama._do(cama._clean()), 50)
+    with cama.seeded(0):
+        rows = ancestral_sample(cama, encode_do(cama, clean_do(cama.graph)), 50)
     assert {name: tuple(value.shape) for name, value in rows.values.items()} == {"y": (50,), "i": (50, 1, 8, 8)}
     x = rows.values["i"]
     assert ((x > 0.1) & (x < 0.9)).float().mean() > 0.2

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pyro_cama
-from pyro_cama import CAMA, DataError, build, load, storage
+from pyro_cama import CAMA, DataError, build, load
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.mechanisms.affine import Affine
+from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.persistence import storage
 from support.clinic import Hospital, patients
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
@@ -178,7 +179,7 @@ def test_a_crash_while_writing_leaves_what_was_there(
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"pyro_cama.storage.{step}", crash)
+    monkeypatch.setattr(f"pyro_cama.persistence.storage.{step}", crash)
     with pytest.raises(KeyboardInterrupt):
         adapted(original).save(folder, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before

@@ -17,15 +17,14 @@ from test_data import ALL_TYPES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.encoder import TableEncoder
-from pyro_cama.errors import DataError
-from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.data.column_statistics import Moments
-from pyro_cama.data.streams import FrameStream
-from pyro_cama.data.table_files import CsvStream, ParquetStream
+from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import encoded_parts, keys, minibatches, sample_rows, survey, with_sites
-from pyro_cama.data.streams import Stream
+from pyro_cama.data.streams import FrameStream, Stream
+from pyro_cama.data.table_files import CsvStream, ParquetStream
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
 
 FLAT = {name: node for name, node in ALL_TYPES.items() if name != "i"}
 
@@ -627,7 +626,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
     def absent(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr("pyro_cama.data.open_stream.importlib.import_module", absent)
+    monkeypatch.setattr("pyro_cama.data.table_files.importlib.import_module", absent)
     with pytest.raises(ImportError, match=r"t\.parquet: .* run: pip install 'pyro_cama\[parquet\]'"):
         open_stream(tmp_path / "t.parquet", graph_of(x="continuous"))
 

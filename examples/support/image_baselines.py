@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from pyro_cama.attacks.gradient import pgd
 from pyro_cama._arguments import expect
+from pyro_cama.attacks.gradient import pgd
 from support.image_data import expect_codes, expect_images, pixels
 
 Augment = Callable[[Tensor, int], Tensor]  # images in [0, 1] and a seed, to images of the same shape

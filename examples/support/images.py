@@ -23,11 +23,11 @@ import pyro_cama
 from pyro_cama import CAMA, CausalGraph
 from pyro_cama.attacks.tables import AttackableTable
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.minibatches import Shuffled, row_selector
+from pyro_cama.image_manipulations.kinds import manipulate, manipulate_all
 from pyro_cama.inference.bounds import marginal, mean_bound
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
-from pyro_cama.image_manipulations.kinds import manipulate, manipulate_all
-from pyro_cama.data.minibatches import Shuffled, rows_of
 from support import experiment, image_data
 from support.experiment import Row
 from support.image_baselines import CNN, network
@@ -214,7 +214,7 @@ class Lab:
         def loss(part: Batch) -> Tensor:
             return -marginal(mean_bound(twin.log_weights(part, classes=True))).mean()
 
-        source = Shuffled(batch.rows, rows_of(batch), batch_size, self.seed, self.setting.steps)
+        source = Shuffled(batch.rows, row_selector(batch), batch_size, self.seed, self.setting.steps)
         optimise([Stage(loss, 1, lr)], twin.modules, moving, source, seed=self.seed, progress=False)
         return twin
 

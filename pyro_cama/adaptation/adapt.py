@@ -20,17 +20,17 @@ from tqdm.auto import tqdm
 from pyro_cama._arguments import expect, number, whole
 from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.comparison import compare, winsorised
-from pyro_cama.adaptation.guard import judge, plausible, total_variation
-from pyro_cama.adaptation.initialisation import SLEEP, begin, initialise
+from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
+from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
 from pyro_cama.adaptation.new_rows import expect_readings, fixed_log_ratio, hold_out, pair_with_sites, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio, log_train
 from pyro_cama.adaptation.options import IMAGES, TABLES
 from pyro_cama.adaptation.result import Adaptation
-from pyro_cama.adaptation.wake_sleep import epochs_of, sleeps
-from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
+from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
-from pyro_cama.inference.evidence import evidence_of
+from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.model.pair import PairT
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
@@ -93,7 +93,7 @@ def adapt(
     m = pair.graph.m
     if m is None:
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
-    able = sleeps(pair)
+    able = can_sleep(pair)
     given: dict[str, Any] = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "samples": samples, "folds": folds,
         "restarts": 2 if able and restarts is None else restarts,
@@ -126,9 +126,9 @@ def adapt(
                 parameter.requires_grad_(True)
             if k is None:
                 start = "identity"
-                begin(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
+                set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
             else:
-                start = initialise(twin, part, kept, k, use.steps, progress=bar, trainer_kwargs=trainer_kwargs)
+                start = initialise_start(twin, part, kept, k, use.steps, progress=bar, trainer_kwargs=trainer_kwargs)
             free = nn.Parameter(torch.zeros_like(fixed))
             loss = adaptation_loss(twin, part, kept, alpha, use.samples, sparsity, fixed, free)
             began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
@@ -137,7 +137,7 @@ def adapt(
                 optimise(
                     [Stage(loss, max(1, use.steps // 10), use.lr, title=f"adapt, {title} ({start})")], twin.modules,
                     [*moving, *([free] if learns_prior else [])],
-                    Shuffled(part.rows, rows_of(part), use.batch_size, seed, steps=10), anneal=True, seed=seed,
+                    Shuffled(part.rows, row_selector(part), use.batch_size, seed, steps=10), anneal=True, seed=seed,
                     progress=bar, per_step=twin.minibatches_per_step, trainer_kwargs=trainer_kwargs,
                 )  # fmt: skip
             except FloatingPointError:  # a start that diverges counts as it began
@@ -170,12 +170,12 @@ def adapt(
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
         twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
-        held_out[part] = evidence_of(twin, new.select(part.to(base.device)), ratio, do=None)
+        held_out[part] = importance_evidence(twin, new.select(part.to(base.device)), ratio, do=None)
         replicates.append(mean_theta(twin, new.select(rest.to(base.device))))
     if len(parts) == 1 or new.rows < 2 * max(use.folds, 2):
         held_out.fill_(math.nan)  # nothing was held out, so nothing is known
     anchored = None
-    far = total_variation(best.proportions, expected) > plausible(counted.rows)
+    far = total_variation(best.proportions, expected) > proportion_tolerance(counted.rows)
     if learns_prior and use.insists and far:
         twin, start, ratio = run(None, rows.to(base.device), "class proportions held", False)
         anchored = examine(twin, start, seen, counted, ratio, use, do=None, sparsity=sparsity)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.options import Defaults
+from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
-from pyro_cama.inference.evidence import evidence_of
-from pyro_cama.inference.generation import imagined
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.generation import ancestral_sample
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -47,16 +47,18 @@ def examine(
     new: Batch,
     counted: Batch,
     ratio: Tensor,
-    use: Defaults,
+    use: AdaptOptions,
     *,
     do: Any,
     sparsity: float = 0.0,
 ) -> Candidate:
     """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
-    log_p = torch.log_softmax(class_log_posterior(pair, counted, do, Budget(use.label_draws)) + ratio[:, None], 0)
+    log_p = torch.log_softmax(
+        class_log_posterior(pair, counted, do, PredictionOptions(use.label_draws)) + ratio[:, None], 0
+    )
     return Candidate(
         start=start,
-        evidence=evidence_of(pair, new, ratio, do=do),
+        evidence=importance_evidence(pair, new, ratio, do=do),
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
@@ -81,9 +83,13 @@ def _recovery(pair: ModelGuidePair, new: Batch, do: Any, *, rows: int, samples: 
         with torch.no_grad(), fast(), pair.seeded():
             like = new.select(torch.randint(new.rows, (rows,), device=pair.device))
             value = do[m.name] if do is not None else pair.guide.m_dist(like).sample()
-            batch = imagined(pair, {m.name: value}, rows, like.site, greys=greys)
+            batch = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
         y = batch.values.pop(pair.graph.target)
         found.append(
-            float((class_log_posterior(pair, batch, do, Budget(samples, 2)).argmax(0) == y.long()).float().mean())
+            float(
+                (class_log_posterior(pair, batch, do, PredictionOptions(samples, 2)).argmax(0) == y.long())
+                .float()
+                .mean()
+            )
         )
     return max(found)

@@ -55,7 +55,7 @@ def judge(
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif agreement < agree:
         reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
-    elif moved > plausible(best.counted or len(best.labels)) and not believed:
+    elif moved > proportion_tolerance(best.counted or len(best.labels)) and not believed:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
     elif before.recovery - best.recovery > recover + 2 * _recovery_se(before, best):
@@ -77,7 +77,7 @@ def total_variation(proportions: Tensor, expected: Tensor) -> float:
     return float((proportions.cpu() - expected.cpu()).abs().sum()) / 2
 
 
-def plausible(rows: int) -> float:
+def proportion_tolerance(rows: int) -> float:
     """The largest distance that needs no proof: 0.15, beside sampling noise."""
     return 0.15 + rows**-0.5
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.comparison import compare
-from pyro_cama.adaptation.wake_sleep import sleep, sleeps
+from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.bounds import shared_mean
-from pyro_cama.inference.evidence import evidence_of
+from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -21,7 +21,7 @@ from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
 SLEEP = 1  # the start that sleeps, where one can
 
 
-def initialise(
+def initialise_start(
     pair: ModelGuidePair,
     batch: Batch,
     clean: Batch | None,
@@ -44,7 +44,7 @@ def initialise(
     if pair.graph.m.scope == "row" and all(group.image for group in manipulation.groups):  # type: ignore[union-attr]
         if k == 0:
             return "here" if pair.m_trained or not _guesses(manipulation) else _at_moments(pair, batch)
-        if k == SLEEP and sleeps(pair):
+        if k == SLEEP and can_sleep(pair):
             sleep(pair, batch, clean, steps, seed=pair.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
             return "sleep"
         for module in [*manipulation.network.modules(), *pair.guide.m_posterior.modules()]:
@@ -55,15 +55,15 @@ def initialise(
         return _at_moments(pair, batch)
     if k == 1:
         if not pair.m_trained:
-            begin(pair, batch, torch.zeros(_sites(pair), manipulation.size))
+            set_theta(pair, batch, torch.zeros(_sites(pair), manipulation.size))
         return "here"
-    begin(pair, batch, torch.stack([_random(pair) for _ in range(_sites(pair))]))
+    set_theta(pair, batch, torch.stack([_random(pair) for _ in range(_sites(pair))]))
     return f"random {k - 1}"
 
 
 def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
     sites: list[int | None] = [*range(_sites(pair))] if batch.site is not None else [None] * _sites(pair)
-    _search(pair, batch, *begin(pair, batch, torch.stack([_moments(pair, batch, site) for site in sites])))
+    _search(pair, batch, *set_theta(pair, batch, torch.stack([_moments(pair, batch, site) for site in sites])))
     return "moments"
 
 
@@ -78,7 +78,7 @@ def _guesses(manipulation: Manipulation) -> bool:
     return any(group.mechanism is not None and group.mechanism.guesses for group in manipulation.groups)
 
 
-def begin(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
+def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
 
     Returns:
@@ -88,7 +88,7 @@ def begin(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Te
     q: Any = pair.guide.m_posterior
     theta, sites = theta.to(pair.model.like, copy=True), len(theta)
     if batch.site is not None:
-        away = away_of(pair, batch)
+        away = absent_sites(pair, batch)
         theta[away] = _thetas(pair)[away]
     direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(pair.model.like)
     if batch.site is not None:
@@ -99,7 +99,7 @@ def begin(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Te
         if int(drifting.sum()) <= manipulation.dim:
             direction[drifting] = torch.linalg.qr(direction[drifting].T)[0].T
     if manipulation.size:
-        manipulation.aim(direction, theta.to(direction))
+        manipulation.solve_for(direction, theta.to(direction))
     with torch.no_grad():
         if isinstance(q, SharedPosterior):
             q.loc.copy_(direction)
@@ -118,7 +118,7 @@ def _search(
     """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
 
     Args:
-        m, theta: the start, as :func:`begin` set it.
+        m, theta: the start, as :func:`set_theta` set it.
         rows: how many of the new rows are looked at.
         worth: nats of evidence, over the rows looked at, that an alternative has to gain: the prior odds against it.
     """
@@ -127,14 +127,14 @@ def _search(
     manipulation = pair.manipulation
 
     def evidence(theta: Tensor) -> Tensor:
-        manipulation.aim(m, theta)
-        return evidence_of(pair, part, zero, do=None, samples=4)
+        manipulation.solve_for(m, theta)
+        return importance_evidence(pair, part, zero, do=None, samples=4)
 
     def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
         found = evidence(theta)
         return compare(found, reached)[0] * part.rows, found
 
-    sites = range(len(theta)) if batch.site is None else torch.nonzero(~away_of(pair, batch)).flatten().tolist()
+    sites = range(len(theta)) if batch.site is None else torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     options: list[tuple[int, slice, Tensor]] = []
     for group in manipulation.groups:
         assert group.mechanism is not None
@@ -166,10 +166,10 @@ def _search(
         won, found = gain(changed, best)
         if won > worth:
             theta, best = changed, found
-    manipulation.aim(m, theta)
+    manipulation.solve_for(m, theta)
 
 
-def away_of(pair: ModelGuidePair, batch: Batch) -> Tensor:
+def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:
     """The sites that have no rows here, bool ``(sites,)``."""
     assert batch.site is not None
     present = torch.bincount(batch.site[batch.site >= 0], minlength=pair.model.sites)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.initialisation import away_of
+from pyro_cama.adaptation.initialisation import absent_sites
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.bounds import (
     context_of,
@@ -54,7 +54,7 @@ def adaptation_loss(
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
         switches = typical.isinf()  # no gradient holds them where they are while m moves
         switched = pair.manipulation(shared_mean(pair.guide))[..., : len(typical)][..., switches].detach()
-    away = None if new.site is None else away_of(pair, new)
+    away = None if new.site is None else absent_sites(pair, new)
     settled = None if away is None else pair.manipulation(shared_mean(pair.guide))[away].detach()
 
     def loss(batch: Batch) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Defaults:
+class AdaptOptions:
     """What adapting takes where the user does not say, and what comparing candidates costs.
 
     Attributes:
@@ -29,8 +29,8 @@ class Defaults:
     insists: bool = True
 
 
-TABLES = Defaults()
-IMAGES = Defaults(  # an image costs more, and says more
+TABLES = AdaptOptions()
+IMAGES = AdaptOptions(  # an image costs more, and says more
     steps=200, batch_size=32, lr=2e-3, samples=1, restarts=1, folds=1,
     label_draws=4, recovery_rows=300, recovery_draws=4, insists=False,
 )  # fmt: skip

@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.do import clean_do, encode_do
-from pyro_cama.inference.generation import imagined
+from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
@@ -28,7 +28,7 @@ LEAST = 0.1  # of the mechanism's usual sizes, where the new rows seem not to mo
 FARTHEST = 6.0  # usual sizes that a new row is believed to have moved by
 
 
-def sleeps(pair: ModelGuidePair) -> bool:
+def can_sleep(pair: ModelGuidePair) -> bool:
     """Whether m is every row's own, manipulates images alone, and has a direction for each of theta's numbers."""
     m = pair.graph.m
     if m is None or m.scope != "row":
@@ -65,15 +65,15 @@ def sleep(
     usual, like = manipulation.typical(), pair.model.like
     if clean is None:
         with pair.seeded(seed):
-            clean = imagined(pair, encode_do(pair, clean_do(pair.graph)), rows)
-    source = Shuffled(clean.rows, rows_of(clean), 128, seed, steps=10)
+            clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
+    source = Shuffled(clean.rows, row_selector(clean), 128, seed, steps=10)
 
     def dream(directions: Tensor, parts: float, epochs: int) -> None:
         """theta = directions' m, ``(dim, size)``; a row moves along some of them."""
         m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(like)
         with torch.no_grad():
             manipulation.network[-1].weight.zero_()  # type: ignore[operator]
-        manipulation.aim(m, m @ directions)
+        manipulation.solve_for(m, m @ directions)
         with suppress(FloatingPointError):  # the weights are those of before it diverged
             optimise(
                 [Stage(_loss(pair, parts), epochs, 2e-3, title="adapt, asleep")], pair.modules,

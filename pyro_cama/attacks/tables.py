@@ -21,7 +21,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_posterior import log_posterior_of
 from pyro_cama.inference.do import encode_do
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -91,7 +91,7 @@ class AttackableTable:
         self.y = _codes(pair, batch.values, batch.observed)
         self._batch = batch.without(pair.graph.target)
         self._do = encode_do(pair, do, batch.rows)
-        self._budget = Budget.checked("AttackableTable", pair.graph, self._do, **budget)
+        self._budget = PredictionOptions.checked("AttackableTable", pair.graph, self._do, **budget)
         values = [self._batch.values[name] for name in self.nodes]
         self._shapes = [pair.graph.nodes[name].event_shape for name in self.nodes]
         values = [

@@ -16,7 +16,7 @@ from pyro_cama.cli.options import SEED, file_argument, output_option, parse_shif
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.graph.drawing import draw
+from pyro_cama.graph.drawing import draw_graph
 from pyro_cama.simulation.interventions import Shift
 from pyro_cama.simulation.structural_model import simulate
 
@@ -75,7 +75,7 @@ def draw_command(graph: Path, output: Path, force: bool) -> None:
     claim(output, force, _PICTURES)
     causal = CausalGraph(graph)
     with draft(output, force) as part:
-        draw(causal, part)
+        draw_graph(causal, part)
     click.echo(f"wrote {output}")
 
 

@@ -23,7 +23,7 @@ from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.errors import DataError
 from pyro_cama.inference.evidence import elbo_of_unlabelled
-from pyro_cama.inference.novelty import Usual
+from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import scores
 from pyro_cama.report.page import report
 
@@ -92,7 +92,7 @@ def fit(
     seen = elbo_of_unlabelled(cama, some)
     if not np.isfinite(seen).all():
         raise FloatingPointError("fit: the evidence of some rows is not finite; look for extreme values, or lower --lr")
-    write_model(cama, Usual.of(seen, elbo_of_unlabelled(cama, held)).to_json(), output, force)
+    write_model(cama, NoveltyThreshold.of(seen, elbo_of_unlabelled(cama, held)).to_json(), output, force)
     click.echo(_fitted(cama, held))
     click.echo(f"wrote {output}")
 
@@ -139,7 +139,7 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
     """
     claim(output, force, SUFFIXES)
     cama = load(model)
-    usual = Usual.load(model)
+    usual = NoveltyThreshold.load(model)
     rows, odd = 0, 0
 
     def labelled() -> Iterator[pd.DataFrame]:
@@ -156,7 +156,7 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
 
 
-def _labelled(cama: CAMA, batch: Batch, usual: Usual | None, **budget: Any) -> pd.DataFrame:
+def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget: Any) -> pd.DataFrame:
     probabilities, found = cama.predict_proba(batch, **budget), elbo_of_unlabelled(cama, batch)
     told = np.asarray(np.isfinite(probabilities).all(1))
     labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
@@ -185,7 +185,7 @@ def adapt(
     """
     claim_model(output, force)
     cama = load(model)
-    usual = Usual.load(model)
+    usual = NoveltyThreshold.load(model)
     kept = None
     if clean is not None:
         with _about(clean):

@@ -71,7 +71,7 @@ def _exponent(low: Floats, high: Floats) -> NDArray[np.int64]:
     return np.asarray(np.frexp(np.maximum(abs(low), abs(high)))[1].astype(np.int64) - 1)
 
 
-class Summary:
+class ColumnStatistics:
     """What the observed values of one node have said so far.
 
     Attributes:

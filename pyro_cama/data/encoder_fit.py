@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.column_statistics import Summary
+from pyro_cama.data.column_statistics import ColumnStatistics
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
 from pyro_cama.data.tables import Columns
 from pyro_cama.data.values import encode_values
@@ -37,7 +37,7 @@ class EncoderFit:
         self.graph = graph
         self.scope = scope
         self.rows = 0
-        self._columns = {name: Summary(graph.nodes[name]) for name in graph.order}
+        self._columns = {name: ColumnStatistics(graph.nodes[name]) for name in graph.order}
         self._sites: dict[str, Level] = {}
 
     def add(self, table: Columns, keep: Sequence[int] | NDArray[np.int64] = ()) -> Batch:

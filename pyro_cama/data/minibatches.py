@@ -67,7 +67,7 @@ def own_rows(rows: int, rank: int, world: int) -> slice:
     return slice(rank, None, world) if rows >= world else slice(None)
 
 
-def rows_of(batch: Batch) -> Callable[[Tensor], Batch]:
+def row_selector(batch: Batch) -> Callable[[Tensor], Batch]:
     """From row numbers to those rows; all of them are the batch itself, in its own order."""
 
     def take(rows: Tensor) -> Batch:

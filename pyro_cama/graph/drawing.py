@@ -56,7 +56,7 @@ class _Box:
     column: float = 0.0
 
 
-def draw(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -> Figure:
+def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -> Figure:
     """The graph as a picture: target, parents, children, co-parents and latents told apart by colour and shape.
 
     Nodes outside the target's Markov blanket are grey. Dashed edges come from the latents.
@@ -70,7 +70,7 @@ def draw(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -> Figu
     Raises:
         ImportError: matplotlib is missing; names the extra.
 
-    >>> figure = draw(CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}))
+    >>> figure = draw_graph(CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}))
     >>> sorted(text.get_text() for text in figure.axes[0].texts)[:3]
     ['child', 'm', 'manipulation, latent']
     """

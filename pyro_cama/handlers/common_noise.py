@@ -48,7 +48,7 @@ _current: ContextVar[_Noise | None] = ContextVar("pyro_cama_noise", default=None
 
 @contextmanager
 def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
-    """Inside, :func:`draw` uses noise that is a function of seed, site name and sample index alone.
+    """Inside, :func:`draw_site` uses noise that is a function of seed, site name and sample index alone.
 
     Args:
         strict: raise :class:`NoCommonNoise` for a distribution without a known map from noise to values; else it is
@@ -62,7 +62,7 @@ def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
         _current.reset(token)
 
 
-def draw(d: TorchDistribution, name: str) -> Tensor:
+def draw_site(d: TorchDistribution, name: str) -> Tensor:
     """A (reparameterised, where possible) draw; under :func:`common_noise` with samples in the third-last batch dim.
 
     Raises:
@@ -171,5 +171,5 @@ class _CommonNoiseMessenger(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["done"] or msg["is_observed"] or msg["value"] is not None or type(msg["fn"]).__name__ == "_Subsample":
             return
-        msg["value"] = draw(msg["fn"], msg["name"])
+        msg["value"] = draw_site(msg["fn"], msg["name"])
         msg["done"] = True

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
-def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: Budget) -> int:
+def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> int:
     """Counts the draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m not given."""
     m = pair.graph.m
     shared = m is not None and m.scope != "row" and m.name not in (do or {})

@@ -19,7 +19,7 @@ from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.inference.do import UserDo, do_of_rows, encode_do, expect_rows
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -35,7 +35,7 @@ def class_posterior(
     stream = open_stream(data, pair.graph)
     source = pair.encode(data, "ignore") if stream is None else stream  # type: ignore[arg-type]
     given = encode_do(pair, do, source.rows if isinstance(source, Batch) else None)
-    chosen = Budget.checked("predict", pair.graph, given, **options)
+    chosen = PredictionOptions.checked("predict", pair.graph, given, **options)
     parts, start = [], 0
     for batch in pair.batches(source, "ignore"):
         own = do_of_rows(pair, given, torch.arange(start, start + batch.rows, device=pair.device))
@@ -50,7 +50,9 @@ def class_posterior(
     return probabilities / probabilities.sum(1, keepdims=True)
 
 
-def class_log_posterior(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: Budget) -> Tensor:
+def class_log_posterior(
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
+) -> Tensor:
     """Returns log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; each row's result is its own."""
     chunk = chunk_size(pair, draws_per_row(pair, do, options))
     if batch.site is not None and do is None and bool((batch.site < 0).any()):
@@ -74,7 +76,7 @@ def class_log_posterior(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor
 
 
 def log_posterior_of(
-    pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: Budget
+    pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:
     """Returns log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
     weights = weights_within(pair, part, do_of_rows(pair, do, rows), draws_per_row(pair, do, options), options)

@@ -20,7 +20,7 @@ from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
-from pyro_cama.model.plates import Data, as_batch
+from pyro_cama.model.plates import EncodedRows, as_batch
 
 
 class _RowELBO(ELBO):
@@ -52,7 +52,7 @@ class _RowELBO(ELBO):
         """What ``do`` sets."""
         return self.do
 
-    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> Tensor:
+    def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> Tensor:
         batch = as_batch(data, None)
         do = self.intervention(model)
         weights = log_weights(model, guide, batch, do=do, samples=self.num_particles, classes=self.classes, trace=True)
@@ -65,11 +65,11 @@ class _RowELBO(ELBO):
         rows = self.bound(weights, model) + shared_term(weights, batch.site, counts)
         return -(rows + context_of(weights)).sum()
 
-    def loss(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> float:
+    def loss(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> float:
         with torch.no_grad():
             return float(self.differentiable_loss(model, guide, data))
 
-    def loss_and_grads(self, model: CAMAModel, guide: CAMAGuide, data: Data) -> float:
+    def loss_and_grads(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> float:
         loss = self.differentiable_loss(model, guide, data)
         if loss.requires_grad:
             loss.backward()

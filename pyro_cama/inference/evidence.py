@@ -21,7 +21,9 @@ from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
 
 
-def evidence_of(pair: ModelGuidePair, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None) -> Tensor:
+def importance_evidence(
+    pair: ModelGuidePair, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None
+) -> Tensor:
     """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
     m = pair.graph.m
     assert m is not None

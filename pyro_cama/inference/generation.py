@@ -36,7 +36,7 @@ class _Greys(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
-def imagined(
+def ancestral_sample(
     pair: ModelGuidePair, do: Do | None, rows: int, site: Tensor | None = None, *, greys: bool = True
 ) -> Batch:
     """Rows that the model draws itself under ``do``, labels among them.

@@ -15,11 +15,11 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.handlers.common_noise import draw
+from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.handlers.interventions import Do, Proposed, intervene
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
-from pyro_cama.model.plates import Data, as_batch
+from pyro_cama.model.plates import EncodedRows, as_batch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LogWeights:
 def log_weights(
     model: CAMAModel,
     guide: CAMAGuide,
-    data: Data,
+    data: EncodedRows,
     *,
     do: Do | None = None,
     samples: int = 1,
@@ -161,7 +161,7 @@ def _grouped(
             q = proposals.get(graph.m.name) or guide.m_dist(batch)
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
-            m = draw(q, graph.m.name)
+            m = draw_site(q, graph.m.name)
             m_ratio = _ratio(model.m_dist, q, m)
             if graph.m.scope == "row":
                 ratio = ratio + m_ratio
@@ -173,7 +173,7 @@ def _grouped(
         q = proposals.get(graph.z.name) or guide.z_dist(batch, guide.target_value(batch, classes), m)
         single = samples == width == 1 and len(q.batch_shape) < 2  # dimensions of one cost a view in every operation
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
-        z = draw(q, graph.z.name)
+        z = draw_site(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist, q, z)
     likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=power)
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Usual:
+class NoveltyThreshold:
     """What evidence is usual.
 
     Attributes:
@@ -49,7 +49,7 @@ class Usual:
     def of(cls, evidence: Array, held: Array, level: float = 0.001) -> Self:
         """From the evidence of all rows of a fit, (rows,), and that of its validation rows.
 
-        >>> Usual.of(np.arange(10.0), np.array([4.0, 7.0])).threshold
+        >>> NoveltyThreshold.of(np.arange(10.0), np.array([4.0, 7.0])).threshold
         0.0
         """
         thresholds = [smallest(evidence, level)] + ([smallest(held, level)] if len(held) else [])

@@ -12,7 +12,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 
 
 @dataclass(frozen=True)
-class Budget:
+class PredictionOptions:
     """How a prediction looks for the latents and weighs what was measured; see :meth:`CAMA.predict_proba`."""
 
     samples: int = 16

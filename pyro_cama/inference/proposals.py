@@ -27,12 +27,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.bounds import importance_bound, marginal, shared_mean
 from pyro_cama.inference.log_weights import LogWeights, log_weights
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
 def proposals(
-    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, budget: Budget
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, budget: PredictionOptions
 ) -> dict[str, TorchDistribution]:
     """By latent, what to draw it from in the guide's place: nothing where the guide's own is as good as asked for.
 
@@ -54,7 +54,7 @@ def proposals(
 
 
 def weights_within(
-    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, draws: int, budget: Budget
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, draws: int, budget: PredictionOptions
 ) -> LogWeights:
     """The log-weights of every class, from ``draws`` of the best proposals that the budget affords.
 
@@ -102,7 +102,7 @@ def m_proposal(
         weights = log_weights(pair.model, pair.guide, batch, do={name: m}, samples=1, classes=True, power=power)
         return marginal(importance_bound(weights)) + prior.log_prob(m)
 
-    return dist.Normal(_climbed(pair, joint, loc, refine, lr), widen * scale).to_event(1)
+    return dist.Normal(_gradient_ascent(pair, joint, loc, refine, lr), widen * scale).to_event(1)
 
 
 def z_proposal(
@@ -132,7 +132,7 @@ def z_proposal(
         options: dict[str, Any] = {"classes": True, "proposals": {name: here}, "power": power}
         return log_weights(pair.model, pair.guide, batch, do=do, **options).w[0]
 
-    return dist.Normal(_climbed(pair, joint, loc, steps, lr), scale).to_event(1)
+    return dist.Normal(_gradient_ascent(pair, joint, loc, steps, lr), scale).to_event(1)
 
 
 def _moments(q: Any, who: str, what: str) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,9 @@ def _moments(q: Any, who: str, what: str) -> tuple[Tensor, Tensor]:
         ) from None
 
 
-def _climbed(pair: ModelGuidePair, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:
+def _gradient_ascent(
+    pair: ModelGuidePair, joint: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float
+) -> Tensor:
     """Where ``joint`` was highest in ``steps`` steps from ``start``; every latent for itself, ``(..., dim)``."""
     if not steps:
         return start

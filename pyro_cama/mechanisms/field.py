@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.image import ImageMechanism, limited
-from pyro_cama.networks.resampling import look_up, pixel_grid
+from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 
 class Field(ImageMechanism):
@@ -29,7 +29,7 @@ class Field(ImageMechanism):
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         grid = pixel_grid(x)
-        return look_up(x, grid + self._field(theta, *x.shape[-2:]))
+        return sample_grid(x, grid + self._field(theta, *x.shape[-2:]))
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         height, width = x.shape[-2:]
@@ -37,8 +37,8 @@ class Field(ImageMechanism):
         field = self._field(theta, height, width).movedim(-1, -3)
         at = grid
         for _ in range(4):  # q = p - d(q)
-            at = grid - look_up(field, at).movedim(-3, -1)
-        return look_up(x, at)
+            at = grid - sample_grid(field, at).movedim(-3, -1)
+        return sample_grid(x, at)
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.randn(*shape, self.numbers) * self.typical(node) * scale

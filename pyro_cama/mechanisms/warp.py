@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.image import ImageMechanism, limited
-from pyro_cama.networks.resampling import look_up, pixel_grid
+from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 
 class Warp(ImageMechanism):
@@ -28,11 +28,11 @@ class Warp(ImageMechanism):
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         matrix, offset = self._map(theta)
         grid = pixel_grid(x) - offset[..., None, None, :]
-        return look_up(x, _applied(_inverse(matrix), grid))
+        return sample_grid(x, _applied(_inverse(matrix), grid))
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         matrix, offset = self._map(theta)
-        return look_up(x, _applied(matrix, pixel_grid(x)) + offset[..., None, None, :])
+        return sample_grid(x, _applied(matrix, pixel_grid(x)) + offset[..., None, None, :])
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.typical(node) * scale

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.handlers.common_noise import draw
+from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
-from pyro_cama.model.plates import Data, Plates, as_batch, class_values, m_of_rows
+from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
 from pyro_cama.networks.features import FeatureNetworks, Merge, NamedModules, NetworkFactory
 from pyro_cama.networks.images import (
     DecoderFactory,
@@ -39,7 +39,7 @@ from pyro_cama.networks.images import (
     decode_images,
     decoder_of,
     encoder_of,
-    initialise,
+    initialise_weights,
 )
 from pyro_cama.networks.inputs import NodeInputs
 
@@ -120,7 +120,7 @@ class CAMAModel(PyroModule):
             merges.append(merge)
         if drawn:
             given = {*(networks or {}), *(encoders or {})}  # these start as their makers left them
-            initialise(nn.ModuleList([*merges, *(features.networks[n] for n in sources if n not in given)]))
+            initialise_weights(nn.ModuleList([*merges, *(features.networks[n] for n in sources if n not in given)]))
         # one plain module for all networks: PyroModule registers a child's parameters at every access
         self.networks = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
         self.networks["constants"] = nn.ParameterList(constants)
@@ -168,7 +168,7 @@ class CAMAModel(PyroModule):
 
     def forward(
         self,
-        data: Data | None = None,
+        data: EncodedRows | None = None,
         *,
         rows: int | None = None,
         samples: int | None = None,
@@ -234,7 +234,7 @@ class CAMAModel(PyroModule):
             return value
         shape = torch.broadcast_shapes(d.batch_shape, (*lead, len(known)))
         mask = known.reshape(*known.shape, *[1] * d.event_dim)
-        return torch.where(mask, value, draw(d.expand(shape), name).to(value.dtype))
+        return torch.where(mask, value, draw_site(d.expand(shape), name).to(value.dtype))
 
     def effects(self, name: str) -> tuple[str, ...]:
         """The nodes of the blanket that a node causes."""
@@ -344,7 +344,7 @@ class Causes:
         assert self.graph.m is not None
         assert self.manipulation is not None
         self.m = m_of_rows(m, self.graph.m.scope, self.site)
-        self.theta = None if self.manipulation.rests(m) else self.manipulation(self.m)
+        self.theta = None if self.manipulation.is_identity(m) else self.manipulation(self.m)
 
     def features(self, source: str) -> Tensor:
         """NN_v of a cause's value, ``(..., hidden)``."""

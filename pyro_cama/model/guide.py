@@ -22,10 +22,10 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
-from pyro_cama.model.plates import Data, Plates, as_batch, class_values, m_of_rows
+from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
 from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
 from pyro_cama.networks.features import Merge, NamedModules, mlp
-from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise
+from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise_weights
 from pyro_cama.networks.inputs import NodeInputs
 
 MISSING = "missing flags"
@@ -84,7 +84,7 @@ class CAMAGuide(PyroModule):
             if layers:
                 networks["z"] = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, out, max(layers - 1, 0)))
             if images:
-                initialise(nn.ModuleList([networks[part] for part in ("encoder", "z") if part in networks]))
+                initialise_weights(nn.ModuleList([networks[part] for part in ("encoder", "z") if part in networks]))
                 nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
         # NN_qM stands by itself: adaptation trains it and NN_pM, nothing else
         if graph.m is not None:
@@ -98,7 +98,7 @@ class CAMAGuide(PyroModule):
 
     def forward(
         self,
-        data: Data | None = None,
+        data: EncodedRows | None = None,
         *,
         rows: int | None = None,
         samples: int | None = None,
@@ -195,7 +195,7 @@ class CAMAGuide(PyroModule):
         """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
         networks = self._networks
         values = self._filled(batch, self._read)
-        theta = None if m is None or networks["manipulation"].rests(m) else networks["manipulation"](m)
+        theta = None if m is None or networks["manipulation"].is_identity(m) else networks["manipulation"](m)
         parts, images = [], {}
         for group in self.groups:
             if group.nodes == (self.graph.target,):

@@ -50,7 +50,7 @@ class Manipulation(nn.Module):
         theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
         return theta
 
-    def rests(self, m: Tensor) -> bool:
+    def is_identity(self, m: Tensor) -> bool:
         """Whether m is seen to be zero for all rows: every mechanism is the identity, and need not be worked out.
 
         Not looked at on other devices, which would have to be waited for, nor where m has a gradient.
@@ -118,7 +118,7 @@ class Manipulation(nn.Module):
             self._calibrating = before
 
     @torch.no_grad()
-    def aim(self, m: Tensor, theta: Tensor) -> None:
+    def solve_for(self, m: Tensor, theta: Tensor) -> None:
         """Changes NN_pM's last layer, as little as possible, so that ``theta(m_s)`` is as given for every s.
 
         Args:
@@ -133,7 +133,7 @@ class Manipulation(nn.Module):
         last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
 
     def typical(self) -> Tensor:
-        """Usual sizes of theta, ``(size,)``."""
+        """NoveltyThreshold sizes of theta, ``(size,)``."""
         weight = next(self.network.parameters())
         parts = [g.mechanism.typical(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)

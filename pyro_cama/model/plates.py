@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
 
-Data = Batch | Mapping[str, Tensor]
+EncodedRows = Batch | Mapping[str, Tensor]
 
 
 class Plates:
@@ -47,7 +47,7 @@ def _free_name(graph: CausalGraph, name: str) -> str:
     return name
 
 
-def as_batch(data: Data | None, rows: int | None) -> Batch:
+def as_batch(data: EncodedRows | None, rows: int | None) -> Batch:
     """Rows of encoded values from what a caller passed; an empty batch where nothing was."""
     if isinstance(data, Batch):
         return data

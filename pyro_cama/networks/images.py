@@ -22,7 +22,7 @@ CHANNELS = 32
 _SMALL = 4  # layers halve the image until no side is longer
 
 
-def initialise(module: nn.Module) -> None:
+def initialise_weights(module: nn.Module) -> None:
     """He et al.'s normal weights: torch's own shrink what passes through so many layers that z is given up early on."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -62,7 +62,7 @@ class ImageEncoder(nn.Module):
             before = channels
         self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # twice as fast on a CPU
         self.output = nn.Sequential(nn.Linear(before * prod(sizes[-1]), features), nn.SiLU())
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(n, features)`` from ``(n, C, H, W)``."""
@@ -89,7 +89,7 @@ class ImageDecoder(nn.Module):
         if not layers:
             layers = [nn.ReLU(), nn.Conv2d(channels, out, 1)]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """``(n, C * numbers, H, W)`` from ``(n, inputs)``."""

@@ -18,7 +18,7 @@ def pixel_grid(images: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
-def look_up(images: Tensor, grid: Tensor) -> Tensor:
+def sample_grid(images: Tensor, grid: Tensor) -> Tensor:
     """Bilinear values of images at points of the plane, zero outside.
 
     Args:

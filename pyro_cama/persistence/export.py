@@ -30,13 +30,13 @@ from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw
+from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw_site
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.do import encode_do
-from pyro_cama.inference.options import Budget
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.pair import ModelGuidePair
@@ -130,7 +130,7 @@ def export(
         ValueError: an extension that cannot be exported, or ``do`` of single rows; says which.
     """
     folder = Path(folder)
-    budget = Budget.checked("export", pair.graph, None, samples=samples, m_samples=m_samples, power=power)
+    budget = PredictionOptions.checked("export", pair.graph, None, samples=samples, m_samples=m_samples, power=power)
     if not pair.encoder.fitted:
         raise DataError("export: this model has not seen data yet: call fit(clean) first, or load a fitted one")
     if folder.exists():
@@ -216,7 +216,9 @@ def arguments(batch: Batch, inputs: Iterable[Input]) -> tuple[Tensor, ...]:
 class _Program(nn.Module):
     """p(y | x, a, c) as a function of tensors alone; ``pair`` is a copy, which the export may change."""
 
-    def __init__(self, pair: ModelGuidePair, do: dict[str, Tensor] | None, budget: Budget, missing: bool) -> None:
+    def __init__(
+        self, pair: ModelGuidePair, do: dict[str, Tensor] | None, budget: PredictionOptions, missing: bool
+    ) -> None:
         super().__init__()
         # registered, so that the weights are the program's; contiguous, as torch.export.save wants all tensors
         self.parts = pair.modules.to(memory_format=torch.contiguous_format)
@@ -268,7 +270,7 @@ class _Filled:
             return value
         shape = torch.broadcast_shapes(d.batch_shape, (*lead, known.shape[0]))
         mask = known.reshape(*known.shape, *[1] * d.event_dim)
-        return torch.where(mask, value, draw(d.expand(shape), name).to(value.dtype))
+        return torch.where(mask, value, draw_site(d.expand(shape), name).to(value.dtype))
 
 
 def _traced(program: _Program) -> torch.export.ExportedProgram:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pyro_cama.cama import CAMA
 from pyro_cama.data.tables import Table, read_table
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.graph.drawing import draw
+from pyro_cama.graph.drawing import draw_graph
 from pyro_cama.inference.do import UserDo
-from pyro_cama.metrics import BINS, Scores, bins_of, figures
+from pyro_cama.metrics import BINS, Scores, bins_of, classification_metrics
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block, svg_text, visible_text
 
@@ -165,7 +165,7 @@ def _scores(reading: Reading, labels: NDArray[np.int64]) -> Scores:
     seen = reading.told & (labels >= 0)
     if not seen.any():
         seen = labels >= 0  # nothing is told: every figure is NaN
-    return figures(reading.p[seen], labels[seen], reading.cama.classes)
+    return classification_metrics(reading.p[seen], labels[seen], reading.cama.classes)
 
 
 def confusion(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -309,7 +309,7 @@ def training_section(cama: CAMA) -> _Section | None:
 
 
 def graph_section(cama: CAMA) -> _Section:
-    picture = svg_text(draw(cama.graph), "graph", "The causal graph")
+    picture = svg_text(draw_graph(cama.graph), "graph", "The causal graph")
     caption = "The causal graph: roles by colour and shape, latents and what they act on dashed."
     return _Section(
         "The graph",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.minibatches import Shuffled, rows_of
+from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
@@ -40,7 +40,7 @@ def calibrate(
     with manipulation.calibrated():
         optimise(
             [Stage(loss, max(1, steps // 10), 2e-2, title="calibrate")], modules, [manipulation.calibration],
-            Shuffled(clean.rows, rows_of(clean), 512, seed, steps=10), anneal=True, seed=seed, progress=progress,
+            Shuffled(clean.rows, row_selector(clean), 512, seed, steps=10), anneal=True, seed=seed, progress=progress,
         )  # fmt: skip
     manipulation.calibration.requires_grad_(False)
     for name, parameter in modules.named_parameters():

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_cama._arguments import expect, number
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
-from pyro_cama.data.minibatches import Minibatches, Shuffled, Streamed, rows_of
+from pyro_cama.data.minibatches import Minibatches, Shuffled, Streamed, row_selector
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.errors import DataError
@@ -30,7 +30,7 @@ from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
-from pyro_cama.training.options import Options
+from pyro_cama.training.options import FitOptions
 from pyro_cama.training.simulated_interventions import Scale
 from pyro_cama.training.stages import History, Stage
 
@@ -68,7 +68,7 @@ def plan(
     clean: Any,
     manipulated: Any,
     interventions: Mapping[str, Scale],
-    options: Options,
+    options: FitOptions,
     *,
     progress: bool,
 ) -> Plan:
@@ -139,7 +139,7 @@ def fit(
     clean: Any,
     manipulated: Any,
     interventions: Mapping[str, Scale],
-    options: Options,
+    options: FitOptions,
     *,
     progress: bool,
     checkpoints: str | Path | None,
@@ -178,7 +178,7 @@ def unfitted_on_error(pair: ModelGuidePair) -> Iterator[None]:
         raise
 
 
-def _rows(pair: ModelGuidePair, clean: Any, options: Options, progress: bool) -> Rows:
+def _rows(pair: ModelGuidePair, clean: Any, options: FitOptions, progress: bool) -> Rows:
     seed, stream = pair.settings.seed, open_stream(clean, pair.graph)
     if stream is not None:
         known = pair.encoder if pair.encoder.fitted else None
@@ -202,7 +202,7 @@ def _rows(pair: ModelGuidePair, clean: Any, options: Options, progress: bool) ->
     _require_target(pair.graph, batch)
     train, held = train_validation_split(batch.values[pair.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
-    return Rows(Shuffled(part.rows, rows_of(part), options.batch_size, seed), kept, batch, batch.rows)
+    return Rows(Shuffled(part.rows, row_selector(part), options.batch_size, seed), kept, batch, batch.rows)
 
 
 def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pyro_cama._files import replacing
 
 
-class Keep(Checkpoint):
+class PeriodicCheckpoint(Checkpoint):
     """Writes a checkpoint when the last one is old, and at the end of the fit; several processes after every epoch."""
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Keep(Checkpoint):
         self.last = time.monotonic()
 
 
-class SafeIO(TorchCheckpointIO):
+class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints written whole or not at all, and read without running anything that is in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

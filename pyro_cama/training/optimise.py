@@ -50,7 +50,7 @@ def optimise(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Checkpoint
 
-    from pyro_cama.training.lightning_checkpoints import Keep, SafeIO
+    from pyro_cama.training.lightning_checkpoints import PeriodicCheckpoint, SafeCheckpointIO
     from pyro_cama.training.lightning_module import Training, TrainingData
 
     found = checkpoints.begin() if checkpoints is not None else None
@@ -58,9 +58,12 @@ def optimise(
     several = str(given.get("devices", 1)) != "1" or given.get("num_nodes", 1) != 1
     lightnings = {"precision", "strategy", "accumulate_grad_batches", "gradient_clip_val", "plugins"}
     automatic = several or per_step == 1 or any(given.get(key) for key in lightnings)
-    given["callbacks"], given["plugins"] = _listed(given.get("callbacks")), [*_listed(given.get("plugins")), SafeIO()]
+    given["callbacks"], given["plugins"] = (
+        _listed(given.get("callbacks")),
+        [*_listed(given.get("plugins")), SafeCheckpointIO()],
+    )
     if checkpoints is not None:
-        given["callbacks"].append(Keep(checkpoints.folder / LAST, checkpoints.seconds))
+        given["callbacks"].append(PeriodicCheckpoint(checkpoints.folder / LAST, checkpoints.seconds))
     given["logger"] = _logger(given.get("logger", "csv" if checkpoints else False), checkpoints)
     task = Training(
         stages, modules, parameters, weight_decay=weight_decay, patience=patience, anneal=anneal, seed=seed,

@@ -9,7 +9,7 @@ from pyro_cama._arguments import expect, number, whole
 
 
 @dataclass(frozen=True)
-class Options:
+class FitOptions:
     """How to fit; see :meth:`pyro_cama.CAMA.fit`."""
 
     max_epochs: int | None = None
