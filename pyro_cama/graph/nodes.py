@@ -1,4 +1,4 @@
-"""TODO graph.nodes."""
+"""What a causal graph is made of: nodes, latents, and the Markov blanket of the target."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ class Latent:
     scope: str = "row"
     mechanism: dict[str, str] = field(default_factory=dict, hash=False)
     affects: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def per_row(self) -> bool:
+        """Whether every row has a value of its own (scope ``row``)."""
+        return self.scope == "row"
+
+    @property
+    def per_dataset(self) -> bool:
+        """Whether all rows share one value (scope ``dataset``)."""
+        return self.scope == "dataset"
+
+    @property
+    def site_column(self) -> str | None:
+        """The column whose every value has a value of this latent; None in the scopes ``row`` and ``dataset``."""
+        return None if self.scope in ("row", "dataset") else self.scope
 
 
 @dataclass(frozen=True)
