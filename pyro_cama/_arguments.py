@@ -1,4 +1,4 @@
-"""TODO _arguments."""
+"""Checks of arguments: their errors name the call, the argument, what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,25 @@ def expect(where: str, name: str, value: object, fits: bool, expected: str) -> N
     Raises:
         ValueError: ``fits`` is False; names the call, the argument, what was found and what was expected.
 
-    >>> expect("fit", "batch_size", 0, False, "a whole number of at least 1")
+    >>> expect("fit", "lr", -1, False, "a finite number above 0")
     Traceback (most recent call last):
-    ValueError: fit(batch_size=0): expected a whole number of at least 1
+    ValueError: fit(lr=-1): expected a finite number above 0
     """
     if not fits:
         raise ValueError(f"{where}({name}={value!r}): expected {expected}")
+
+
+def expect_whole(where: str, name: str, value: object, least: int = 1) -> None:
+    """Refuses an argument that is no whole number, Python's or numpy's, of at least ``least``.
+
+    Raises:
+        ValueError: names the call, the argument, what was found and what was expected.
+
+    >>> expect_whole("fit", "samples", 0)
+    Traceback (most recent call last):
+    ValueError: fit(samples=0): expected a whole number of at least 1
+    """
+    expect(where, name, value, whole(value, least), f"a whole number of at least {least}")
 
 
 def expect_options(where: str, options: Mapping[str, Any], of: type) -> None:
@@ -35,7 +48,7 @@ def expect_options(where: str, options: Mapping[str, Any], of: type) -> None:
 
 
 def whole(value: object, least: float = -inf) -> bool:
-    """Whether it is a whole number, Python's or numpy's, of at least ``least``.
+    """Returns whether it is a whole number, Python's or numpy's, of at least ``least``.
 
     >>> whole(2, 1), whole(0, 1), whole(2.0), whole(True)
     (True, False, False, False)
@@ -44,7 +57,7 @@ def whole(value: object, least: float = -inf) -> bool:
 
 
 def number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number, Python's or numpy's.
+    """Returns whether it is a finite number, Python's or numpy's.
 
     >>> number(2), number(0.5), number("2"), number(float("nan")), number(True)
     (True, True, False, False, False)

@@ -15,7 +15,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import one_of
 from pyro_cama.graph.bif import bif_spec, from_pgmpy, read_bif
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -48,7 +48,7 @@ def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFr
 
 
 def _forward(model: Any, n: int, seed: int) -> pd.DataFrame:
-    expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
+    expect_whole("sample", "n", n)
     sampling = from_pgmpy("sampling", "sampling").BayesianModelSampling
     state = np.random.get_state()  # pgmpy seeds, and draws from, the global generator
     try:
@@ -103,7 +103,7 @@ def _built(spec: dict[str, Any], name: str) -> CausalGraph:
 
 def _gaussian(model: Any, target: str, n: int, seed: int) -> pd.DataFrame:
     """Rows of a linear-Gaussian network, the target cut at its tertiles."""
-    expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
+    expect_whole("sample", "n", n)
     rows: pd.DataFrame = model.simulate(n, seed=seed)[list(model.nodes)]
     mean, covariance = model.to_joint_gaussian()
     at = list(nx.topological_sort(model)).index(target)  # the order of pgmpy's mean and covariance

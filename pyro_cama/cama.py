@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_cama._arguments import expect, expect_options, whole
+from pyro_cama._arguments import expect, expect_options, expect_whole, whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource
@@ -81,8 +81,8 @@ def build(
     ('x',)
     """
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
-    expect("build", "hidden", hidden, whole(hidden, 1), "a whole number of at least 1")
-    expect("build", "layers", layers, whole(layers, 0), "a whole number of at least 0")
+    expect_whole("build", "hidden", hidden)
+    expect_whole("build", "layers", layers, 0)
     expect("build", "seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to 4294967295")
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:

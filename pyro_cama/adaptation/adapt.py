@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_cama._arguments import expect, number, whole
+from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
@@ -102,7 +102,7 @@ def adapt(
     use = replace(usual, **{name: value for name, value in given.items() if value is not None})
     expect("adapt", "alpha", alpha, number(alpha) and 0 <= alpha <= 1, "a number from 0 to 1")
     for name in ("steps", "batch_size", "samples", "restarts", "folds"):
-        expect("adapt", name, getattr(use, name), whole(getattr(use, name), 1), "a whole number of at least 1")
+        expect_whole("adapt", name, getattr(use, name))
     expect("adapt", "lr", use.lr, number(use.lr) and use.lr > 0, "a finite number above 0")
     expect("adapt", "sparsity", sparsity, number(sparsity) and sparsity >= 0, "a finite number of at least 0")
     expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect, expect_whole
 
 Logits = Callable[[Tensor], Tensor]
 Norm = Literal["linf", "l2"]
@@ -115,7 +115,7 @@ def pgd(
     """
     ball, y = _checked("pgd", x, y, eps, norm, mask, bounds, draws)
     for name, value in (("steps", steps), ("starts", starts)):
-        expect("pgd", name, value, whole(value, 1), "a whole number of at least 1")
+        expect_whole("pgd", name, value)
     expect("pgd", "keep", keep, keep in ("worst", "last"), "'worst' or 'last'")
     size = 2.5 * ball.eps / steps if step_size is None else ball.length("pgd", "step_size", step_size)
     if not ball.x.numel():
@@ -245,7 +245,7 @@ def _checked(
     integers = not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool
     expect(where, "y.dtype", y.dtype, integers, "integer class codes")
     expect(where, "y.shape", tuple(y.shape), y.shape == x.shape[:1], f"({len(x)},), a code for every row of x")
-    expect(where, "draws", draws, whole(draws, 1), "a whole number of at least 1")
+    expect_whole(where, "draws", draws)
     return ball, y.to(x.device, torch.long)
 
 

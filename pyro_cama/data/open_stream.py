@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from torch.utils.data import DataLoader, IterableDataset
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect_whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.image_files import image_table, labelled_paths
 from pyro_cama.data.streams import FrameStream, LoaderStream, RowsStream, Stream
@@ -48,7 +48,7 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     images = [name for name in graph.order if graph.nodes[name].type == "image"]
     numbers = sum(math.prod(graph.nodes[name].event_shape) for name in images)
     size = chunk if chunk is not None else min(IMAGES, max(1, PIXELS // numbers)) if images else ROWS
-    expect("open_stream", "chunk", size, whole(size, 1), "a whole number of at least 1")
+    expect_whole("open_stream", "chunk", size)
     if isinstance(data, str | os.PathLike):
         return _open_path(Path(data), graph, size)
     if isinstance(data, DataLoader):

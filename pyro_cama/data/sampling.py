@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_cama._arguments import expect, number, whole
+from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama._messages import listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.columns import read_sites, text_of
@@ -94,7 +94,7 @@ def survey(
     """
     fits = number(validation) and 0 <= validation < 1
     expect("survey", "validation", validation, fits, "a number of at least 0, less than 1")
-    expect("survey", "sample", sample, whole(sample, 0), "a whole number of at least 0")
+    expect_whole("survey", "sample", sample, 0)
     learnt = encoder or TableEncoder(graph)
     fitting = EncoderFit(graph, learnt.scope) if encoder is None else None
     found = _Smallest(max(1, sample + (_HELD if validation else 0)))
@@ -152,7 +152,7 @@ def minibatches(
     Raises:
         DataError: the rows do not fit the graph, or are other ones than in an earlier pass.
     """
-    expect("minibatches", "batch_size", batch_size, whole(batch_size, 1), "a whole number of at least 1")
+    expect_whole("minibatches", "batch_size", batch_size)
     order, mixing = np.random.default_rng(_entropy(seed, epoch, _EPOCH)).spawn(2)
     pool: list[Batch] = []
     fresh = 0  # rows that have joined since the pool was last shuffled
@@ -182,7 +182,7 @@ def sample_rows(stream: Stream, encoder: TableEncoder, rows: int, seed: int, tar
     Raises:
         DataError: a drawn row does not fit the graph.
     """
-    expect("sample_rows", "rows", rows, whole(rows, 1), "a whole number of at least 1")
+    expect_whole("sample_rows", "rows", rows)
     found = _Smallest(rows)
     for part, frame in _pass(stream, encoder, target):
         drawn = np.random.default_rng(_entropy(seed, part, _SAMPLE)).random(len(frame))

@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from pyro_cama._arguments import expect, number, whole
+from pyro_cama._arguments import expect, expect_whole, number, whole
 from pyro_cama.diagnosis.ci_tests import FEWEST_ROWS, IndependenceTester, observed_values
 from pyro_cama.diagnosis.densities import check_densities
 from pyro_cama.diagnosis.independence import by_suspect, find_suspects, holm_adjusted, separable
@@ -78,7 +78,7 @@ def diagnose(
     leaves trend and spread alone; and with few rows, weak dependence.
     """
     expect("diagnose", "alpha", alpha, number(alpha) and 0 < alpha < 1, "a number above 0, less than 1")
-    expect("diagnose", "max_rows", max_rows, whole(max_rows, FEWEST_ROWS), f"a whole number of at least {FEWEST_ROWS}")
+    expect_whole("diagnose", "max_rows", max_rows, FEWEST_ROWS)
     expect("diagnose", "draws", draws, whole(draws, 20) or draws == 0, "0, or a whole number of at least 20")
     ci_tests = from_pgmpy("ci_tests", "diagnose")
     graph = pair.graph

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect_whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
 from pyro_cama.handlers.common_noise import common_noise
@@ -43,7 +43,7 @@ def elbo(
     pair: ModelGuidePair, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16
 ) -> Tensor:
     """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``; see :meth:`pyro_cama.CAMA.elbo`."""
-    expect("elbo", "samples", samples, whole(samples, 1), "a whole number of at least 1")
+    expect_whole("elbo", "samples", samples)
     batch = pair.encode(data)
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
     site = torch.zeros(batch.rows, dtype=torch.long, device=pair.device) if batch.site is None else batch.site

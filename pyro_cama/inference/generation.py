@@ -13,7 +13,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import shown
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
@@ -53,8 +53,8 @@ def ancestral_sample(
 
 def sample(pair: ModelGuidePair, n: int, do: UserDo, *, seed: int) -> pd.DataFrame:
     """Returns rows drawn from the model, in raw units; see :meth:`pyro_cama.CAMA.sample`."""
-    expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
-    expect("sample", "seed", seed, whole(seed, 0), "a whole number of at least 0")
+    expect_whole("sample", "n", n)
+    expect_whole("sample", "seed", seed, 0)
     m = pair.graph.m
     given: dict[str, Any] = {}
     if do is not None and not isinstance(do, Mapping):
@@ -85,7 +85,7 @@ def _encode_value(pair: ModelGuidePair, name: str, value: Any) -> Tensor:
 
 def reconstruct(pair: ModelGuidePair, data: Table, do: Literal["clean"] | UserDo, *, samples: int) -> pd.DataFrame:
     """Returns the children as they would have been under ``do``; see :meth:`pyro_cama.CAMA.reconstruct`."""
-    expect("reconstruct", "samples", samples, whole(samples, 1), "a whole number of at least 1")
+    expect_whole("reconstruct", "samples", samples)
     batch = pair.encode(data, target="ignore")
     seen = encode_do(pair, "auto")
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pyro_cama._arguments import expect, expect_options, number, whole
+from pyro_cama._arguments import expect, expect_options, expect_whole, number
 from pyro_cama.graph.causal_graph import CausalGraph
 
 
@@ -39,7 +39,7 @@ class PredictionOptions:
                 options[name] = float(value)
             else:
                 least = 0 if name.startswith("refine") else 1
-                expect(where, name, value, whole(value, least), f"a whole number of at least {least}")
+                expect_whole(where, name, value, least)
                 options[name] = int(value)
         found = cls(**options)
         if (found.widen != 1 or found.refine) and (graph.m is None or graph.m.scope != "row"):

@@ -281,7 +281,7 @@ def _traced(program: _Program) -> torch.export.ExportedProgram:
     """
     example = program.example(3)  # a program traced on one row would take one row only
     rows = torch.export.Dim("rows", min=1)
-    pair = program.cama
+    pair = program.pair
     try:
         with torch.no_grad(), fast(), common_noise(pair.settings.seed, strict=True):
             program(*example)  # draws the noise, which the trace then finds there and takes for constants

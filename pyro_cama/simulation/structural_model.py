@@ -48,7 +48,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from pyro_cama._arguments import expect, whole
+from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import listed, one_of, shown
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -80,7 +80,7 @@ class StructuralModel:
     order: tuple[str, ...]
 
     def __init__(self, graph: Source, seed: int = 0) -> None:
-        expect("StructuralModel", "seed", seed, whole(seed, 0), "a whole number of at least 0")
+        expect_whole("StructuralModel", "seed", seed, 0)
         self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
         images = [name for name, node in self.graph.nodes.items() if node.type == "image"]
         if images:
@@ -131,8 +131,8 @@ class StructuralModel:
         Raises:
             ValueError: ``n`` or ``seed`` is out of range, or an intervention does not fit its node.
         """
-        expect("sample", "n", n, whole(n, 1), "a whole number of at least 1")
-        expect("sample", "seed", seed, whole(seed, 0), "a whole number of at least 0")
+        expect_whole("sample", "n", n)
+        expect_whole("sample", "seed", seed, 0)
         acts = self._acts({} if do is None else do)
         seen = self._style(n, _ROWS, seed)  # embedded, as effects see it
         frame: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
-from pyro_cama._arguments import expect, number, whole
+from pyro_cama._arguments import expect, expect_whole, number, whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "samples", "patience"):
-            expect("fit", name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
+            expect_whole("fit", name, getattr(self, name))
         epochs, weight, share = self.max_epochs, self.conditional_weight, self.conditional_share
         expect("fit", "max_epochs", epochs, epochs is None or whole(epochs, 0), "a whole number of at least 0, or None")
         expect("fit", "conditional_weight", weight, number(weight) and weight >= 0, "a finite number of at least 0")
