@@ -1,0 +1,84 @@
+"""Every file and every name that the documentation mentions exists."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import pyro_cama
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("docs/equations.md",)
+FILE = re.compile(r"(?<![\w/.])(?:pyro_cama|docs|tests|tools|graphs|examples|experiments|benchmarks)/[\w/.-]*\w")
+NAME = re.compile(r"`([A-Za-z_][\w.]*)(?:\((\w+)=\))?`")  # `log_weights`, `LogWeights.w`, `CAMA.fit(mixing=)`
+
+
+def blocks(page: str) -> list[str]:
+    """Paragraphs, and single rows of tables and lists: a name is looked for in the files that its block mentions."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+    return re.split(r"\n\n|\n(?=\|)|\n(?=- )", text)
+
+
+@cache
+def modules() -> dict[str, ModuleType]:
+    names = [m.name for m in pkgutil.walk_packages(pyro_cama.__path__, "pyro_cama.") if "__main__" not in m.name]
+    return {name: importlib.import_module(name) for name in names}
+
+
+def member(owner: Any, name: str) -> Any:
+    """An attribute, or a field or instance attribute of a class; None if it is neither."""
+    if hasattr(owner, name):
+        return getattr(owner, name)
+    if inspect.isclass(owner):
+        fields = {field for base in owner.__mro__ for field in getattr(base, "__annotations__", {})}
+        if name in fields or re.search(rf"self\.{name}\b.* = ", inspect.getsource(owner)):
+            return ...
+    return None
+
+
+def found(name: str, module: ModuleType) -> Any:
+    """What a module itself defines under a name, dotted or not; None if it does not."""
+    head, *rest = name.split(".")
+    value = vars(module).get(head)
+    if getattr(value, "__module__", module.__name__) != module.__name__ or inspect.ismodule(value):
+        return None
+    for part in rest:
+        value = member(value, part)
+    return value
+
+
+def imported(name: str) -> Any:
+    """What a name that starts with the package's stands for, a module or one of its attributes; None if nothing."""
+    value: Any = pyro_cama
+    for part in name.split(".")[1:]:
+        value = modules().get(f"{getattr(value, '__name__', '')}.{part}") or member(value, part)
+    return value
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_mentioned_exists(page):
+    mentioned = FILE.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert mentioned
+    assert not [path for path in mentioned if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_stands_in_the_files_beside_it(page):
+    wrong = []
+    for block in blocks(page):
+        files = [path for path in FILE.findall(block) if path.startswith("pyro_cama/") and path.endswith(".py")]
+        beside = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in files]
+        homes = [modules()[name] for name in beside if name in modules()] or list(modules().values())
+        for name, parameter in NAME.findall(block):
+            known = [imported(name)] if name.startswith("pyro_cama") else [found(name, module) for module in homes]
+            known = [value for value in known if value is not None]
+            takes = not parameter or any(parameter in inspect.signature(value).parameters for value in known)
+            if not known or not takes:
+                wrong.append((name, parameter, files))
+    assert not wrong
