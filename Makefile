@@ -21,7 +21,7 @@ help:
 	@echo "make test-wheel"
 	@echo "             the wheel in an environment of its own: minutes, and 6 GB for that time"
 	@echo "make bench   speed beside plain PyTorch and the goals: table, benchmarks/results.json; half an hour, run it alone"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and the contracts on imports"
 	@echo "make fmt     format and fix what can be fixed"
 	@echo "make clean   remove .venv and all caches"
 
@@ -56,6 +56,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -33,7 +33,8 @@ from pyro_cama.model.pair import BY_NODE, Extensions, ModelGuidePair, Settings
 from pyro_cama.model.summary import summary
 from pyro_cama.networks.features import NetworkFactory
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
-from pyro_cama.training.fit import FitOptions, fit, plan, unfitted_on_error
+from pyro_cama.training.fit import fit, plan, unfitted_on_error
+from pyro_cama.training.options import FitOptions
 from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History
 
@@ -118,7 +119,8 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
     """
     from pyro_cama.persistence.storage import read
 
-    cama, cama.adaptation = read(CAMA, folder, device=device, **extensions)
+    cama, adaptation = read(CAMA, folder, device=device, **extensions)
+    cama.adaptation = adaptation
     return cama
 
 
@@ -289,7 +291,8 @@ class CAMA(ModelGuidePair):
         """
         from pyro_cama.adaptation.adapt import adapt
 
-        copy, copy.adaptation = adapt(self, new_data, clean, **options)
+        copy, adaptation = adapt(self, new_data, clean, **options)
+        copy.adaptation = adaptation
         return copy
 
     def explain_shift(self, *, level: float = 0.95) -> Explanation:

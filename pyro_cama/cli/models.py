@@ -193,7 +193,7 @@ def adapt(
     with _about(data):
         rows = read_rows(data, cama.graph)
         adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
-        if usual is not None and adapted.adaptation.applied:
+        if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
             usual = usual.after(elbo_of_unlabelled(adapted, adapted.read(rows, "ignore")))
     write_model(adapted, None if usual is None else usual.to_json(), output, force)
     click.echo(str(adapted.adaptation))

@@ -60,9 +60,10 @@ def sample(pair: ModelGuidePair, n: int, do: UserDo, *, seed: int) -> pd.DataFra
     if do is not None and not isinstance(do, Mapping):
         raise ValueError(f"sample(do=...): expected a mapping of node or latent to value, found {shown(do)}")
     for name, value in (do or {}).items():
-        given[name] = (
-            encode_do(pair, {name: value}, n)[name] if m and name == m.name else _encode_value(pair, name, value)
-        )  # type: ignore[index]
+        if m and name == m.name:
+            given |= encode_do(pair, {name: value}, n) or {}
+        else:
+            given[name] = _encode_value(pair, name, value)
     program = intervene(pair.model, {k: v for k, v in given.items() if m and k == m.name})
     nodes = {k: v for k, v in given.items() if not (m and k == m.name)}
     if nodes:
