@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, DataError, build
-from pyro_cama.adaptation import adapt as module
 from pyro_cama.adaptation import initialisation
+from pyro_cama.adaptation.candidates import mean_theta
 from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.guard import judge
+from pyro_cama.adaptation.new_rows import pair_with_sites
 from pyro_cama.adaptation.result import Candidate
+from tests.helpers.patches import module_at
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
 SHARE = 0.7
@@ -274,11 +276,11 @@ def test_a_column_of_noise_is_trusted_less(scope: str) -> None:
 
 def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
     """The model at the start "moments", nothing optimised, and its theta, ``(sites, components, 4)``."""
-    twin = module._with_sites(cama, rows)
+    twin = pair_with_sites(cama, rows)
     batch = twin.encode(rows, target="ignore")
     with twin.seeded(0), twin.manipulation.calibrated():
         assert initialisation.initialise_start(twin, batch, None, 0, 10) == "moments"
-    return twin, np.array(module._usual(twin, batch)).reshape(-1, 4, 4)
+    return twin, np.array(mean_theta(twin, batch)).reshape(-1, 4, 4)
 
 
 @pytest.mark.parametrize("scope", ["dataset", "site"])
@@ -372,7 +374,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     cama, new = flag_model(), flags(300, seed=1, lost=0.2)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
-    monkeypatch.setattr(module, "initialise_start", planted(swapped))
+    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", planted(swapped))
     wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
     assert wrong.score(new) < 0.2
     assert good.score(new) > 0.85
@@ -383,7 +385,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
-    monkeypatch.setattr(module, "initialise_start", planted(swapped))
+    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", planted(swapped))
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 
 
@@ -422,7 +424,7 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     # rows of a world in which the measurements no longer say anything about the class
     new = twin.sample(300, do={"m": torch.tensor([1.0, 0.0])})
     assert twin.score(new, None) < 0.75
-    monkeypatch.setattr(module, "initialise_start", initialise)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", initialise)
     copy = cama.adapt(new, **QUICK)
     assert copy.adaptation.evidence_after > copy.adaptation.evidence_before
     assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2
@@ -451,7 +453,7 @@ def missing(frame: pd.DataFrame, names: str) -> pd.DataFrame:
 def test_rows_without_any_reading_are_refused_before_training(
     scope: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "optimise", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: pytest.fail("trained"))
     cama, rows = model(scope), unlabelled(missing(patients(40, seed=2), "abcd"), "north")
     rows.to_csv(tmp_path / "new.csv", index=False)
     new: Any = {"table": rows, "batch": cama.encode(rows, target="ignore"), "file": tmp_path / "new.csv"}[given]
@@ -541,7 +543,7 @@ def test_a_start_that_diverges_counts_as_it_began(monkeypatch: pytest.MonkeyPatc
                 parameter.fill_(math.nan)
         raise FloatingPointError("the loss became nan")
 
-    monkeypatch.setattr(module, "optimise", diverge)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", diverge)
     cama, new = model(), patients(200, seed=2, a=2.0)
     copy = cama.adapt(new, **QUICK)
     assert np.isfinite(copy.predict_proba(new)).all()

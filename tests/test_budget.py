@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from pyro import distributions as dist
-from test_images import digits, in_double, joint, rows, state, tiny
 from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
-from pyro_cama.inference import class_posterior
 from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.proposals import _gradient_ascent, m_proposal, z_proposal
 from pyro_cama.model.guide import CAMAGuide
+from tests.helpers.patches import rows_at_a_time
+from tests.test_images import digits, in_double, joint, rows, state, tiny
 
 QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
 
@@ -151,8 +151,9 @@ def test_the_callers_random_state_is_left_alone() -> None:
 def test_chunks_refine_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, _, table = some()
     whole = cama.predict_proba(table, refine=4, refine_z=3)
-    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 5)
+    asked = rows_at_a_time(monkeypatch, 5)
     np.testing.assert_allclose(cama.predict_proba(table, refine=4, refine_z=3), whole, atol=1e-4)
+    assert asked
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 from pyro_cama import CAMA, DataError, GraphError, build
 from pyro_cama.attacks.tables import AttackableTable
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference import class_posterior
 from pyro_cama.inference.class_prior import estimate_proportions
 from pyro_cama.likelihoods import Poisson
 from pyro_cama.model.guide import CAMAGuide
 from support.clinic import Hospital, patients
 from support.drift import Drift, load_table, split
+from tests.helpers.patches import rows_at_a_time
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 SCOPES = ["row", "dataset", "hospital"]
@@ -399,10 +399,13 @@ def test_bounds_and_reconstructions_of_a_large_table_come_in_parts(scope: str, m
     m = torch.randn(len(FEW), 2) if scope == "row" else None
     ways: list[Any] = [{"m": 0.0}, None, *([{"m": m}] if m is not None else [])]
     whole = [(cama.elbo(FEW, do=do), cama.reconstruct(FEW, do=do)) for do in ways]
-    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 7)
+    asked = rows_at_a_time(monkeypatch, 7)
+    parts = 0
     for do, (bound, rows) in zip(ways, whole, strict=True):
         torch.testing.assert_close(cama.elbo(FEW, do=do), bound)
         pd.testing.assert_frame_equal(cama.reconstruct(FEW, do=do), rows, rtol=1e-4)
+        parts += 2
+        assert len(asked) == parts
 
 
 def test_training_raises_the_bound() -> None:

@@ -31,10 +31,10 @@ from pyro_cama.cli import graphs
 from pyro_cama.cli.files import flat, read_table, write_table
 from pyro_cama.cli.first_graph import first_graph, guess
 from pyro_cama.graph.drawing import _curve, _layout, _patch, draw_graph
-from pyro_cama.inference import class_posterior
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import calibration_error, classification_metrics, scores
+from tests.helpers.patches import module_at, rows_at_a_time, rows_of_a_part
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 CORPUS = Path(__file__).parent / "corpus"
@@ -679,8 +679,9 @@ def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Pat
 
 def test_evidence_is_each_rows_own(model: CAMA, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = elbo_of_unlabelled(model, table)
-    monkeypatch.setattr(class_posterior, "chunk_size", lambda *_: 7)
+    asked = rows_at_a_time(monkeypatch, 7)
     np.testing.assert_allclose(elbo_of_unlabelled(model, table), whole, rtol=1e-5)
+    assert asked
     np.testing.assert_allclose(elbo_of_unlabelled(model, table.iloc[5:6]), whole[5:6], rtol=1e-5)
     np.testing.assert_array_equal(elbo_of_unlabelled(model, table.assign(y="a")), elbo_of_unlabelled(model, table))
 
@@ -734,8 +735,8 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
 def test_adapt_without_folds_says_that_nothing_is_certain(
     made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.TABLES", replace(TABLES, restarts=1))
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.judge", lambda *_, **__: (True, "to be explained", 1.0))
+    monkeypatch.setattr(module_at("adaptation.adapt"), "TABLES", replace(TABLES, restarts=1))
+    monkeypatch.setattr(module_at("adaptation.adapt"), "judge", lambda *_, **__: (True, "to be explained", 1.0))
     write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
     text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "--folds", 1, "-o", tmp_path / "new")
     assert "uncertainty unknown: adapting with 4 folds gives intervals" in text
@@ -933,7 +934,7 @@ def test_a_large_file_is_read_in_parts(
     whole, parts = tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
     done("predict", made / "model", data, "-o", whole)
     monkeypatch.setattr(cli_tables, "LARGE", 0)
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 7)
+    rows_of_a_part(monkeypatch, 7)
     said = done("predict", made / "model", data, "-o", parts)
     assert "60 rows" in said
     read = pd.read_csv if suffix == "csv" else pd.read_parquet
@@ -951,7 +952,7 @@ def test_a_large_file_that_is_damaged_further_down_leaves_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_tables, "LARGE", 0)
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 7)
+    rows_of_a_part(monkeypatch, 7)
     data = tmp_path / "t.csv"
     frame = read_table(made / "t.csv")
     frame.loc[50, "x"] = "fifty"

@@ -22,6 +22,7 @@ from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
+from tests.helpers.patches import no_entry_by_entry
 
 NAMES = ["x", "type", "keys", "a.b", "with space", "class", "ünïcode", "__init__", "1"]
 
@@ -1140,7 +1141,7 @@ def test_concatenate() -> None:
 
 def test_a_big_table_is_encoded_column_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """No entry of a numeric or text column is touched in Python: what would do so is switched off."""
-    monkeypatch.setattr("pyro_cama.data.tables.plain_entry", lambda value: pytest.fail("entry by entry"))
+    no_entry_by_entry(monkeypatch)
     rng = np.random.default_rng(0)
     rows = 20_000
     table: Table = pd.DataFrame(

@@ -27,7 +27,7 @@ from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.inference.log_weights import LogWeights, is_grouped, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
-from random_graphs import row_selector, small, specs
+from tests.helpers.random_graphs import row_selector, small, specs
 
 MIXED: dict[str, Any] = {
     "target": "y",

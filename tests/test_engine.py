@@ -299,7 +299,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 import torch
-from test_engine import fitted, table
+from tests.test_engine import fitted, table
 cama = fitted(data=table(2000), max_epochs=25, checkpoints=sys.argv[1] or None, resume=True if sys.argv[1] else False,
               checkpoint_seconds=0)
 torch.save(cama.modules.state_dict(), sys.argv[2])
@@ -308,7 +308,7 @@ torch.save(cama.modules.state_dict(), sys.argv[2])
 
 def test_kill_minus_9(tmp_path: Path) -> None:
     script = tmp_path / "fit.py"
-    script.write_text(SCRIPT.format(path=[str(Path(__file__).parent)]))
+    script.write_text(SCRIPT.format(path=[str(Path(__file__).parents[1])]))
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, str(script), str(tmp_path / "run"), str(tmp_path / "weights")])
@@ -425,7 +425,7 @@ def test_checkpoints_tell_what_they_are_of(tmp_path: Path) -> None:
 PROCESSES = """
 import json, os, sys
 sys.path[:0] = {path!r}
-from test_engine import COLUMNS, fitted, table
+from tests.test_engine import COLUMNS, fitted, table
 from pyro_cama.training.fit import Rows
 import pyro_cama.data.minibatches as minibatches
 seen = []
@@ -455,7 +455,7 @@ open(sys.argv[2] + str(found["rank"]), "w").write(json.dumps(found))
 
 def test_two_processes_train_and_adapt_to_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "fit.py"
-    script.write_text(PROCESSES.format(path=[str(Path(__file__).parent)]))
+    script.write_text(PROCESSES.format(path=[str(Path(__file__).parents[1])]))
 
     def results(devices: int) -> list[dict[str, Any]]:
         out = tmp_path / f"of{devices}_"

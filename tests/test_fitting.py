@@ -17,6 +17,7 @@ from pyro_cama import CAMA, DataError, build
 from pyro_cama.data.minibatches import Streamed
 from pyro_cama.training.fit import plan
 from pyro_cama.training.options import FitOptions
+from tests.helpers.patches import rows_of_a_part
 
 COLUMNS = [f"x{i}" for i in range(4)]
 GRAPH: dict[str, Any] = {
@@ -82,7 +83,7 @@ def written(frame: pd.DataFrame, folder: Path, kind: str) -> Any:
 def test_a_source_of_parts_teaches_what_a_table_does(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 128)
+    rows_of_a_part(monkeypatch, 128)
     source = written(table(), tmp_path, kind)
     cama = fitted(source)
     for name, entries in model().encoder.statistics.items():
@@ -104,7 +105,7 @@ def test_a_loader_of_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_answers_come_in_parts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
+    rows_of_a_part(monkeypatch, 50)
     frame = table(240, seed=3)
     source = written(frame, tmp_path, kind)
     np.testing.assert_allclose(model().predict_proba(source), model().predict_proba(frame), rtol=1e-5)
@@ -116,7 +117,7 @@ def test_answers_come_in_parts(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_value_of_m_for_every_row_meets_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
+    rows_of_a_part(monkeypatch, 50)
     graph = GRAPH | {"latents": GRAPH["latents"] | {"m": GRAPH["latents"]["m"] | {"scope": "row"}}}
     cama = build(graph, hidden=8, device="cpu").fit(table(), max_epochs=1, progress=False)
     frame, do = table(120, seed=3), {"m": np.random.default_rng(0).normal(size=(120, 4))}
@@ -168,7 +169,7 @@ def test_held_out_rows_of_a_stream_are_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_stream_goes_on_after_a_stop(tmp_path: Path) -> None:
-    from test_engine import Kill, Killed, same
+    from tests.test_engine import Kill, Killed, same
 
     source = written(table(), tmp_path, "parquet")
     kept: dict[str, Any] = {"checkpoints": tmp_path / "run", "max_epochs": 3}
@@ -180,7 +181,7 @@ def test_a_stream_goes_on_after_a_stop(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_counted_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_cama.data.open_stream.ROWS", 50)
+    rows_of_a_part(monkeypatch, 50)
     frame = table()
     frame.loc[333, "site"] = "c"
     source = written(frame, tmp_path, "csv")

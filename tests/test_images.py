@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
-from test_elbo import both_ways, in_double
 from torch import Tensor, nn
 
 import pyro_cama
@@ -39,7 +38,9 @@ from pyro_cama.likelihoods import MIN_PROBABILITY, MIN_SCALE
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise_weights
 from pyro_cama.training.simulated_interventions import intervened
-from random_graphs import row_selector, small
+from tests.helpers.patches import module_at
+from tests.helpers.random_graphs import row_selector, small
+from tests.test_elbo import both_ways, in_double
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 QUICK: dict[str, Any] = {"progress": False}
@@ -740,7 +741,7 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
         (stage,) = stages
         seen.append({**vars(minibatches), "lr": stage.lr, "max_epochs": stage.epochs})
 
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", nothing)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)
     found = {name: seen[0][name] for name in ("rows", "batch_size", "lr", "steps", "max_epochs")}
     assert found == {"rows": 160, "batch_size": 32, "lr": 2e-3, "steps": 10, "max_epochs": 20}
@@ -760,7 +761,7 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
 ) -> None:
     """Ten held-out digits lack a class or two whatever was done to them."""
     cama, _, shifted = digits()
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", lambda *_, **__: None)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: None)
     seen: list[tuple[int, int, int]] = []
 
     def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
@@ -769,7 +770,7 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
         seen.append((len(found.labels), len(found.evidence), found.counted))
         return found
 
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.examine", examined)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "examine", examined)
     copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
     held = max(math.ceil(count / 5), 1) if count >= 4 else count
     assert {*seen} == {(held, held, counted)}

@@ -20,7 +20,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.model.generative_model import CAMAModel
-from random_graphs import row_selector, small, specs
+from tests.helpers.random_graphs import row_selector, small, specs
 
 
 def latents(graph: CausalGraph) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyro_cama import CausalGraph, GraphError, Recode, Shift, StructuralModel, simulate
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.graph.nodes import Node
-from random_graphs import specs
+from tests.helpers.random_graphs import specs
 
 MEASUREMENT = Path(__file__).parents[1] / "graphs" / "measurement.yaml"
 KINDS: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pyro_cama.adaptation.wake_sleep import LEAST, can_sleep, epochs_of, sleep
 from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.do import clean_do, encode_do
 from pyro_cama.inference.generation import ancestral_sample
+from tests.helpers.patches import module_at
 
 QUICK: dict[str, Any] = {"progress": False}
 Spec = dict[str, Any]
@@ -131,8 +132,8 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
         assert trainer_kwargs == kwargs
         seen.extend((stage.title, stage.epochs) for stage in stages)
 
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", nothing)
-    monkeypatch.setattr("pyro_cama.adaptation.wake_sleep.optimise", nothing)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", nothing)
+    monkeypatch.setattr(module_at("adaptation.wake_sleep"), "optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
     wide, narrow = epochs_of(50)
     begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
@@ -157,9 +158,9 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
         seen.update(anchored=candidates[-1], nearer=nearer)
         return False, "", 1.0
 
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", lambda *_, **__: None)
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.judge", verdict)
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.proportion_tolerance", lambda rows: 0.0)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: None)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "judge", verdict)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "proportion_tolerance", lambda rows: 0.0)
     cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)
     assert seen["nearer"] is images
     assert (seen["anchored"] is None) is images

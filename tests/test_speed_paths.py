@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
-from test_elbo import in_double
 from torch import Tensor
 
 import pyro_cama
@@ -24,7 +23,8 @@ from pyro_cama.mechanisms.image import moved
 from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.manipulation import Manipulation
-from random_graphs import row_selector, small, specs
+from tests.helpers.random_graphs import row_selector, small, specs
+from tests.test_elbo import in_double
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
 IMAGE: dict[str, Any] = {
@@ -277,10 +277,10 @@ def test_the_import_alone_loads_nothing() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import pyro_cama.simulation, pyro_cama; print(callable(pyro_cama.simulation))",
+        "import pyro_cama.simulation, pyro_cama; print(callable(pyro_cama.simulate))",
         "from pyro_cama.simulation import Shift; from pyro_cama import simulate; print(callable(simulate))",
-        "import pyro_cama; pyro_cama.simulation; import pyro_cama.simulation; print(callable(pyro_cama.simulation))",
-        "import pyro_cama; print(pyro_cama.inference.log_weights.log_weights.__name__ == 'log_weights')",
+        "import pyro_cama; pyro_cama.simulate; import pyro_cama.simulation as s; print(pyro_cama.Shift is s.Shift)",
+        "import pyro_cama; print(pyro_cama.inference.log_weights.__name__ == 'log_weights')",
         "from pyro_cama import *; print(build.__name__ == 'build')",
     ],
 )

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from test_data import ALL_TYPES
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_cama.data.batch import Batch
@@ -25,6 +24,7 @@ from pyro_cama.data.streams import FrameStream, Stream
 from pyro_cama.data.table_files import CsvStream, ParquetStream
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
+from tests.test_data import ALL_TYPES
 
 FLAT = {name: node for name, node in ALL_TYPES.items() if name != "i"}
 
