@@ -100,7 +100,7 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
             start = (span.start or 0) if isinstance(span, slice) else span
             for i in range(node.dim or 1):
                 own = {
-                    k: v.reshape(-1)[i] if node.type in ("continuous", "count") else v for k, v in statistics.items()
+                    k: v.reshape(-1)[i] if node.is_number else v for k, v in statistics.items()
                 }
 
                 def read(

@@ -92,7 +92,7 @@ class ColumnStatistics:
         self.rows += len(raw)
         if self.node.levels:
             self._counts += np.bincount(raw, minlength=self.node.classes)
-        elif self.node.type == "image":
+        elif self.node.is_image:
             for start in range(0, len(raw), IMAGES):
                 self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
         else:
@@ -121,4 +121,4 @@ def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     if node.levels:
         return {"frequencies": (len(node.levels),)}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
-    return dict.fromkeys(keys, () if node.type == "image" else node.event_shape)
+    return dict.fromkeys(keys, () if node.is_image else node.event_shape)

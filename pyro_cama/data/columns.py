@@ -63,7 +63,7 @@ def read_column(node: Node, column: Column, unknown_is_missing: bool = False) ->
             f"column {node.name!r}: found negative or fractional values in {rows_text(bad, raw)}; "
             "expected counts 0, 1, 2, ...: correct them, or make the node continuous"
         )
-    if node.type == "image" and (bad := _any((raw < 0) | (raw > 1))).any():
+    if node.is_image and (bad := _any((raw < 0) | (raw > 1))).any():
         raise DataError(
             f"column {node.name!r}: found intensities from {np.nanmin(raw[bad]):g} to "
             f"{np.nanmax(raw[bad]):g} in {rows_text(bad)}; expected 0 to 1: rescale them, or give uint8"
@@ -141,7 +141,7 @@ def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]
         if column.shape[1:] != shape:
             raise _wrong_shape(node, column.shape[1:])
         return _floats(node, column, np.arange(len(column)))
-    if node.type == "image" and (paths := _paths(node, column)) is not None:
+    if node.is_image and (paths := _paths(node, column)) is not None:
         column = paths
     blocks = [_block(entry) for entry in column]
     present = np.array([block.ndim > 0 or not pd.isna(block[()]) for block in blocks])
@@ -153,7 +153,7 @@ def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]
             raise _no_array(node, column, int(row))
         if blocks[row].shape != shape:
             raise _wrong_shape(node, blocks[row].shape, int(row))
-    if node.type == "image":
+    if node.is_image:
         _expect_one_unit(node, blocks, rows)
     filled = np.stack([blocks[row] for row in rows]) if len(rows) else np.empty((0, *shape))
     floats = _floats(node, filled, rows)
@@ -212,7 +212,7 @@ def _block(entry: Any) -> NDArray[Any]:
 
 def _floats(node: Node, array: NDArray[Any], rows: Index) -> NDArray[Any]:
     """New floats of the same shape; an image's have torch's default type, its uint8 are scaled to [0, 1]."""
-    if node.type != "image":
+    if not node.is_image:
         return _numbers(node, array, rows)
     dtype = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
     if array.dtype.kind not in "biuf":
@@ -262,10 +262,10 @@ def _numbers(node: Node, column: Column, rows: Index) -> NDArray[np.float64]:
 def _no_array(node: Node, column: Column, row: int) -> DataError:
     entry = column.iloc[row] if isinstance(column, pd.Series) else column[row]
     found = shown(plain_scalar(entry)) if isinstance(entry, str | Real) else f"a value of type {type(entry).__name__}"
-    remedy = "give arrays or paths of image files" if node.type == "image" else "reshape the column, or correct 'dim'"
+    remedy = "give arrays or paths of image files" if node.is_image else "reshape the column, or correct 'dim'"
     return DataError(
         f"column {node.name!r}: found {found} in row {row_number(row)} (counted from 0); expected an array of shape "
-        f"({sizes_text(node.event_shape)}): {remedy}" + ("" if node.type == "image" else " in the graph")
+        f"({sizes_text(node.event_shape)}): {remedy}" + ("" if node.is_image else " in the graph")
     )
 
 
@@ -273,7 +273,7 @@ def _wrong_shape(node: Node, found: tuple[int, ...], row: int | None = None) -> 
     shape = node.event_shape
     place = "" if row is None else f" in row {row_number(row)} (counted from 0)"
     expected = f"shape ({sizes_text(shape)})" if shape else "one value a row"
-    key = "shape" if node.type == "image" else "dim"
+    key = "shape" if node.is_image else "dim"
     remedy = "reshape the column" + ("" if node.levels else f", or correct {key!r} in the graph")
     return DataError(
         f"column {node.name!r}: found entries of shape ({sizes_text(found)}){place}; expected {expected}: " + remedy

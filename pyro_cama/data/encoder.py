@@ -213,7 +213,7 @@ class TableEncoder:
         shape = node.event_shape
         if values.dim() < len(shape) or values.shape[values.dim() - len(shape) :] != shape:
             raise DataError(f"node {name!r}: found shape {tuple(values.shape)}; expected (..., {sizes_text(shape)})")
-        if node.type == "image":
+        if node.is_image:
             return np.array(values.to(torch.get_default_dtype()).numpy())
         array = np.array(values.double().numpy())
         if node.type == "count":

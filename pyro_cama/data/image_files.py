@@ -112,7 +112,7 @@ def image_node(graph: CausalGraph, name: str) -> Node:
     Raises:
         DataError: there is none, or several.
     """
-    nodes = [graph.nodes[node] for node in graph.order if graph.nodes[node].type == "image"]
+    nodes = [graph.nodes[node] for node in graph.order if graph.nodes[node].is_image]
     if len(nodes) != 1:
         raise DataError(
             f"{name}: found {len(nodes)} image nodes in the graph; expected one for a folder of images: "

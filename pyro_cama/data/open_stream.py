@@ -45,7 +45,7 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     """
     if isinstance(data, Stream):
         return data
-    images = [name for name in graph.order if graph.nodes[name].type == "image"]
+    images = [name for name in graph.order if graph.nodes[name].is_image]
     numbers = sum(math.prod(graph.nodes[name].event_shape) for name in images)
     size = chunk if chunk is not None else min(IMAGES, max(1, PIXELS // numbers)) if images else ROWS
     expect_whole("open_stream", "chunk", size)

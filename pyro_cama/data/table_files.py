@@ -85,7 +85,7 @@ class _Files(Stream):
             if name not in self._graph.nodes:
                 continue
             node = self._graph.nodes[name]
-            if node.type == "image" and name in frame:
+            if node.is_image and name in frame:
                 frame[name] = frame[name].map(lambda entry: _from(path.parent, entry))
             elif not node.levels and node.dim is None and name in frame:
                 frame[name] = _numbers(frame[name])
@@ -133,7 +133,7 @@ class CsvStream(_Files):
             self._checked[number] = True
         wanted = self._columns_of(header, columns)
         nodes = self._graph.nodes
-        texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].type == "image")}
+        texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].is_image)}
         loose = [n for n in wanted if n in texts and not _is_text(nodes.get(n))]
         levels = {n for n in texts if n not in nodes or nodes[n].levels}
         blank: Any = {name: [""] if name in levels else [*NO_NUMBER] for name in wanted}
@@ -300,7 +300,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def _is_text(node: Node | None) -> bool:
     """Whether a column is text whatever it looks like: "01" is no 1."""
-    return node is not None and (node.type == "image" or any(isinstance(level, str) for level in node.levels or ()))
+    return node is not None and (node.is_image or any(isinstance(level, str) for level in node.levels or ()))
 
 
 def _values(column: pd.Series[Any]) -> pd.Series[Any]:

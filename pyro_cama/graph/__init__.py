@@ -1,4 +1,43 @@
-"""Causal graphs: their format, their Markov blanket, their files and their picture.  Nothing here needs torch."""
+"""Causal graphs: their format, their Markov blanket, their files and their picture.  Nothing here needs torch.
+
+A graph file is YAML (see :class:`CausalGraph` for GML, GraphML, DOT and networkx)::
+
+    target: diagnosis
+    nodes:
+      age:        {type: continuous}            # or just `age: continuous`
+      smoker:     {type: categorical, levels: ["no", "yes"]}
+      diagnosis:  {type: categorical, levels: [benign, malignant]}
+      radius:     {type: continuous}
+      scan:       {type: image, shape: [1, 28, 28]}
+    edges:
+      - age -> diagnosis -> radius              # a chain: two edges
+      - [diagnosis, scan]                       # names may hold any text this way
+      - smoker -> radius
+    latents:                                    # optional; left out, z and m cause every child
+      z: {dim: 8}
+      m:
+        dim: 4
+        manipulation: true
+        children: [radius, scan]
+        scope: row
+        mechanism: {radius: affine, scan: warp}
+
+The keys of a node:
+
+- ``type``: continuous, categorical, binary, count or image;
+- ``dim``: of a vector, for continuous and count; left out, the node is a scalar;
+- ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
+- ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
+- ``likelihood``: the name of a likelihood, where the default is not meant.
+
+The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
+``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
+affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
+``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
+child.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
+
+Text that YAML reads as something else needs quotes: yes, no, on, off, numbers, dates.
+"""
 
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.drawing import draw_graph

@@ -1,4 +1,4 @@
-"""TODO graph.bif."""
+"""BIF files, the format of published Bayesian networks, read by pgmpy (an extra) to the form of a graph file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_cama.graph.schema import graph_error
 
 
 def from_pgmpy(module: str, purpose: str) -> Any:
-    """One of pgmpy's modules.
+    """Returns one of pgmpy's modules.
 
     Raises:
         ImportError: pgmpy is not installed; says how to get it.
@@ -30,7 +30,7 @@ def from_pgmpy(module: str, purpose: str) -> Any:
 
 
 def read_bif(path: str | os.PathLike[str]) -> Any:
-    """The ``DiscreteBayesianNetwork`` of a BIF file, plain or gzipped.
+    """Returns the ``DiscreteBayesianNetwork`` of a BIF file, plain or gzipped.
 
     Raises:
         GraphError: the file is missing, unreadable or no BIF, or its probabilities do not fit its variables.
@@ -58,11 +58,17 @@ def read_bif(path: str | os.PathLike[str]) -> Any:
 
 
 def bif_graph(path: str | os.PathLike[str], target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A BIF file in the form of the YAML file, not yet validated; see :meth:`CausalGraph.from_bif`."""
+    """Reads a BIF file to the form of a graph file, not yet validated; see :meth:`CausalGraph.from_bif`.
+
+    Raises:
+        GraphError: what :func:`read_bif` raises.
+        ImportError: pgmpy is not installed.
+    """
     return bif_spec(read_bif(path), target, latents)
 
 
 def bif_spec(model: Any, target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns one of pgmpy's networks in the form of a graph file, every variable categorical, not yet validated."""
     nodes = {
         str(name): {"type": "categorical", "levels": list(model.get_cpds(name).state_names[name])}
         for name in model.nodes

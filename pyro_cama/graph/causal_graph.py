@@ -1,42 +1,6 @@
-"""The causal graph: nodes, latents and the Markov blanket of the target.
+"""The causal graph: nodes, edges, latents and the Markov blanket of the target.
 
-A graph file is YAML (see :class:`CausalGraph` for GML, GraphML, DOT and networkx)::
-
-    target: diagnosis
-    nodes:
-      age:        {type: continuous}            # or just `age: continuous`
-      smoker:     {type: categorical, levels: ["no", "yes"]}
-      diagnosis:  {type: categorical, levels: [benign, malignant]}
-      radius:     {type: continuous}
-      scan:       {type: image, shape: [1, 28, 28]}
-    edges:
-      - age -> diagnosis -> radius              # a chain: two edges
-      - [diagnosis, scan]                       # names may hold any text this way
-      - smoker -> radius
-    latents:                                    # optional; left out, z and m cause every child
-      z: {dim: 8}
-      m:
-        dim: 4
-        manipulation: true
-        children: [radius, scan]
-        scope: row
-        mechanism: {radius: affine, scan: warp}
-
-The keys of a node:
-
-- ``type``: continuous, categorical, binary, count or image;
-- ``dim``: of a vector, for continuous and count; left out, the node is a scalar;
-- ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
-- ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
-- ``likelihood``: the name of a likelihood, where the default is not meant.
-
-The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
-``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
-affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
-``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
-child.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
-
-Text that YAML reads as something else needs quotes: yes, no, on, off, numbers, dates.
+:mod:`pyro_cama.graph` says what a graph file holds.
 """
 
 from __future__ import annotations
@@ -50,19 +14,9 @@ import networkx as nx
 
 from pyro_cama._messages import listed, one_of, shown
 from pyro_cama.graph.formats import dump_yaml, from_networkx, parse_yaml, read_file, write_text
+from pyro_cama.graph.latents import declared_latents, resolve_latents
 from pyro_cama.graph.nodes import Blanket, Latent, Node
-from pyro_cama.graph.schema import Edge, GraphSpec, LatentSpec, NodeSpec, graph_error, validated
-
-_DISCRETE = ("categorical", "binary")
-_MECHANISM = {
-    "continuous": "affine",
-    "count": "rate",
-    "categorical": "confusion",
-    "binary": "confusion",
-    "image": "warp",
-}
-_Z, _M = "z", "m"
-_DIM = {_Z: 8, _M: 4}
+from pyro_cama.graph.schema import Edge, GraphSpec, NodeSpec, graph_error, validated
 
 
 class CausalGraph:
@@ -70,7 +24,8 @@ class CausalGraph:
 
     Args:
         source: a file (.yaml, .yml, .gml, .graphml, .dot or .gv; DOT needs ``pip install pyro_cama[dot]``),
-            a mapping in the form of the YAML file, a directed networkx graph, or a CausalGraph.
+            a mapping in the form of the YAML file (see :mod:`pyro_cama.graph`), a directed networkx graph, or a
+            CausalGraph.
         target: replaces the target that the source names.
 
     In a networkx graph the keys of a node are its attributes; ``target`` and ``latents`` are attributes of
@@ -204,105 +159,7 @@ class CausalGraph:
             coparents=by_order(causes - children - {self.target}),
         )
         self.order = by_order(causes | children | set(graph.predecessors(self.target)))
-        self.z, self.m = self._latents(spec)
-
-    def _latents(self, spec: GraphSpec) -> tuple[Latent | None, Latent | None]:
-        faults: list[str] = []
-        chosen: dict[str, str] = {}  # by the default it stands for
-        for name, latent in spec.latents.items():
-            where = f"latent {name!r}: "
-            if latent is None:
-                if name not in _DIM:
-                    faults.append(f"{where}found null; expected a mapping: only z and m can be dropped")
-                continue
-            manipulation = name == _M if latent.manipulation is None else latent.manipulation
-            default = _M if manipulation else _Z
-            if name in _DIM and name != default:
-                kind = "always" if name == _M else "never"
-                faults.append(
-                    f"{where}found manipulation: {str(manipulation).lower()}; "
-                    f"expected another name: {name} is {kind} a manipulation"
-                )
-            elif default in chosen:
-                faults.append(
-                    f"{where}found a second latent with manipulation: {str(manipulation).lower()}, "
-                    f"beside {chosen[default]!r}; expected at most one: join them, raising dim"
-                )
-            else:
-                chosen[default] = name
-        for default in _DIM:
-            if default not in spec.latents:
-                chosen.setdefault(default, default)
-        for default, name in chosen.items():
-            if name in self.nodes:
-                rename = "{style: {}, z: null}" if default == _Z else "{drift: {manipulation: true}, m: null}"
-                faults.append(
-                    f"latent {name!r}: found a node of the same name; expected another: rename the latent, "
-                    f"as in latents: {rename}"
-                )
-        built = {
-            default: self._latent(name, default, spec.latents.get(name) or LatentSpec(), faults)
-            for default, name in chosen.items()
-        }
-        if faults:
-            raise graph_error(self.source, faults)
-        return built.get(_Z), built.get(_M)
-
-    def _latent(self, name: str, default: str, spec: LatentSpec, faults: list[str]) -> Latent:
-        where = f"latent {name!r}: "
-        known = self.blanket.children
-        named = known if spec.children is None else spec.children
-        for child in named:
-            if child not in known:
-                role = self._role(child)
-                faults.append(f"{where}children: found {child!r}, {role}; {one_of(child, known)}")
-        if len(set(named)) < len(named):
-            faults.append(f"{where}children: found {shown(named)}; expected each child once")
-        children = tuple(child for child in known if child in named)
-        manipulation = default == _M
-        if not manipulation:
-            for key in ("mechanism", "affects"):
-                if getattr(spec, key) is not None:
-                    faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
-            if spec.scope != "row":
-                faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
-        if manipulation and spec.scope in self.nodes and spec.scope not in ("row", "dataset"):
-            node = self.nodes[spec.scope]
-            if node.name == self.target or node.type not in _DISCRETE:
-                kind = "the target" if node.name == self.target else f"a node of type {node.type}"
-                faults.append(
-                    f"{where}found scope {spec.scope!r}, {kind}; "
-                    "expected 'row', 'dataset' or a column that tells the sites apart without labels"
-                )
-        for key, given in (("mechanism", spec.mechanism), ("affects", spec.affects)):
-            for child in given if isinstance(given, dict) else ():
-                if child not in children:
-                    faults.append(f"{where}{key}: found {child!r}; {one_of(child, children)}")
-        mechanism = {child: _MECHANISM[self.nodes[child].type] for child in children}
-        return Latent(
-            name=name,
-            dim=spec.dim or _DIM[default],
-            children=children,
-            manipulation=manipulation,
-            scope=spec.scope,
-            mechanism=_by_child(spec.mechanism, mechanism) if manipulation else {},
-            affects=_by_child(spec.affects, dict.fromkeys(children, "quantity")) if manipulation else {},
-        )
-
-    def _role(self, name: str) -> str:
-        if name not in self.nodes:
-            return "no node"
-        blanket = self.blanket
-        roles = [
-            role
-            for role, names in (
-                ("the target", (self.target,)),
-                ("a parent of the target", blanket.parents),
-                ("a co-parent", blanket.coparents),
-            )
-            if name in names
-        ]
-        return " and ".join(roles) or "a node outside the target's Markov blanket"
+        self.z, self.m = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
 
     def parents_of(self, name: str) -> tuple[str, ...]:
         """The observed causes of a node within :attr:`order`, in its order.
@@ -314,6 +171,20 @@ class CausalGraph:
             raise graph_error(self.source, f"found {name!r}, no node; {one_of(name, self.nodes)}")
         edges = set(self.edges)
         return tuple(cause for cause in self.order if (cause, name) in edges)
+
+    def require_m(self) -> Latent:
+        """Returns the manipulation :attr:`m` of a graph that has to have one.
+
+        Raises:
+            GraphError: it has none (``m: null``).
+        """
+        if self.m is None:
+            raise graph_error(
+                self.source,
+                "found no manipulation, m is null; expected one: leave 'm: null' out, or declare a latent with "
+                "manipulation: true",
+            )
+        return self.m
 
     def factorisation(self) -> str:
         """The joint density of :attr:`order` and the latents as text: causes, latents, effects."""
@@ -337,23 +208,8 @@ class CausalGraph:
                 for key, value in keys.items()
                 if value is not None
             }
-        latents: dict[str, dict[str, Any] | None] = {}
-        for default, latent in ((_Z, self.z), (_M, self.m)):
-            if latent is None or latent.name != default:
-                latents[default] = None
-            if latent is None:
-                continue
-            entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
-            latents[latent.name] = entry
-            if latent.manipulation:
-                entry |= {
-                    "manipulation": True,
-                    "scope": latent.scope,
-                    "mechanism": _folded(latent.mechanism),
-                    "affects": _folded(latent.affects),
-                }
         edges = [list(edge) for edge in self.edges]
-        return {"target": self.target, "nodes": nodes, "edges": edges, "latents": latents}
+        return {"target": self.target, "nodes": nodes, "edges": edges, "latents": declared_latents(self.z, self.m)}
 
     def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
         """The graph as YAML text, written to ``path`` too if given, whole or not at all.
@@ -433,7 +289,7 @@ def _target(spec: GraphSpec, graph: nx.DiGraph[str], source: str) -> str:
     if target not in spec.nodes:
         raise graph_error(source, f"target: found {target!r}, no node; {one_of(target, spec.nodes)}")
     kind = spec.nodes[target].type
-    if kind not in _DISCRETE:
+    if kind not in ("categorical", "binary"):
         raise graph_error(
             source,
             f"target {target!r}: found type {kind}; expected categorical or binary, a class to predict",
@@ -448,15 +304,3 @@ def _target(spec: GraphSpec, graph: nx.DiGraph[str], source: str) -> str:
             f"'{target} -> measurement'; if it has no effects, fit a discriminative model on its parents",
         )
     return target
-
-
-def _by_child(given: Mapping[str, str] | str | None, default: dict[str, str]) -> dict[str, str]:
-    if isinstance(given, str):
-        return dict.fromkeys(default, given)
-    return {child: (given or {}).get(child, value) for child, value in default.items()}
-
-
-def _folded(by_child: dict[str, str]) -> str | dict[str, str]:
-    """One value for all children where they agree."""
-    values = set(by_child.values())
-    return values.pop() if len(values) == 1 else dict(by_child)

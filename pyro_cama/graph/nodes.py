@@ -24,6 +24,21 @@ class Node:
     channels: int | None = None
 
     @property
+    def is_number(self) -> bool:
+        """Whether its values are numbers: continuous or count, scalar or vector."""
+        return self.type in ("continuous", "count")
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether its values are levels: categorical or binary."""
+        return self.type in ("categorical", "binary")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its values are images."""
+        return self.type == "image"
+
+    @property
     def classes(self) -> int:
         """The number of levels; 0 for a node that is not discrete."""
         return len(self.levels or ())

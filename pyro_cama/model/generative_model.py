@@ -78,7 +78,7 @@ class CAMAModel(PyroModule):
                 sources[cause] = inputs.width(cause)
         if graph.z is not None:
             sources[graph.z.name] = graph.z.dim
-        numbers = [n for n in sources if n in graph.nodes and graph.nodes[n].type in ("continuous", "count")]
+        numbers = [n for n in sources if n in graph.nodes and graph.nodes[n].is_number]
         images = {
             n: encoder_of(graph.nodes[n], hidden, encoders)
             for n in sources

@@ -41,7 +41,7 @@ class Drift:
                 f"drift {text!r}: expected columns, then {' or '.join(AMOUNTS)}, as in 'fever, age offset'"
             )
         columns = (names,) if names in graph.nodes else tuple(name.strip() for name in names.split(","))
-        numbers = [name for name in graph.order if graph.nodes[name].type in ("continuous", "count")]
+        numbers = [name for name in graph.order if graph.nodes[name].is_number]
         unfit = [name for name in columns if name not in numbers]
         if unfit:
             raise ValueError(f"drift {text!r}: found {shown(unfit[0])}; expected some of {listed(numbers)}")

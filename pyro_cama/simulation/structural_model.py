@@ -82,7 +82,7 @@ class StructuralModel:
     def __init__(self, graph: Source, seed: int = 0) -> None:
         expect_whole("StructuralModel", "seed", seed, 0)
         self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
-        images = [name for name, node in self.graph.nodes.items() if node.type == "image"]
+        images = [name for name, node in self.graph.nodes.items() if node.is_image]
         if images:
             raise GraphError(
                 f"{self.graph.source}: found nodes of type image, {listed(images)}; expected none: simulate serves "

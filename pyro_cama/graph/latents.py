@@ -1,0 +1,195 @@
+"""The latents of a graph: what a file leaves out of z and m, which latents fit the graph, and back to the file's form.
+
+``z`` and ``m`` name the two roles, style and manipulation; a latent of another name may stand in either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyro_cama._messages import one_of, shown
+from pyro_cama.graph.nodes import Blanket, Latent, Node
+from pyro_cama.graph.schema import LatentSpec, graph_error
+
+_STYLE, _MANIPULATION = "z", "m"
+_DIM = {_STYLE: 8, _MANIPULATION: 4}
+_MECHANISM = {
+    "continuous": "affine",
+    "count": "rate",
+    "categorical": "confusion",
+    "binary": "confusion",
+    "image": "warp",
+}
+
+
+def resolve_latents(
+    declared: Mapping[str, LatentSpec | None],
+    nodes: Mapping[str, Node],
+    target: str,
+    blanket: Blanket,
+    source: str,
+) -> tuple[Latent | None, Latent | None]:
+    """Returns the style and the manipulation of a graph, each None where it was dropped.
+
+    Args:
+        declared: the latents by name as the graph file has them; None drops z or m, and one left out has its defaults.
+        nodes: the observed variables by name.
+        target: the node to predict, among ``nodes``.
+        blanket: its Markov blanket, whose children are what a latent may cause.
+        source: where the graph comes from, for messages.
+
+    Raises:
+        GraphError: two latents of a role, or one whose name, children, scope, mechanism or affects does not fit the
+            graph; all faults are listed.
+    """
+    faults: list[str] = []
+    chosen = _names_by_role(declared, faults)
+    for role, name in chosen.items():
+        if name in nodes:
+            rename = "{style: {}, z: null}" if role == _STYLE else "{drift: {manipulation: true}, m: null}"
+            faults.append(
+                f"latent {name!r}: found a node of the same name; expected another: rename the latent, "
+                f"as in latents: {rename}"
+            )
+    built = {}
+    for role, name in chosen.items():
+        spec = declared.get(name) or LatentSpec()
+        faults += _faults(name, role, spec, nodes, target, blanket)
+        built[role] = _latent(name, role, spec, nodes, blanket.children)
+    if faults:
+        raise graph_error(source, faults)
+    return built.get(_STYLE), built.get(_MANIPULATION)
+
+
+def _names_by_role(declared: Mapping[str, LatentSpec | None], faults: list[str]) -> dict[str, str]:
+    """The name of the latent in each role that is not dropped; adds to ``faults`` what two names contend for."""
+    chosen: dict[str, str] = {}
+    for name, latent in declared.items():
+        where = f"latent {name!r}: "
+        if latent is None:
+            if name not in _DIM:
+                faults.append(f"{where}found null; expected a mapping: only z and m can be dropped")
+            continue
+        manipulation = name == _MANIPULATION if latent.manipulation is None else latent.manipulation
+        role = _MANIPULATION if manipulation else _STYLE
+        if name in _DIM and name != role:
+            kind = "always" if name == _MANIPULATION else "never"
+            faults.append(
+                f"{where}found manipulation: {str(manipulation).lower()}; "
+                f"expected another name: {name} is {kind} a manipulation"
+            )
+        elif role in chosen:
+            faults.append(
+                f"{where}found a second latent with manipulation: {str(manipulation).lower()}, "
+                f"beside {chosen[role]!r}; expected at most one: join them, raising dim"
+            )
+        else:
+            chosen[role] = name
+    for role in _DIM:
+        if role not in declared:
+            chosen.setdefault(role, role)
+    return chosen
+
+
+def _faults(
+    name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], target: str, blanket: Blanket
+) -> list[str]:
+    """What does not fit the graph in one latent, as sentences."""
+    faults = []
+    where = f"latent {name!r}: "
+    known = blanket.children
+    named = known if spec.children is None else spec.children
+    for child in named:
+        if child not in known:
+            faults.append(
+                f"{where}children: found {child!r}, {_role_of_node(child, nodes, target, blanket)}; "
+                f"{one_of(child, known)}"
+            )
+    if len(set(named)) < len(named):
+        faults.append(f"{where}children: found {shown(named)}; expected each child once")
+    if role == _STYLE:
+        for key in ("mechanism", "affects"):
+            if getattr(spec, key) is not None:
+                faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
+        if spec.scope != "row":
+            faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
+    elif spec.scope in nodes and spec.scope not in ("row", "dataset"):
+        node = nodes[spec.scope]
+        if node.name == target or not node.is_discrete:
+            kind = "the target" if node.name == target else f"a node of type {node.type}"
+            faults.append(
+                f"{where}found scope {spec.scope!r}, {kind}; "
+                "expected 'row', 'dataset' or a column that tells the sites apart without labels"
+            )
+    children = [child for child in known if child in named]
+    for key, given in (("mechanism", spec.mechanism), ("affects", spec.affects)):
+        for child in given if isinstance(given, dict) else ():
+            if child not in children:
+                faults.append(f"{where}{key}: found {child!r}; {one_of(child, children)}")
+    return faults
+
+
+def _role_of_node(name: str, nodes: Mapping[str, Node], target: str, blanket: Blanket) -> str:
+    if name not in nodes:
+        return "no node"
+    roles = [
+        role
+        for role, names in (
+            ("the target", (target,)),
+            ("a parent of the target", blanket.parents),
+            ("a co-parent", blanket.coparents),
+        )
+        if name in names
+    ]
+    return " and ".join(roles) or "a node outside the target's Markov blanket"
+
+
+def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], known: tuple[str, ...]) -> Latent:
+    """The latent with the defaults of its role in what ``spec`` leaves out."""
+    named = known if spec.children is None else spec.children
+    children = tuple(child for child in known if child in named)
+    dim = spec.dim or _DIM[role]
+    if role == _STYLE:
+        return Latent(name=name, dim=dim, children=children, scope=spec.scope)
+    return Latent(
+        name=name,
+        dim=dim,
+        children=children,
+        manipulation=True,
+        scope=spec.scope,
+        mechanism=_by_child(spec.mechanism, {child: _MECHANISM[nodes[child].type] for child in children}),
+        affects=_by_child(spec.affects, dict.fromkeys(children, "quantity")),
+    )
+
+
+def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, Any] | None]:
+    """Returns the latents in the form of the graph file, nothing left to defaults."""
+    declared: dict[str, dict[str, Any] | None] = {}
+    for role, latent in ((_STYLE, z), (_MANIPULATION, m)):
+        if latent is None or latent.name != role:
+            declared[role] = None
+        if latent is None:
+            continue
+        entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
+        declared[latent.name] = entry
+        if latent.manipulation:
+            entry |= {
+                "manipulation": True,
+                "scope": latent.scope,
+                "mechanism": _folded(latent.mechanism),
+                "affects": _folded(latent.affects),
+            }
+    return declared
+
+
+def _by_child(given: Mapping[str, str] | str | None, default: dict[str, str]) -> dict[str, str]:
+    if isinstance(given, str):
+        return dict.fromkeys(default, given)
+    return {child: (given or {}).get(child, value) for child, value in default.items()}
+
+
+def _folded(by_child: dict[str, str]) -> str | dict[str, str]:
+    """One value for all children where they agree."""
+    values = set(by_child.values())
+    return values.pop() if len(values) == 1 else dict(by_child)
