@@ -135,6 +135,33 @@ def images() -> Iterator[tuple[str, Any]]:
     yield from digests_of("image", graph, train, new, steps=20)
 
 
+def others() -> Iterator[tuple[str, Any]]:
+    """Digests of streams, attacks, diagnosis, report, export and the scikit-learn wrapper."""
+    from pyro_cama.attacks import AttackableTable, pgd
+    from pyro_cama.report import report
+    from pyro_cama.sklearn import CAMAClassifier
+
+    wine = pyro_cama.simulate(GRAPHS / "wine.yaml", 150, seed=6)
+    with tempfile.TemporaryDirectory() as folder:
+        wine.to_csv(Path(folder) / "wine.csv", index=False)
+        cama = pyro_cama.build(GRAPHS / "wine.yaml", seed=2, hidden=16).fit(Path(folder) / "wine.csv", **QUICK)
+        yield "stream weights", cama.modules.state_dict()
+        yield "stream predict_proba", cama.predict_proba(Path(folder) / "wine.csv")
+        rows = AttackableTable(cama, wine)
+        yield "attack", pgd(rows.logits, rows.x, rows.y, eps=0.3, steps=3, mask=rows.mask)
+        found = cama.diagnose(wine, draws=20, progress=False)
+        yield "diagnosis", str(found)
+        page = report(cama, wine, Path(folder) / "report.html")
+        yield "report", page.read_bytes() if isinstance(page, Path) else (Path(folder) / "report.html").read_bytes()
+        cama.export(Path(folder) / "served")
+        program = torch.export.load(Path(folder) / "served" / "program.pt2").module()
+        batch = cama.encode(wine, "ignore")
+        yield "exported", program(*(batch.values[name] for name in cama.graph.order if name != cama.graph.target))
+    classifier = CAMAClassifier(hidden=16, max_epochs=2, progress=False)
+    classifier.fit(wine.drop(columns="cultivar"), wine["cultivar"])
+    yield "classifier", classifier.predict_proba(wine.drop(columns="cultivar"))
+
+
 def commands() -> Iterator[tuple[str, Any]]:
     """Digests of what the command line prints."""
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +197,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for part in (tables, images, commands):
+        for part in (tables, images, others, commands):
             for name, value in part():
                 print(f"{digest(value)}  {name}", flush=True)
 
