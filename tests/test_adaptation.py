@@ -20,6 +20,7 @@ from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.guard import judge
 from pyro_cama.adaptation.new_rows import pair_with_sites
 from pyro_cama.adaptation.result import Candidate
+from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
 
 QUICK: dict[str, Any] = {"steps": 40, "restarts": 2, "folds": 2, "progress": False}
@@ -401,8 +402,7 @@ def test_a_loss_of_recovery_has_to_be_certain(recovery: float, kept: bool) -> No
 
 def redrawn(cama: CAMA) -> Tensor:
     """Features of m under which every hidden unit of the merges is off, so that the class no longer matters."""
-    networks: Any = cama.model._modules["networks"]
-    merge = next(merge for merge in networks["merges"] if "m" in merge.projections)
+    merge = next(merge for merge in networks(cama.model)["merges"] if "m" in merge.projections)
     weight = merge.projections["m"].weight.detach()
     return torch.linalg.lstsq(weight, torch.full((weight.shape[0], 1), -30.0)).solution[:, 0]
 

@@ -25,6 +25,7 @@ from pyro_cama.inference import proposals
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
+from tests.helpers.patches import rows_at_a_time
 
 GRAPHS = Path(__file__).parents[1] / "graphs"
 NORMS = ["linf", "l2"]
@@ -416,11 +417,6 @@ def wine() -> tuple[CAMA, pd.DataFrame]:
     return build(GRAPHS / "wine.yaml", device="cpu").fit(train, max_epochs=25, **QUICK), test
 
 
-def in_chunks(part: AttackableTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = part._chunked
-    monkeypatch.setattr(part, "_chunked", lambda x, chunk, *rest: whole(x, 7, *rest))
-
-
 @pytest.mark.parametrize("scope", ["row", "dataset", "ward"])
 @pytest.mark.parametrize("do", ["auto", None, {"m": 0.3}])
 @pytest.mark.parametrize("care", [{}, {"power": 0.5}, {"refine_z": 2, "power": 0.5}])
@@ -443,8 +439,9 @@ def test_a_do_of_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     part = AttackableTable(cama, table, do=do)
     expected = torch.tensor(cama.predict_proba(table, do)).log()
     torch.testing.assert_close(part.logits(part.x).double(), expected, rtol=0, atol=2e-5)
-    in_chunks(part, monkeypatch)
+    asked = rows_at_a_time(monkeypatch, 7)
     torch.testing.assert_close(part.logits(part.x).double(), expected, rtol=0, atol=2e-5)
+    assert asked
 
 
 def test_chunks_repeat_a_refinement_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,9 +457,9 @@ def test_chunks_repeat_a_refinement_once(monkeypatch: pytest.MonkeyPatch) -> Non
     x = part.x.clone().requires_grad_()
     expected = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
     calls[0] = 0
-    in_chunks(part, monkeypatch)
+    rows_at_a_time(monkeypatch, 7)
     found = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
-    assert calls[0] == 2 * 2 * (steps + 1)  # chunks, runs of each, evaluations
+    assert calls[0] == 2 * 2 * (steps + 1 + 1)  # chunks, runs of each, evaluations of the climb, the weights themselves
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -502,9 +499,10 @@ def test_rows_of_a_table_are_independent_in_chunks_too(monkeypatch: pytest.Monke
 
     x = part.x.clone().requires_grad_()
     slope = torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0]
-    in_chunks(part, monkeypatch)
+    asked = rows_at_a_time(monkeypatch, 7)
     torch.testing.assert_close(part.logits(part.x), part.logits(x).detach(), rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.autograd.grad(part.logits(x)[:, 0].sum(), x)[0], slope, rtol=1e-4, atol=1e-6)
+    assert len(asked) == 3
 
 
 class Circular(CAMAGuide):

@@ -17,6 +17,7 @@ from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.proposals import _gradient_ascent, m_proposal, z_proposal
 from pyro_cama.model.guide import CAMAGuide
+from tests.helpers.networks import networks
 from tests.helpers.patches import rows_at_a_time
 from tests.test_images import digits, in_double, joint, rows, state, tiny
 
@@ -223,7 +224,7 @@ def test_refining_z_repairs_a_wrong_q() -> None:
     cama, _, shifted = digits()
     copy = cama.copy()
     with torch.no_grad():
-        q: Any = copy.guide._networks["z"][-1][-1]
+        q = networks(copy.guide)["z"][-1][-1]
         half = len(q.bias) // 2
         q.bias[:half] += 6.0 * torch.randn(half, generator=torch.Generator().manual_seed(0))
         q.bias[half:] -= 2.0

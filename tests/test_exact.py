@@ -18,6 +18,7 @@ from pyro_cama.inference.elbo import JointELBO
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.likelihoods import MIN_SCALE
 from pyro_cama.mechanisms.affine import Affine
+from tests.helpers.networks import networks
 
 CHILDREN = ("x1", "x2", "x3")
 MEAN = torch.tensor([[-1.0, 0.2, 0.9], [0.5, -0.6, 0.3], [0.0, 0.8, -0.7]], dtype=torch.float64)  # child, class
@@ -150,7 +151,7 @@ class World:
         by_value["c"] = -(pull * BY_C).sum()
         by_value["a"] = torch.zeros(())
         read = [name for name in cama.graph.order if name != "y"]
-        encoder: Any = cama.guide._networks["encoder"]
+        encoder = networks(cama.guide)["encoder"]
         sd = precision**-0.5
         with torch.no_grad():
             for name in ("values", "missing flags", "target"):

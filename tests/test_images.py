@@ -38,6 +38,7 @@ from pyro_cama.likelihoods import MIN_PROBABILITY, MIN_SCALE
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise_weights
 from pyro_cama.training.simulated_interventions import intervened
+from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
 from tests.helpers.random_graphs import row_selector, small
 from tests.test_elbo import both_ways, in_double
@@ -142,10 +143,6 @@ def calls(module: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
         hook.remove()
 
 
-def networks(cama: CAMA) -> Any:
-    return cama.model._modules["networks"]
-
-
 @pytest.mark.parametrize("image", [BERNOULLI, NORMAL], ids=["bernoulli", "normal"])
 @pytest.mark.parametrize("mechanism", ["warp", "field", "intensity", "warp+field+intensity", "concat"])
 @pytest.mark.parametrize("clean", [True, False])
@@ -155,7 +152,7 @@ def test_the_density_of_an_image_by_hand(image: Spec, mechanism: str, clean: boo
         cama = shaken(small(spec({"i": image}, ["y -> i"], {"mechanism": mechanism}), hidden=8))
         batch, z = rows(cama, 4), torch.randn(2, 3, 4, 2)
         m = torch.zeros(2) if clean else torch.randn(2, 1, 4, 2)
-        with calls(networks(cama)["decoders"]["i"]) as seen, torch.no_grad():
+        with calls(networks(cama.model)["decoders"]["i"]) as seen, torch.no_grad():
             likelihood, context = cama.model.log_prob(batch, z, m, samples=2, classes=True)
         ((_, out),) = seen
         (group,) = (group for group in cama.model.groups if group.image)
@@ -175,10 +172,10 @@ def test_the_density_of_an_image_by_hand(image: Spec, mechanism: str, clean: boo
             p = p.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
             each = x * p.log() + (1 - x) * (1 - p).log()
         else:
-            raw = networks(cama)["constants"][cama.model.groups.index(group)][0, 0].detach()
+            raw = networks(cama.model)["constants"][cama.model.groups.index(group)][0, 0].detach()
             sd = raw.exp().log1p() + MIN_SCALE
             each = -0.5 * ((x - as_recorded(out)) / sd).square() - sd.log() - 0.5 * math.log(2 * math.pi)
-        prior = torch.log_softmax(networks(cama)["merges"][0].bias.detach(), 0)
+        prior = torch.log_softmax(networks(cama.model)["merges"][0].bias.detach(), 0)
         expected = each.sum((-3, -2, -1)) + prior[:, None]
         torch.testing.assert_close(likelihood, expected, atol=1e-9, rtol=1e-10)
         assert not context.any()
@@ -191,7 +188,7 @@ def test_at_m_zero_concat_draws_what_it_would_without_m() -> None:
     for without in (False, True):
         if without:
             with torch.no_grad():
-                merge = networks(cama)["merges"][next(i for i, g in enumerate(cama.model.groups) if g.image)]
+                merge = networks(cama.model)["merges"][next(i for i, g in enumerate(cama.model.groups) if g.image)]
                 merge.projections["m"].weight.zero_()
         for m in (torch.zeros(2), torch.ones(2)):
             with torch.no_grad():
@@ -247,9 +244,9 @@ def tiny(mechanism: str) -> CAMA:
     cama = build(raw, layers=0, hidden=4, decoders={"i": Pixels}, device="cpu")
     broad = math.log(math.expm1(1.3))
     with torch.no_grad():
-        networks(cama)["merges"][0].bias.copy_(torch.tensor([0.4, 0.0, -0.3]))
+        networks(cama.model)["merges"][0].bias.copy_(torch.tensor([0.4, 0.0, -0.3]))
         last_of(cama).weight.mul_(1.5)
-        encoder, q = cama.guide._networks["encoder"], cama.guide.m_posterior
+        encoder, q = networks(cama.guide)["encoder"], cama.guide.m_posterior
         for source in encoder.projections:
             encoder.projections[source].weight.zero_()
         encoder.bias.copy_(torch.tensor([0.0, broad]))
@@ -267,7 +264,7 @@ def joint(cama: CAMA, images: Tensor, do: float | None, power: float = 1.0) -> T
     """log p(x, y) of every class, ``(classes, rows)``, summed over a grid of z and m; p(x | y, z, m) to a power."""
     (group,) = (group for group in cama.model.groups if group.image)
     assert isinstance(group.mechanism, ImageMechanism)
-    merge = networks(cama)["merges"][cama.model.groups.index(group)]
+    merge = networks(cama.model)["merges"][cama.model.groups.index(group)]
     grid = torch.linspace(-6, 6, 121)
     weight = torch.softmax(-0.5 * grid.square(), 0).log()
     at, of_m = (grid, weight) if do is None else (torch.tensor([do]), torch.zeros(1))
@@ -278,7 +275,7 @@ def joint(cama: CAMA, images: Tensor, do: float | None, power: float = 1.0) -> T
         theta = at[:, None, None, None] * last_of(cama).weight[:, 0]
         p = group.mechanism.push(p, theta).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)[..., None, :, :, :]
         each = power * (images * p.log() + (1 - images) * (1 - p).log()).sum((-3, -2, -1))  # (m, classes, z, rows)
-        prior = torch.log_softmax(networks(cama)["merges"][0].bias, 0)
+        prior = torch.log_softmax(networks(cama.model)["merges"][0].bias, 0)
         return torch.logsumexp(each + of_m[:, None, None, None] + weight[:, None], (0, 2)) + prior[:, None]
 
 
@@ -317,7 +314,7 @@ def images_through(module: Any, run: Callable[[], Any]) -> list[int]:
 def test_an_image_is_encoded_once_a_draw_of_m_and_never_once_a_class(trace: bool, mechanism: str) -> None:
     cama = small(spec({"i": BERNOULLI}, ["y -> i"], {"mechanism": mechanism}), hidden=8)
     batch = rows(cama, 4)
-    of_z, of_m = cama.guide._networks["images"]["i"], cama.guide.m_posterior.encoders["i"]
+    of_z, of_m = networks(cama.guide)["images"]["i"], cama.guide.m_posterior.encoders["i"]
 
     def weigh(do: Any) -> Callable[[], Any]:
         options: dict[str, Any] = {"do": do, "samples": 5, "classes": True, "trace": trace}
@@ -330,7 +327,7 @@ def test_an_image_is_encoded_once_a_draw_of_m_and_never_once_a_class(trace: bool
     # an image that concat has drawn cannot be undone, so every draw of m sees the same
     assert images_through(of_z, weigh(None)) == [4 if mechanism == "concat" else 4 * 5]
     assert images_through(of_m, weigh(None)) == [4]
-    assert images_through(networks(cama)["decoders"]["i"], weigh({"m": 0.0})) == [5 * 3 * 4]
+    assert images_through(networks(cama.model)["decoders"]["i"], weigh({"m": 0.0})) == [5 * 3 * 4]
 
 
 def test_an_image_that_depends_on_the_class_alone_is_drawn_once_a_class() -> None:
@@ -338,7 +335,7 @@ def test_an_image_that_depends_on_the_class_alone_is_drawn_once_a_class() -> Non
     raw["latents"]["z"] = None
     cama = small(raw)
     batch = rows(cama, 7)
-    decoder = networks(cama)["decoders"]["i"]
+    decoder = networks(cama.model)["decoders"]["i"]
     run = functools.partial(log_weights, cama.model, cama.guide, batch, samples=5, classes=True)
     assert images_through(decoder, run) == [3]
 
@@ -347,7 +344,7 @@ def test_an_image_that_depends_on_the_class_alone_is_drawn_once_a_class() -> Non
 def test_an_image_that_is_a_cause_is_encoded_once_a_row(role: str) -> None:
     cama = model(role)
     batch = rows(cama, 4)
-    features = networks(cama)["features"].networks["i"]
+    features = networks(cama.model)["features"].networks["i"]
     run = functools.partial(log_weights, cama.model, cama.guide, batch, samples=5, classes=True)
     assert images_through(features, run) == [4]
     assert images_through(features, functools.partial(log_weights, cama.model, cama.guide, batch, trace=True)) == [4]
@@ -356,7 +353,7 @@ def test_an_image_that_is_a_cause_is_encoded_once_a_row(role: str) -> None:
 def test_a_measured_cause_is_encoded_once_a_draw_of_m() -> None:
     cama = model("measured cause")
     run = functools.partial(log_weights, cama.model, cama.guide, rows(cama, 4), samples=5, classes=True)
-    assert images_through(networks(cama)["features"].networks["i"], run) == [4 * 5]
+    assert images_through(networks(cama.model)["features"].networks["i"], run) == [4 * 5]
 
 
 # networks ------------------------------------------------------------------------------------------------------------
@@ -409,7 +406,7 @@ def test_a_new_model_draws_plausible_images(layers: int) -> None:
     cama = small(spec({"i": {**BERNOULLI, "channels": 16}}, ["y -> i"]), hidden=32, layers=layers)
     z = torch.randn(1, 1, 50, 2)
     batch = rows(cama, 50)
-    with calls(networks(cama)["decoders"]["i"]) as seen, torch.no_grad():
+    with calls(networks(cama.model)["decoders"]["i"]) as seen, torch.no_grad():
         cama.model.log_prob(batch, z, torch.zeros(2), samples=1, classes=True)
     out = seen[0][1].reshape(3, 50, 36)
     assert -4 < out.mean() < 0
@@ -468,11 +465,11 @@ def custom(folder: Path | None = None, **changes: Any) -> CAMA:
 
 def test_a_users_networks_are_used_trained_stored_and_asked_for(tmp_path: Path) -> None:
     cama = custom()
-    for part in (cama.guide._networks["images"]["i"], cama.guide.m_posterior.encoders["i"]):
+    for part in (networks(cama.guide)["images"]["i"], cama.guide.m_posterior.encoders["i"]):
         assert isinstance(part, Encoder)
         assert (part.convolution.weight != 0.1).any()
-    assert isinstance(networks(cama)["features"].networks["i"], Encoder)
-    assert isinstance(networks(cama)["decoders"]["i"], Decoder)
+    assert isinstance(networks(cama.model)["features"].networks["i"], Encoder)
+    assert isinstance(networks(cama.model)["decoders"]["i"], Decoder)
     before = cama.predict_proba(table(seed=1))
     np.testing.assert_array_equal(cama.copy().predict_proba(table(seed=1)), before)
     cama.save(tmp_path / "model")
@@ -494,7 +491,7 @@ def test_a_users_networks_start_as_they_were_made() -> None:
         assert (module.linear.weight == 0.2).all()
         assert module.training
         assert not module.norm.training
-    assert (networks(cama)["decoders"]["j"].linear.weight == 0.1).all()
+    assert (networks(cama.model)["decoders"]["j"].linear.weight == 0.1).all()
 
 
 @pytest.mark.parametrize(

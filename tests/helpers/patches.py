@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 
+from pyro_cama.attacks import tables as attacked_tables
 from pyro_cama.data import columns, tables
 from pyro_cama.inference import chunks, class_posterior, evidence
 
@@ -22,7 +23,7 @@ def rows_at_a_time(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
         asked.append(rows)
         return rows
 
-    for user in (chunks, class_posterior, evidence):
+    for user in (attacked_tables, chunks, class_posterior, evidence):
         monkeypatch.setattr(user, "chunk_size", size)
     return asked
 
