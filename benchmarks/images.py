@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,8 @@ class Plain:
 
     def __init__(self, cama: CAMA) -> None:
         self.warp = Warp()
-        self.model: Any = cama.model._modules["networks"]
-        self.guide: Any = cama.guide._modules["networks"]
+        self.model: Any = cama.model.networks
+        self.guide: Any = cama.guide.networks
 
     def theta(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """theta of m drawn from q(m | x), and log p(m) - log q(m)."""
@@ -188,7 +188,7 @@ def prediction(quick: bool) -> list[Row]:
 # memory ---------------------------------------------------------------------------------------------------------------
 
 CLASSES, CHILDREN, DRAWS = 1000, 20, 16
-CHUNK = 2**21  # numbers in the widest tensor of a prediction, see CAMA._chunk
+CHUNK = 2**21  # numbers in the widest tensor of a prediction, see chunk_size
 
 
 class Largest(TorchDispatchMode):
@@ -219,7 +219,7 @@ def memory(quick: bool) -> list[Row]:
     with Largest() as found:
         whole = cama.predict_proba(some, samples=DRAWS)
     few = {n: column[:8] for n, column in table.items()}
-    with _one_by_one(cama):
+    with mock.patch("pyro_cama.inference.class_posterior.chunk_size", return_value=1):
         alone = cama.predict_proba(few, samples=DRAWS)
     unchunked = DRAWS * CLASSES * rows * cama.settings.hidden
     name = f"prediction, {CLASSES} classes"
@@ -228,14 +228,3 @@ def memory(quick: bool) -> list[Row]:
         Row(f"{name}: largest tensor over the chunk's size", found.numbers / CHUNK, "x", 1.0, profile=about),
         Row(f"{name}: one row at a time against chunks, difference", float(abs(whole[:8] - alone).max()), "", 1e-6),
     ]
-
-
-@contextmanager
-def _one_by_one(cama: CAMA) -> Iterator[None]:
-    """Rows one at a time."""
-    before = cama._chunk
-    cama._chunk = lambda *_: 1  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        cama._chunk = before  # type: ignore[method-assign]

@@ -48,8 +48,8 @@ def plain(cama: CAMA, batch: Batch) -> Callable[[], Tensor]:
     children = cama.graph.blanket.children
     x, y = torch.stack([batch.values[name] for name in children], 1), batch.values["y"]
     missing = torch.zeros(batch.rows, len(children))
-    model: Any = cama.model._modules["networks"]
-    guide: Any = cama.guide._modules["networks"]
+    model: Any = cama.model.networks
+    guide: Any = cama.guide.networks
     target, group = (model["merges"][i] for i in range(2))
     features, encoder = model["features"].networks, guide["encoder"].projections
 

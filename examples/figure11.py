@@ -118,6 +118,7 @@ def models(mechanism: str, eps: float, **task: Any) -> list[Row]:
         note(accuracy(adapted, adaptive, y), tested_on=name, adapted_on="adaptive attack")
         seen: dict[str, Any] = {"tested_on": name, "adapted_on": "frozen attack"}
         note(accuracy(adapted, x, y), metric="accuracy on clean images", **seen)
+        assert adapted.adaptation is not None
         note(float(adapted.adaptation.accepted), metric="kept", **seen)
         if eps == 0 or not size.few:
             continue

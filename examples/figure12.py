@@ -30,7 +30,7 @@ from support.measurement import (
     fitted_cama,
     fitted_cvae,
     fitted_net,
-    row_selector,
+    rows_of,
     variant,
 )
 
@@ -40,7 +40,7 @@ Note = Callable[..., None]
 
 def task(seed: int, setting: str, shifts: tuple[float, ...], scope: str) -> list[Row]:
     """One random model: in scope dataset both panels, beside the baselines; in scope row the children's."""
-    rows, graph = row_selector(seed, setting), CausalGraph(GRAPH)
+    rows, graph = rows_of(seed, setting), CausalGraph(GRAPH)
     mechanisms = ("affine",) if scope == "dataset" else ("affine", "concat")
     camas = {
         f"{mechanism}, {scope}": fitted_cama(variant(graph, scope, mechanism), rows.train, seed, setting)
@@ -99,6 +99,7 @@ def note_cama(
     note("cama", cama.score(test, **SCORE), mechanism=mechanism, tested_on=where)
     more: dict[str, Any] = {"mechanism": mechanism, "adapted_on": where}
     note("cama", adapted.score(test, **SCORE), tested_on=where, **more)
+    assert adapted.adaptation is not None
     note("cama", adapted.adaptation.accepted, metric="kept", tested_on=where, **more)
     if where == "clean":
         return

@@ -28,7 +28,7 @@ from pyro_cama.attacks.tables import AttackableTable
 from support import experiment
 from support.baselines import Classifier, DiscriminativeNet, boosting, logistic
 from support.experiment import Row
-from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_cvae, fitted_net, row_selector, variant
+from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_cvae, fitted_net, rows_of, variant
 
 ROWS = {"full": (200, 250), "quick": (150, 200), "smoke": (30, 30)}  # adapted to, scored
 STEPS = {"full": 8, "quick": 5, "smoke": 2}
@@ -84,7 +84,7 @@ def attacked(method: Method, classifier: Any, frame: pd.DataFrame, attack: Attac
 
 
 def task(seed: int, setting: str, eps: tuple[float, ...]) -> list[Row]:
-    rows = row_selector(seed, setting)
+    rows = rows_of(seed, setting)
     graph = CausalGraph(GRAPH)
     columns = {*graph.blanket.children, *graph.blanket.coparents}
     unlabelled, test = (

@@ -19,7 +19,7 @@ import numpy as np
 from pyro_cama import CausalGraph
 from support import experiment
 from support.experiment import Row
-from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_net, row_selector
+from support.measurement import GRAPH, SCORE, adapt_options, fitted_cama, fitted_net, rows_of
 
 WRONG = {"full": ("0", "1", "2", "4", "6", "missing edge", "reversed edge"), "quick": ("0", "2", "6"), "smoke": ("2",)}
 SHIFTS = {"clean": ("children", 0.0), "children +2 sd": ("children", 2.0),
@@ -52,7 +52,7 @@ def misdeclared(graph: CausalGraph, wrong: str, seed: int) -> tuple[CausalGraph,
 
 
 def task(seed: int, setting: str, wrong: str) -> list[Row]:
-    rows = row_selector(seed, setting)
+    rows = rows_of(seed, setting)
     train = rows.train.head(5000)
     right = CausalGraph(GRAPH)
     graph, nodes = misdeclared(right, wrong, seed)

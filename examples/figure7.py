@@ -94,6 +94,7 @@ def models(kind: str, severity: float, **task: Any) -> list[Row]:
             adapted = lab.adapted(cama, _unlabelled(lab, seen, severity))
             more: dict[str, Any] = {"mechanism": mechanism, "adapted_on": seen}
             note(method, lab.accuracy(adapted, test), **more)
+            assert adapted.adaptation is not None
             note(method, float(adapted.adaptation.accepted), metric="kept", **more)
             if seen == kind:
                 note(method, lab.accuracy(adapted, lab.data.score_x), **more | {"tested_on": "clean"})

@@ -185,6 +185,7 @@ def _model(lab: Lab, mechanism: str, trained_on: str) -> tuple[CAMA, bool | None
     if trained_on != "clean":
         return lab.cama(mechanism, vertical_shift=LARGEST), None
     adapted = lab.adapted(lab.cama(mechanism), lab.adapt_x(KIND, SEVERITY), keep="always")
+    assert adapted.adaptation is not None
     return adapted, adapted.adaptation.accepted
 
 

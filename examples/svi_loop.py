@@ -1,6 +1,6 @@
 """A training loop of your own: cama.model and cama.guide are ordinary Pyro programs, for pyro.infer.SVI.
 
-The losses of pyro_cama.inference know plates, classes and `do`: InterventionELBO is eq. 3 (clean rows, do(m=0)), JointELBO
+The losses of pyro_cama know plates, classes and `do`: InterventionELBO is eq. 3 (clean rows, do(m=0)), JointELBO
 eq. 4 (manipulated rows), MarginalELBO eq. 7 (rows without labels).  Prints the loss a wine and the accuracy on unseen
 wines as training goes on.
 

@@ -9,7 +9,7 @@ import torch
 from pyro_cama import CausalGraph
 from pyro_cama.attacks.gradient import fgsm
 from support.baselines import DiscriminativeNet
-from support.measurement import GRAPH, row_selector, variant
+from support.measurement import GRAPH, rows_of, variant
 
 RIGHT = CausalGraph(GRAPH)
 
@@ -33,7 +33,7 @@ def test_a_wrong_graph_is_wrong_in_what_it_says(wrong: str) -> None:
 
 
 def test_shifts_move_what_they_name() -> None:
-    rows = row_selector(0, "smoke")
+    rows = rows_of(0, "smoke")
     clean = rows.shifted("test", (), 0.0)
     read = rows.shifted("test", RIGHT.blanket.children, 2.0)
     np.testing.assert_allclose(read[[*RIGHT.blanket.children]] - clean[[*RIGHT.blanket.children]], 2.0)
@@ -46,7 +46,7 @@ def test_shifts_move_what_they_name() -> None:
 
 
 def test_attacks_on_the_net_stay_in_their_columns_and_within_eps() -> None:
-    rows = row_selector(0, "smoke")
+    rows = rows_of(0, "smoke")
     net = DiscriminativeNet(0, max_epochs=3).fit(rows.train, "y")
     columns = {*RIGHT.blanket.children, *RIGHT.blanket.coparents}
     test = rows.shifted("test", (), 0.0)

@@ -43,7 +43,7 @@ class Rows:
         return self.model.sample(self.sizes[part], seed={"adapt": 2, "test": 3}[part], do=do)
 
 
-def row_selector(seed: int, setting: str) -> Rows:
+def rows_of(seed: int, setting: str) -> Rows:
     """The rows of one random model."""
     train, adapt, test = SIZES[setting]
     model = StructuralModel(CausalGraph(GRAPH), seed)
