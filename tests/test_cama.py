@@ -22,8 +22,8 @@ from pyro_cama.model.guide import CAMAGuide
 from support.clinic import Hospital, patients
 from support.drift import Drift, load_table, split
 from tests.helpers.patches import rows_at_a_time
+from tests.helpers.paths import GRAPHS
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
 SCOPES = ["row", "dataset", "hospital"]
 QUICK: dict[str, Any] = {"progress": False}
 CLINIC = patients(600, seed=0)

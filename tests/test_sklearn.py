@@ -29,8 +29,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pyro_cama import CausalGraph, DataError, GraphError, build
 from pyro_cama.sklearn import CAMAClassifier
 from support.clinic import Hospital, patients
+from tests.helpers.paths import GRAPHS
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
 SMALL: dict[str, Any] = {
     "hidden": 8, "layers": 1, "max_epochs": 8, "lr": 5e-2, "conditional_weight": 0.0, "device": "cpu",
 }  # fmt: skip

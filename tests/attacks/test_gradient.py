@@ -5,7 +5,6 @@ import itertools
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
 from tests.helpers.patches import rows_at_a_time
+from tests.helpers.paths import GRAPHS
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
 NORMS = ["linf", "l2"]
 QUICK: dict[str, Any] = {"progress": False}
 MIXED: dict[str, Any] = {

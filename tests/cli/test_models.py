@@ -35,9 +35,8 @@ from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import calibration_error, classification_metrics, scores
 from tests.helpers.patches import module_at, rows_at_a_time, rows_of_a_part
+from tests.helpers.paths import CORPUS, GRAPHS
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
-CORPUS = Path(__file__).parent / "corpus"
 GRAPH = """
 target: y
 nodes:

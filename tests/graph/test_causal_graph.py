@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 
 from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-
-GRAPHS = Path(__file__).parents[1] / "graphs"
+from tests.helpers.paths import GRAPHS
 
 DESIGN = """
 target: diagnosis

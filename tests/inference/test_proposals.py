@@ -19,7 +19,7 @@ from pyro_cama.inference.proposals import _gradient_ascent, m_proposal, z_propos
 from pyro_cama.model.guide import CAMAGuide
 from tests.helpers.networks import networks
 from tests.helpers.patches import rows_at_a_time
-from tests.test_images import digits, in_double, joint, rows, state, tiny
+from tests.networks.test_images import digits, in_double, joint, rows, state, tiny
 
 QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
 

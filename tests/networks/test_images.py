@@ -40,10 +40,10 @@ from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images,
 from pyro_cama.training.simulated_interventions import intervened
 from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
+from tests.helpers.paths import GRAPHS
 from tests.helpers.random_graphs import row_selector, small
-from tests.test_elbo import both_ways, in_double
+from tests.inference.test_elbo import both_ways, in_double
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
 QUICK: dict[str, Any] = {"progress": False}
 TARGET: dict[str, Any] = {"type": "categorical", "levels": ["p", "q", "r"]}
 BERNOULLI: dict[str, Any] = {"type": "image", "shape": [1, 6, 6], "channels": 4}

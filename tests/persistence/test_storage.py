@@ -18,8 +18,8 @@ from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.persistence import storage
 from support.clinic import Hospital, patients
+from tests.helpers.paths import GRAPHS
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
 ROWS = Hospital("north").measure(patients(80, seed=0), seed=0)
 NEW = Hospital("east", thermometer=1.0).measure(patients(40, seed=1), seed=1)
 

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 from pyro_cama import CausalGraph, GraphError, Recode, Shift, StructuralModel, simulate
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.graph.nodes import Node
+from tests.helpers.paths import GRAPHS
 from tests.helpers.random_graphs import specs
 
-MEASUREMENT = Path(__file__).parents[1] / "graphs" / "measurement.yaml"
+MEASUREMENT = GRAPHS / "measurement.yaml"
 KINDS: dict[str, Any] = {
     "target": "y",
     "nodes": {

@@ -169,7 +169,7 @@ def test_held_out_rows_of_a_stream_are_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_stream_goes_on_after_a_stop(tmp_path: Path) -> None:
-    from tests.test_engine import Kill, Killed, same
+    from tests.training.test_optimise import Kill, Killed, same
 
     source = written(table(), tmp_path, "parquet")
     kept: dict[str, Any] = {"checkpoints": tmp_path / "run", "max_epochs": 3}

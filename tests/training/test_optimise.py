@@ -25,6 +25,7 @@ from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.optimise import optimise, quiet
 from pyro_cama.training.stages import History, Stage
+from tests.helpers.paths import ROOT
 
 COLUMNS = [f"x{i}" for i in range(5)]
 GRAPH: dict[str, Any] = {
@@ -299,7 +300,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 import torch
-from tests.test_engine import fitted, table
+from tests.training.test_optimise import fitted, table
 cama = fitted(data=table(2000), max_epochs=25, checkpoints=sys.argv[1] or None, resume=True if sys.argv[1] else False,
               checkpoint_seconds=0)
 torch.save(cama.modules.state_dict(), sys.argv[2])
@@ -308,7 +309,7 @@ torch.save(cama.modules.state_dict(), sys.argv[2])
 
 def test_kill_minus_9(tmp_path: Path) -> None:
     script = tmp_path / "fit.py"
-    script.write_text(SCRIPT.format(path=[str(Path(__file__).parents[1])]))
+    script.write_text(SCRIPT.format(path=[str(ROOT)]))
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, str(script), str(tmp_path / "run"), str(tmp_path / "weights")])
@@ -425,7 +426,7 @@ def test_checkpoints_tell_what_they_are_of(tmp_path: Path) -> None:
 PROCESSES = """
 import json, os, sys
 sys.path[:0] = {path!r}
-from tests.test_engine import COLUMNS, fitted, table
+from tests.training.test_optimise import COLUMNS, fitted, table
 from pyro_cama.training.fit import Rows
 import pyro_cama.data.minibatches as minibatches
 seen = []
@@ -455,7 +456,7 @@ open(sys.argv[2] + str(found["rank"]), "w").write(json.dumps(found))
 
 def test_two_processes_train_and_adapt_to_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "fit.py"
-    script.write_text(PROCESSES.format(path=[str(Path(__file__).parents[1])]))
+    script.write_text(PROCESSES.format(path=[str(ROOT)]))
 
     def results(devices: int) -> list[dict[str, Any]]:
         out = tmp_path / f"of{devices}_"
