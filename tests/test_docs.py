@@ -62,7 +62,7 @@ def imported(name: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/decisions.md", "docs/speed.md"])
 def test_every_file_that_is_mentioned_exists(page):
     mentioned = FILE.findall((ROOT / page).read_text(encoding="utf-8"))
     assert mentioned
@@ -85,3 +85,23 @@ def test_every_name_stands_in_the_files_beside_it(page):
             if not known or not takes:
                 wrong.append((name, parameter, files))
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "page", [path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]]
+)
+def test_every_link_leads_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)", text, flags=re.M)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    dead = [link for link in links if link.startswith("#") and link[1:] not in anchors]
+    dead += [link for link in links if "://" not in link and not ((ROOT / page).parent / link.split("#")[0]).exists()]
+    assert not dead
+
+
+def test_every_decision_is_in_the_table_of_contents():
+    text = (ROOT / "docs/decisions.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^  - \[(.*)\]\(#", text, flags=re.M)) == sorted(
+        re.findall(r"^## (.*)", text, flags=re.M)
+    )
