@@ -3,9 +3,9 @@
     x = (1 - exp(-s x~)) / s        in training standard deviations; never above 1/s, and x = x~ at s = 0
 
 Subclass Mechanism and pass an object a child to build(mechanisms=...).  It is the identity at theta = 0, and needs a
-way there and a way back; `start` gives adaptation a first guess.  All sensors of the breast-cancer table bend here;
-prints the accuracy on their readings before and after adapting without labels, with the affine mechanism, which
-cannot undo this, and with the right one.
+way there and a way back; `guess_from_moments` gives adaptation a first guess.  All sensors of the breast-cancer table
+bend here; prints the accuracy on their readings before and after adapting without labels, with the affine mechanism,
+which cannot undo this, and with the right one.
 
     python examples/custom_mechanism.py
 """
@@ -64,6 +64,7 @@ class BendTransform(Transform):
 
 class Bend(Mechanism):
     types: ClassVar[tuple[str, ...]] = ("continuous",)
+    guesses = True
 
     def size(self, node: Node) -> int:
         return 1  # numbers of theta a column
@@ -74,7 +75,7 @@ class Bend(Mechanism):
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         return straighten(x, torch.tanh(theta[..., 0]))
 
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         # the s at which the straightened readings have the mean of the training rows, which is 0 in encoded units
         grid = torch.linspace(-0.9, 0.9, 37)
         best = grid[straighten(x, grid[:, None]).mean(1).abs().argmin()]

@@ -7,8 +7,9 @@ subclass given to :func:`pyro_cama.build`.  It knows nothing of graphs or manipu
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,35 +19,75 @@ from torch import Tensor
 
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.nodes import Node
+from pyro_cama.graph.schema import NodeType
 
 MIN_SCALE = 1e-2  # standardised units: keeps a child that is constant within a class from owning the posterior
 MIN_PROBABILITY = 1e-3  # of a pixel being on, or off
 
 
-class Likelihood:
+class Likelihood(ABC):
     """The distribution of one scalar component or pixel of a node, given ``size(node)`` unconstrained numbers.
 
-    Subclass it, set ``types`` to the node types it serves and pass an object to ``build(likelihoods={node: ...})``.
+    A user adds a likelihood by subclassing: ``types`` and the abstract methods :meth:`size` and
+    :meth:`distribution` are needed; :func:`pyro_cama.testing.check_likelihood` checks what they have to hold.
     Nodes whose likelihoods are equal (``==``) and whose parents are the same are computed as one tensor.
+
+    Attributes:
+        types: the types of nodes that it serves.
+        constants: how many of the numbers, the last ones, do not depend on the causes.
+
+    Raises:
+        TypeError: on definition of a subclass that serves no type, or that defines :meth:`distribution` beside an
+            inherited :meth:`joined` of another distribution.
+
+    Example:
+        Waiting times, whose mean the causes set:
+
+        >>> from pyro import distributions as dist
+        >>> from pyro_cama import Likelihood, Node
+        >>> class Gumbel(Likelihood):
+        ...     types = ("continuous",)
+        ...
+        ...     def size(self, node):
+        ...         return 1
+        ...
+        ...     def distribution(self, params):
+        ...         return dist.Gumbel(params[..., 0], 1.0)
+
+        ``build(graph, likelihoods={"wait": Gumbel()})`` makes it the node's.
     """
 
     types: ClassVar[tuple[str, ...]] = ()
-    constants: ClassVar[int] = 0  # how many of the numbers, the last ones, do not depend on the causes
+    constants: ClassVar[int] = 0
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if is_abstract(cls):
+            return
+        expect_types(cls)
+        first = next(c for c in cls.__mro__ if {"distribution", "joined"} & vars(c).keys())
+        if "joined" not in vars(first) and cls.joined is not Likelihood.joined:
+            raise TypeError(
+                f"{cls.__name__} gets its distribution from {first.__name__}, and a joined that does not ask for it "
+                "from a class further up; define joined as well: joined = Likelihood.joined"
+            )
+
+    @abstractmethod
     def size(self, node: Node) -> int:
-        """How many unconstrained numbers one scalar component takes."""
-        raise NotImplementedError
+        """Returns how many unconstrained numbers one scalar component takes."""
 
+    @abstractmethod
     def distribution(self, params: Tensor) -> TorchDistribution:
-        """The distribution with batch shape ``params.shape[:-1]`` and scalar events.
+        """Returns the distribution with batch shape ``params.shape[:-1]`` and scalar events.
 
         Args:
             params: unconstrained, shape ``(..., size)``.
         """
-        raise NotImplementedError
 
     def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
-        """The same distribution, before what depends on the causes and what does not are laid side by side.
+        """Returns :meth:`distribution` of the numbers that depend on the causes and, beside them, those that do not.
+
+        A subclass may override it to spare the copies of the constants.
 
         Args:
             free: shape ``(..., size - constants)``.
@@ -55,7 +96,7 @@ class Likelihood:
         return self.distribution(torch.cat([free, constants.expand(*free.shape[:-1], -1)], -1))
 
     def bias(self, node: Node) -> Tensor:
-        """Where the last layer's bias starts, shape ``(size,)``: a unit-scale distribution unless overridden."""
+        """Returns where the last layer's bias starts, shape ``(size,)``: zeros unless overridden."""
         return torch.zeros(self.size(node))
 
     def __eq__(self, other: object) -> bool:
@@ -63,6 +104,22 @@ class Likelihood:
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(sorted(vars(self).items()))))
+
+
+def is_abstract(cls: type) -> bool:
+    """Returns whether a class that is being defined still has abstract methods, as :mod:`abc` will find."""
+    names = {name for c in cls.__mro__ for name in vars(c)}
+    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in names)
+
+
+def expect_types(cls: type[Any]) -> None:
+    """Raises TypeError unless a class's ``types`` is a tuple of node types, and names one."""
+    known = get_args(NodeType)
+    if not isinstance(cls.types, tuple) or not cls.types or not set(cls.types) <= set(known):
+        raise TypeError(
+            f"{cls.__name__}: found types = {cls.types!r}; expected a tuple of the node types that it serves, "
+            f"some of {', '.join(known)}"
+        )
 
 
 class Normal(Likelihood):
@@ -82,8 +139,6 @@ class Normal(Likelihood):
         return dist.Normal(params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
 
     def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
-        if type(self).distribution is not Normal.distribution:
-            return super().joined(free, constants)
         return dist.Normal(free.squeeze(-1), F.softplus(constants.squeeze(-1)) + MIN_SCALE)  # of a node, not of a row
 
     def bias(self, node: Node) -> Tensor:
@@ -171,7 +226,7 @@ class GreyBernoulli(dist.Bernoulli):
     """Bernoulli scored at intensities from 0 to 1, its probabilities kept off 0 and 1: logarithms without logits."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """x log p + (1 - x) log(1 - p), ``(..., C, H, W)``."""
+        """Returns x log p + (1 - x) log(1 - p), ``(..., C, H, W)``."""
         probs: Tensor = self.probs
         return torch.lerp(torch.log1p(-probs), probs.log(), value.to(probs))
 
@@ -224,7 +279,7 @@ DEFAULTS = {
 
 
 def likelihood_of(node: Node, chosen: Mapping[str, Likelihood] | None = None) -> Likelihood:
-    """The likelihood of a node: the one chosen for it, else the one its YAML names, else its type's default.
+    """Returns the likelihood of a node: the one chosen for it, else the one its YAML names, else its type's default.
 
     Raises:
         GraphError: the name is unknown, or the likelihood does not serve the node's type.

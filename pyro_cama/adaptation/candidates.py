@@ -38,7 +38,7 @@ def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
         return 0.0
     with torch.no_grad():
         theta = pair.manipulation(shared_mean(pair.guide))[..., : pair.manipulation.size]
-    return sparsity * float((theta.abs() / pair.manipulation.typical()).sum())
+    return sparsity * float((theta.abs() / pair.manipulation.prior_scale()).sum())
 
 
 def examine(

@@ -109,7 +109,7 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
                     theta = manipulation.theta(theta, group)
                     return group.mechanism.describe(theta if group.image else theta[at], node, own)
 
-                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism.small, read))
+                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism.noticeable, read))
     return found
 
 

@@ -204,7 +204,9 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
             for i in range(width):
                 start = None
                 if len(values) >= 2:
-                    start = group.mechanism.start(values[:, i], {k: v[i] for k, v in statistics[name].items()})
+                    start = group.mechanism.guess_from_moments(
+                        values[:, i], {k: v[i] for k, v in statistics[name].items()}
+                    )
                 parts.append(torch.zeros(group.theta_size).to(pair.model.like) if start is None else start)
     return torch.cat([p.to(pair.model.like) for p in parts])
 

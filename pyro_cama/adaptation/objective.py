@@ -47,13 +47,13 @@ def adaptation_loss(
     assert graph.m is not None
     row_scope = graph.m.scope == "row"
     counts = None
-    typical = pair.manipulation.typical()
+    prior_scale = pair.manipulation.prior_scale()
     if not row_scope:
         q: Any = pair.guide.m_posterior
         index = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
         counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
-        switches = typical.isinf()  # no gradient holds them where they are while m moves
-        switched = pair.manipulation(shared_mean(pair.guide))[..., : len(typical)][..., switches].detach()
+        switches = prior_scale.isinf()  # no gradient holds them where they are while m moves
+        switched = pair.manipulation(shared_mean(pair.guide))[..., : len(prior_scale)][..., switches].detach()
     away = None if new.site is None else absent_sites(pair, new)
     settled = None if away is None else pair.manipulation(shared_mean(pair.guide))[away].detach()
 
@@ -63,7 +63,7 @@ def adaptation_loss(
             weights = log_weights(pair.model, pair.guide, batch, samples=samples, classes=True)
             total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
             if sparsity:
-                theta = pair.manipulation(pair.guide.m_dist(batch).mean)[..., : len(typical)] / typical
+                theta = pair.manipulation(pair.guide.m_dist(batch).mean)[..., : len(prior_scale)] / prior_scale
                 common = theta.mean(0)
                 apart = (theta - common).abs().sum(-1).mean()
                 total = total - sparsity * (common.abs().sum() / new.rows + apart)
@@ -74,11 +74,11 @@ def adaptation_loss(
             rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
             total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
             theta = pair.manipulation(m)
-            total = total - 10.0 * (theta[..., : len(typical)][..., switches] - switched).square().sum()
+            total = total - 10.0 * (theta[..., : len(prior_scale)][..., switches] - switched).square().sum()
             if away is not None:  # NN_pM serves all sites: the others must not forget
                 total = total - 10.0 * (theta[away] - settled).square().sum()
                 theta = theta[~away]
-            total = total - sparsity / new.rows * (theta[..., : len(typical)].abs() / typical).sum()
+            total = total - sparsity / new.rows * (theta[..., : len(prior_scale)].abs() / prior_scale).sum()
         # ten imagined rows of the expected classes: proportions wander only where the new rows insist
         expected = torch.softmax(log_train(pair) + fixed, 0)
         total = total + 10.0 / new.rows * (expected * (log_train(pair) + ratio)).sum()

@@ -62,7 +62,7 @@ def sleep(
         rows: dreamt up, and of the new rows that are looked at.
     """
     manipulation = pair.manipulation
-    usual, like = manipulation.typical(), pair.model.like
+    usual, like = manipulation.prior_scale(), pair.model.like
     if clean is None:
         with pair.seeded(seed):
             clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)

@@ -1,4 +1,4 @@
-"""TODO mechanisms.affine."""
+"""Affine: gain, offset, noise and reversal of a continuous child (a mechanism of the library, not of the paper)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_cama.mechanisms.base import Mechanism, bounded, magnitude
 
 
 class _Affine(dist.TransformedDistribution):
-    """One affine transform of any distribution: its mean, which torch does not work out."""
+    """One affine transform of any distribution, with the mean that torch does not work out."""
 
     @property
     def mean(self) -> Tensor:
@@ -36,6 +36,8 @@ class Affine(Mechanism):
 
     types = ("continuous",)
     composes = True
+    guesses = True
+    simulates = True
     _REVERSED = 2.0
 
     def __init__(self, shared: bool = True) -> None:
@@ -44,7 +46,7 @@ class Affine(Mechanism):
     def size(self, node: Node) -> int:
         return 4 if self.shared else 2
 
-    def typical(self, node: Node) -> Tensor:
+    def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.1, 1.0, 0.5, math.inf])[: self.size(node)]
 
     def of_scope(self, scope: str) -> Affine:
@@ -76,15 +78,15 @@ class Affine(Mechanism):
         size = self.size(node)
         return torch.randn(*shape, size) * torch.tensor([0.2, 1.0, 0.0, 0.0])[:size] * scale * hit
 
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
         ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
-        gain = 4.0 * torch.atanh(ratio / 4.0)  # undoes bounded
+        gain = 4.0 * torch.atanh(ratio / 4.0)  # the inverse of bounded
         rest = [torch.zeros_like(gain)] * 2 if self.shared else []
         return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], *rest])
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The scale reversed; a wider spread as noise, which gradients mistake for gain.  The mean of x stays."""
+        """Returns the scale reversed, and a wider spread as noise (gradients mistake it for gain); x keeps its mean."""
         if not self.shared:
             return ()
         gain = self._gain(theta)
@@ -106,7 +108,9 @@ class Affine(Mechanism):
             "gain": gain,
             "offset": offset * sd + mean * (1 - gain),
             "shift at the mean": offset * sd,
-            "noise": math.sqrt(noise) * sd if noise >= self.small**2 else 0.0,  # never negative, so small says nothing
+            "noise": math.sqrt(noise) * sd
+            if noise >= self.noticeable**2
+            else 0.0,  # never negative: a little of it says nothing
         }
 
     def _gain(self, theta: Tensor) -> Tensor:

@@ -1,77 +1,130 @@
-"""TODO mechanisms.base."""
+"""Mechanism: how the manipulation m acts on a child, x = T_m(x~), and how the guide undoes it.
+
+Every mechanism is the identity at theta = 0, and ``theta(m) = NN_pM(m) - NN_pM(0)``, so ``do(m=0)`` means "not
+manipulated" exactly, whatever NN_pM has learned.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
+from pyro_cama.likelihoods import expect_types, is_abstract
 
 
-class Mechanism:
-    """How m changes one scalar component of a child.
+class Mechanism(ABC):
+    """How m changes one scalar component of a child, or an image.
 
-    A user adds a mechanism by subclassing: ``types``, ``size``, ``transform`` and ``invert`` are needed; ``push``,
-    ``simulate`` and ``start`` serve simulated interventions and the first guess of an adaptation.
-    Shapes: ``theta`` is ``(..., size)``, values and batch shapes are ``(...)``.
+    A user adds a mechanism by subclassing: ``types`` and the abstract methods :meth:`size`, :meth:`transform` and
+    :meth:`invert` are needed.  Two abilities are optional, each declared by an attribute of the class beside its
+    methods: ``simulates`` (:meth:`push` and :meth:`simulate`, for simulated interventions) and ``guesses``
+    (:meth:`guess_from_moments`, where an adaptation may begin).  :func:`pyro_cama.testing.check_mechanism` checks what
+    a mechanism has to hold.  Shapes: ``theta`` is ``(..., size)``, values and batch shapes are ``(...)``.
+
+    Attributes:
+        types: the types of nodes that it serves.
+        guesses: it has a :meth:`guess_from_moments`.
+        simulates: it has a :meth:`push` and a :meth:`simulate`.
+        composes: :meth:`transform` may be applied to what it returned, and :meth:`invert` likewise.
+        in_merge: theta joins the features that make the child's parameters.
+        noticeable: a change (see :meth:`describe`) below this is not called one.
+
+    Raises:
+        TypeError: on definition of a subclass that serves no type, or whose abilities are not as declared.
+
+    Example:
+        A meter whose zero has moved:
+
+        >>> from pyro import distributions as dist
+        >>> from pyro_cama import Mechanism, Node
+        >>> class ZeroShift(Mechanism):
+        ...     types = ("continuous",)
+        ...     guesses = True
+        ...
+        ...     def size(self, node):
+        ...         return 1
+        ...
+        ...     def transform(self, clean, theta):
+        ...         return dist.Normal(clean.loc + theta[..., 0], clean.scale)
+        ...
+        ...     def invert(self, x, theta, frequencies):
+        ...         return x - theta[..., 0]
+        ...
+        ...     def guess_from_moments(self, x, statistics):
+        ...         return (x.mean() - statistics["mean"]).reshape(1)
+
+        ``build(graph, mechanisms={"voltage": ZeroShift()})`` makes it the node's.
     """
 
     types: ClassVar[tuple[str, ...]] = ()
-    in_merge: ClassVar[bool] = False  # True: theta joins the features that make the child's parameters
-    composes: ClassVar[bool] = False  # True: transform may be applied to what transform returns, and invert likewise
-    small: ClassVar[float] = 0.25  # a change (see describe) under this is not worth a word
+    guesses: bool = False
+    simulates: bool = False
+    composes: ClassVar[bool] = False
+    in_merge: ClassVar[bool] = False
+    noticeable: ClassVar[float] = 0.25
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not is_abstract(cls):
+            expect_types(cls)
+        for ability, methods in (("guesses", ("guess_from_moments",)), ("simulates", ("simulate", "push"))):
+            missing = [name for name in methods if getattr(cls, name) is getattr(Mechanism, name)]
+            if getattr(cls, ability) and missing:
+                raise TypeError(
+                    f"{cls.__name__} declares {ability} = True and has no {' and no '.join(missing)}; "
+                    f"define {' and '.join(missing)}, or leave {ability} out"
+                )
+            if methods[0] in vars(cls) and not getattr(cls, ability):
+                raise TypeError(
+                    f"{cls.__name__} defines {methods[0]} and does not declare it; set {ability} = True in the class"
+                )
+
+    @abstractmethod
     def size(self, node: Node) -> int:
-        """How many numbers of theta one scalar component takes; 0 is the identity."""
-        raise NotImplementedError
+        """Returns how many numbers of theta one scalar component takes; 0 is the identity."""
 
-    def typical(self, node: Node) -> Tensor:
-        """Size of a usual theta, ``(size,)``: adaptation under a shared m has a Laplace prior of this scale on it.
+    def prior_scale(self, node: Node) -> Tensor:
+        """Returns the size of a usual theta, ``(size,)``: under a shared m, the scale of adaptation's Laplace prior.
 
         Infinite for a switch, a number that no gradient moves; under a shared m it stays where the start has put it.
         """
         return torch.ones(self.size(node))
 
     def of_scope(self, scope: str) -> Mechanism:
-        """The mechanism as a graph that names it gets it: one row tells less of its m than many rows that share it."""
+        """Returns the mechanism for an m of this scope, where a graph names it: one row tells less of m than many."""
         return self
 
+    @abstractmethod
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
-        """The distribution of x = T(x~), x~ from ``clean``; equal to ``clean`` at theta = 0."""
-        raise NotImplementedError
+        """Returns the distribution of x = T(x~), x~ from ``clean``; equal to ``clean`` at theta = 0."""
 
+    @abstractmethod
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
-        """x~ = T^-1(x), or its expectation where T cannot be undone; equal to ``x`` at theta = 0.
+        """Returns x~ = T^-1(x), or its expectation where T cannot be undone; equal to ``x`` at theta = 0.
 
         Args:
+            x: observed values, ``(...)``; codes of a categorical node's levels, whose clean values are probabilities
+                ``(..., levels)``, and 0 or 1 of a binary node's, whose clean values are the probability of 1.
+            theta: ``(..., size)``; leading shapes broadcast against those of ``x``.
             frequencies: of a discrete node's levels in the training rows, else None.
         """
-        raise NotImplementedError
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
-        """T(x~), drawn where T is random: what a simulated intervention does to clean rows."""
-        raise NotImplementedError(f"{type(self).__name__} cannot simulate interventions: override push and simulate")
+        """Returns T(x~), drawn where T is random: what a simulated intervention does to clean rows."""
+        raise self._no_simulation()
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        """Random theta of shape ``(*shape, size)`` for simulated interventions of the given scale."""
-        raise NotImplementedError(f"{type(self).__name__} cannot simulate interventions: override push and simulate")
+        """Draws theta, ``(*shape, size)``, for simulated interventions of the given scale; zero at scale 0."""
+        raise self._no_simulation()
 
-    @property
-    def guesses(self) -> bool:
-        """Whether it has a :meth:`start` of its own."""
-        return type(self).start is not Mechanism.start
-
-    @property
-    def simulates(self) -> bool:
-        """Whether it has a :meth:`simulate` of its own."""
-        return type(self).simulate is not Mechanism.simulate
-
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
-        """A first guess of theta, ``(size,)``, from new values of one component; None where there is none.
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns a first guess of theta, ``(size,)``, from new values of one component; None where there is none.
 
         Args:
             x: observed new values, ``(rows,)``; an image's pixels.
@@ -80,25 +133,30 @@ class Mechanism:
         return None
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Other thetas of one component, ``(size,)``, that no gradient leads to; adaptation tries them by evidence.
+        """Returns other thetas of one component, ``(size,)``, that no gradient leads to; adaptation tries them out.
 
         Args:
-            statistics: as for :meth:`start`.
+            statistics: as for :meth:`guess_from_moments`.
         """
         return ()
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        """What a theta of one component, ``(size,)``, does to its readings.
+        """Returns what a theta of one component, ``(size,)``, does to its readings.
 
         Args:
             statistics: of the training rows in raw units (``mean``, ``sd``), or the levels' ``frequencies``.
 
         Returns:
-            ``change``, how far a usual reading moves (see :class:`pyro_cama.adaptation.explanation.Explanation`), and named parameters
-            in raw units.
+            ``change``, how far a usual reading moves (see :class:`pyro_cama.adaptation.explanation.Explanation`), 0 at
+            theta = 0, and named parameters in raw units.
         """
         named = {f"theta {i}": float(value) for i, value in enumerate(theta)}
-        return {"change": float((theta / self.typical(node).to(theta)).norm())} | named
+        return {"change": float((theta / self.prior_scale(node).to(theta)).norm())} | named
+
+    def _no_simulation(self) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__} cannot simulate interventions: override push and simulate, and set simulates = True"
+        )
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -108,10 +166,10 @@ class Mechanism:
 
 
 def bounded(raw: Tensor, limit: float = 4.0) -> Tensor:
-    """Slope 1 at 0, never beyond the limit: an exponent that cannot overflow while adapting."""
+    """Returns ``limit * tanh(raw / limit)``, of slope 1 at 0: an exponent that cannot overflow while adapting."""
     return limit * torch.tanh(raw / limit)
 
 
 def magnitude(raw: Tensor) -> Tensor:
-    """|raw| whose slope at 0 is 1, not 0: identity at 0, and no gradient is lost there."""
+    """Returns |raw| with slope 1 at 0, not 0: identity at 0, and no gradient is lost there."""
     return torch.where(raw >= 0, raw, -raw)

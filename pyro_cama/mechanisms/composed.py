@@ -1,4 +1,4 @@
-"""TODO mechanisms.composed."""
+"""Composed: mechanisms of images one after another, as ``warp+intensity`` in a graph file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class Composed(ImageMechanism):
         parts: in the order in which they act.
     """
 
+    guesses = simulates = True  # of a class; an object has them where its parts do
+
     def __init__(self, parts: tuple[ImageMechanism, ...]) -> None:
         self.parts = parts
         self.numbers = sum(part.numbers for part in parts)
+        self.guesses = any(part.guesses for part in parts)
+        self.simulates = all(part.simulates for part in parts)
 
-    def typical(self, node: Node) -> Tensor:
-        return torch.cat([part.typical(node) for part in self.parts])
+    def prior_scale(self, node: Node) -> Tensor:
+        return torch.cat([part.prior_scale(node) for part in self.parts])
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         for part, own in self._with_theta(theta):
@@ -39,12 +43,8 @@ class Composed(ImageMechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.cat([part.simulate(shape, node, scale) for part in self.parts], -1)
 
-    @property
-    def guesses(self) -> bool:
-        return any(part.guesses for part in self.parts)
-
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        found = [part.start(x, statistics) for part in self.parts]
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        found = [part.guess_from_moments(x, statistics) for part in self.parts]
         rest = [x.new_zeros(part.numbers) for part in self.parts]
         return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
 
@@ -62,4 +62,5 @@ class Composed(ImageMechanism):
         return {"change": change} | {name: value for found in each for name, value in found.items()}
 
     def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
+        """Returns every part with its own numbers of theta, ``(..., part.numbers)``."""
         return list(zip(self.parts, theta.split([part.numbers for part in self.parts], -1), strict=True))

@@ -1,9 +1,4 @@
-"""Mechanisms: how the manipulation m acts on a child, x = T_m(x~), and how the guide undoes it.
-
-Every mechanism is the identity at theta = 0, and ``theta(m) = NN_pM(m) - NN_pM(0)``, so ``do(m=0)`` means "not
-manipulated" exactly, whatever NN_pM has learned.  ``concat`` is the paper's own: it has no inverse, and m's features
-enter the child's merge beside those of its other causes.
-"""
+"""Concat: the paper's own mechanism (Figure 4), features of m in the merge of the child's causes."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ from pyro_cama.mechanisms.base import Mechanism
 
 
 class Concat(Mechanism):
-    """The paper's own (Figure 4): features of m beside those of the child's other causes, then a shallow merge.
+    """Features of m beside those of the child's other causes, then a shallow merge: the paper's own (Figure 4).
 
     It can express any effect of m, and so also redraw the child altogether; it has no inverse.
     """

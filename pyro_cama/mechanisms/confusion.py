@@ -1,4 +1,4 @@
-"""TODO mechanisms.confusion."""
+"""Confusion: levels of a categorical or binary child recorded as others."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class Confusion(Mechanism):
     """
 
     types = ("categorical", "binary")
-    small = 0.05
+    simulates = True
+    noticeable = 0.05
 
     def size(self, node: Node) -> int:
         return node.classes**2
 
     def matrix(self, theta: Tensor) -> Tensor:
-        """R, shape ``(..., L, L)``."""
+        """Returns R, ``(..., L, L)``, rows summing to 1, from theta ``(..., L * L)``."""
         levels = round(theta.shape[-1] ** 0.5)
         theta = bounded(theta, 6.0).unflatten(-1, (levels, levels))
         eye = torch.eye(levels, dtype=theta.dtype, device=theta.device)
@@ -65,7 +66,7 @@ class Confusion(Mechanism):
         return torch.rand(*shape, size) * scale * (torch.rand(*shape, 1) < 0.5)
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Levels recoded: every permutation of up to four, of more every swap of two and the reversal."""
+        """Returns recoded levels: every permutation of up to four, of more every swap of two and the reversal."""
         levels = round(len(theta) ** 0.5)
         same = tuple(range(levels))
         if levels <= 4:
@@ -90,5 +91,5 @@ class Confusion(Mechanism):
 
 
 def _is_code(x: Tensor) -> bool:
-    """Categorical values are integer codes, binary ones are floats."""
+    """Returns whether values are integer codes, as a categorical node's are; a binary node's are floats."""
     return not x.is_floating_point()

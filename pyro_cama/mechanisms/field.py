@@ -1,4 +1,4 @@
-"""TODO mechanisms.field."""
+"""Field: a smooth displacement of an image's pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.image import ImageMechanism, limited
+from pyro_cama.mechanisms.base import bounded
+from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 
@@ -23,8 +24,9 @@ class Field(ImageMechanism):
 
     knots: ClassVar[int] = 4
     numbers = 2 * 4 * 4
+    simulates = True
 
-    def typical(self, node: Node) -> Tensor:
+    def prior_scale(self, node: Node) -> Tensor:
         return torch.full((self.numbers,), 0.15)
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -41,11 +43,11 @@ class Field(ImageMechanism):
         return sample_grid(x, at)
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        return torch.randn(*shape, self.numbers) * self.typical(node) * scale
+        return torch.randn(*shape, self.numbers) * self.prior_scale(node) * scale
 
     def _field(self, theta: Tensor, height: int, width: int) -> Tensor:
-        """``(..., H, W, 2)``."""
-        knots = limited(theta, 0.6).unflatten(-1, (2, self.knots, self.knots))
+        """Returns the displacements d of all pixels, ``(..., H, W, 2)``."""
+        knots = bounded(theta, 0.6).unflatten(-1, (2, self.knots, self.knots))
         lead = knots.shape[:-3]
         fine = F.interpolate(knots.reshape(-1, *knots.shape[-3:]), (height, width), mode="bicubic", align_corners=True)
         return fine.reshape(*lead, *fine.shape[1:]).movedim(-3, -1)

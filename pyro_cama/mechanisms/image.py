@@ -1,4 +1,4 @@
-"""Mechanisms of images: the pixel grid moved (``warp``, ``field``), intensities changed, or one after the other.
+"""What mechanisms of images share: the mean of the likelihood is changed, pixel grid or intensities.
 
 A mechanism acts on the image as a whole: theta is ``(..., size)``, images and batch shapes are ``(..., C, H, W)``.
 What comes from outside the frame is 0.  The likelihood's mean is moved and the noise about it stays.
@@ -6,9 +6,9 @@ What comes from outside the frame is 0.  The likelihood's mean is moved and the 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
-import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -20,7 +20,10 @@ from pyro_cama.mechanisms.base import Mechanism
 
 
 class ImageMechanism(Mechanism):
-    """A mechanism of ``numbers`` numbers; :meth:`push` and :meth:`invert` are needed, the rest follows."""
+    """A mechanism of ``numbers`` numbers that acts on the image as a whole.
+
+    Abstract are :meth:`push` and :meth:`invert`; ``numbers`` has to be set, on the class or by its constructor.
+    """
 
     types = ("image",)
     numbers: int
@@ -31,9 +34,13 @@ class ImageMechanism(Mechanism):
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         return moved(clean, lambda mean: self.push(mean, theta))
 
+    @abstractmethod
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Returns T(x~) of images ``(..., C, H, W)``, leading shapes broadcast; also of the likelihood's mean."""
+
 
 def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> TorchDistribution:
-    """The distribution of an image whose mean is changed.
+    """Returns the distribution of an image with its mean changed, the noise about it as it was.
 
     Raises:
         GraphError: the likelihood is neither Bernoulli nor normal.
@@ -45,8 +52,3 @@ def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> Torch
         mean = change(clean.loc)
         return dist.Normal(mean, clean.scale.expand_as(mean))
     raise GraphError(f"an image's mechanism needs a Bernoulli or normal likelihood, found {clean}: override transform")
-
-
-def limited(raw: Tensor, limit: float) -> Tensor:
-    """Slope 1 at 0, never beyond the limit."""
-    return limit * torch.tanh(raw / limit)

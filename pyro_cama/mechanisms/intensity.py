@@ -1,4 +1,4 @@
-"""TODO mechanisms.intensity."""
+"""Intensity: brightness and contrast of an image, and its negative."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ class Intensity(ImageMechanism):
     """Intensities x = gain x~ + offset; theta = (gain - 1, offset).  A gain below 0 is a negative."""
 
     numbers = 2
+    guesses = True
+    simulates = True
 
-    def typical(self, node: Node) -> Tensor:
+    def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.3, 0.2])
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -30,14 +32,14 @@ class Intensity(ImageMechanism):
         return (x - offset) / away
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.typical(node) * scale
+        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.prior_scale(node) * scale
 
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         gain = (x.std() / statistics["sd"].clamp_min(1e-3)).clamp(0.1, 3.0)
         return torch.stack([gain - 1, x.mean() - gain * statistics["mean"]])
 
     def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The negative of the same mean; and, should pixels' moments mislead, the image itself and its negative."""
+        """Returns the negative of equal mean and, should pixels' moments mislead, the image itself and its negative."""
         gain, offset = 1 + theta[0], theta[1]
         turned = torch.stack([-gain - 1, offset + 2 * gain * statistics["mean"]])
         return turned, torch.zeros_like(theta), theta.new_tensor([-2.0, 1.0])
@@ -47,5 +49,5 @@ class Intensity(ImageMechanism):
         return {"change": math.hypot(gain - 1, offset), "gain": gain, "offset": offset}
 
     def _of(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain and offset, ``(..., 1, 1, 1)`` each."""
+        """Returns gain and offset, ``(..., 1, 1, 1)`` each."""
         return 1 + theta[..., 0, None, None, None], theta[..., 1, None, None, None]

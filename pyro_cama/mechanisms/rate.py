@@ -1,4 +1,4 @@
-"""TODO mechanisms.rate."""
+"""Rate: the rate of a count times a factor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from pyro_cama.mechanisms.base import Mechanism, bounded
 
 
 class Rate(Mechanism):
-    """A count: its rate times exp(g); theta = (g,)."""
+    """A count whose rate is multiplied by exp(g); theta = (g,).  ``push`` rounds to whole numbers."""
 
     types = ("count",)
     composes = True
-    small = 0.1
+    guesses = True
+    simulates = True
+    noticeable = 0.1
 
     def size(self, node: Node) -> int:
         return 1
 
-    def typical(self, node: Node) -> Tensor:
+    def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.2])
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
@@ -44,7 +46,7 @@ class Rate(Mechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.randn(*shape, 1) * 0.5 * scale * (torch.rand(*shape, 1) < 0.5)
 
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         ratio = (x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)).log().clamp(-3.5, 3.5)
         return 4.0 * torch.atanh(ratio / 4.0).reshape(1)
 

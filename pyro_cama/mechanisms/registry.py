@@ -1,4 +1,4 @@
-"""Mechanisms by the names that a graph file gives them."""
+"""Mechanisms by the names that a graph file gives them: a new one is a file beside this one and an entry here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ MECHANISMS: dict[str, Mechanism] = {
 
 
 def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Mechanism:
-    """A mechanism by its name; ``warp+intensity`` is warp, then intensity.
+    """Returns a mechanism by its name; ``warp+intensity`` is warp, then intensity.
+
+    Args:
+        wanted: a name, or several of images' mechanisms joined by ``+``.
+        scope: of the manipulation: ``row``, ``dataset`` or a column of sites.
+        where: the place in the graph, the beginning of messages.
+        remedy: what else can be done about an unknown name, the end of messages.
 
     Raises:
         GraphError: the name is unknown, or the parts of a sum cannot follow one another.
@@ -52,7 +58,7 @@ def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Me
 
 
 def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:
-    """The mechanism by which m acts on a node, None where it does not.
+    """Returns the mechanism by which m acts on a node, None where it does not.
 
     Raises:
         GraphError: the mechanism is unknown, or does not serve the node's type.

@@ -1,4 +1,4 @@
-"""TODO mechanisms.warp."""
+"""Warp: an image shifted, turned, stretched and sheared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.image import ImageMechanism, limited
+from pyro_cama.mechanisms.base import bounded
+from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 
@@ -21,8 +22,9 @@ class Warp(ImageMechanism):
     """
 
     numbers = 6
+    simulates = True
 
-    def typical(self, node: Node) -> Tensor:
+    def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.2, 0.2, 0.3, 0.15, 0.15, 0.2])
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -35,41 +37,42 @@ class Warp(ImageMechanism):
         return sample_grid(x, _applied(matrix, pixel_grid(x)) + offset[..., None, None, :])
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.typical(node) * scale
+        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.prior_scale(node) * scale
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         assert node.shape is not None
         half = max(node.shape[1:]) / 2
-        (right, down), turn = limited(theta[:2], 2.0).tolist(), math.degrees(float(theta[2]))
-        widen, heighten = limited(theta[3:5], 1.5).exp().tolist()
+        (right, down), turn = bounded(theta[:2], 2.0).tolist(), math.degrees(float(theta[2]))
+        widen, heighten = bounded(theta[3:5], 1.5).exp().tolist()
         return {
-            "change": float((theta / self.typical(node).to(theta)).norm()),
+            "change": float((theta / self.prior_scale(node).to(theta)).norm()),
             "right": right * half,
             "down": down * half,
             "degrees": turn,
             "width": widen,
             "height": heighten,
-            "shear": float(limited(theta[5], 2.0)),
+            "shear": float(bounded(theta[5], 2.0)),
         }
 
     def _map(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The matrix ``(..., 2, 2)`` and the offset ``(..., 2)``."""
+        """Returns the matrix, ``(..., 2, 2)``, and the offset, ``(..., 2)``."""
         cos, sin = theta[..., 2].cos(), theta[..., 2].sin()
-        widen, heighten = limited(theta[..., 3], 1.5).exp(), limited(theta[..., 4], 1.5).exp()
-        shear = limited(theta[..., 5], 2.0)
+        widen, heighten = bounded(theta[..., 3], 1.5).exp(), bounded(theta[..., 4], 1.5).exp()
+        shear = bounded(theta[..., 5], 2.0)
         first = torch.stack([cos * widen, cos * shear - sin * heighten], -1)
         second = torch.stack([sin * widen, sin * shear + cos * heighten], -1)
-        return torch.stack([first, second], -2), limited(theta[..., :2], 2.0)
+        return torch.stack([first, second], -2), bounded(theta[..., :2], 2.0)
 
 
 def _applied(matrix: Tensor, grid: Tensor) -> Tensor:
-    """``(..., H, W, 2)`` points through matrices ``(..., 2, 2)``."""
+    """Returns the points ``(..., H, W, 2)`` multiplied by matrices ``(..., 2, 2)``."""
     x, y = grid.unbind(-1)
     m = matrix[..., None, None, :, :]
     return torch.stack([m[..., 0, 0] * x + m[..., 0, 1] * y, m[..., 1, 0] * x + m[..., 1, 1] * y], -1)
 
 
 def _inverse(matrix: Tensor) -> Tensor:
+    """Returns the inverse of matrices ``(..., 2, 2)``."""
     a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
     rows = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
     return rows / (a * d - b * c)[..., None, None]

@@ -132,10 +132,11 @@ class Manipulation(nn.Module):
         gap = theta - self(m)[..., : self.size]
         last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
 
-    def typical(self) -> Tensor:
-        """NoveltyThreshold sizes of theta, ``(size,)``."""
+    def prior_scale(self) -> Tensor:
+        """Returns the mechanisms' prior scales of theta, ``(size,)``."""
         weight = next(self.network.parameters())
-        parts = [g.mechanism.typical(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
+        nodes = self.inputs.nodes
+        parts = [g.mechanism.prior_scale(nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
 
     @property

@@ -18,7 +18,7 @@ from pyro_cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.inference.log_weights import LogWeights, _ratio, log_weights
-from pyro_cama.likelihoods import LIKELIHOODS, MIN_PROBABILITY, GreyBernoulli, Normal, PixelBernoulli
+from pyro_cama.likelihoods import LIKELIHOODS, MIN_PROBABILITY, GreyBernoulli, Likelihood, Normal, PixelBernoulli
 from pyro_cama.mechanisms.image import moved
 from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.model.guide import CAMAGuide
@@ -168,7 +168,9 @@ def test_constants_beside_what_depends_on_the_causes(name: str) -> None:
 
 
 class Doubled(Normal):
-    """Says how its numbers become a distribution, and nothing more."""
+    """Says how its numbers become a distribution, and that ``joined`` is to ask for it."""
+
+    joined = Likelihood.joined
 
     def distribution(self, params: Tensor) -> Any:
         return dist.Normal(2 * params[..., 0], 1.0)
@@ -177,6 +179,10 @@ class Doubled(Normal):
 def test_a_likelihood_that_overrides_the_distribution_is_asked_for_it() -> None:
     found: Any = Doubled().joined(torch.ones(3, 1), torch.zeros(1))
     assert found.mean.tolist() == [2.0] * 3
+    with pytest.raises(
+        TypeError, match=r"Own gets its distribution from Own, and a joined .*: joined = Likelihood.joined"
+    ):
+        type("Own", (Normal,), {"distribution": Doubled.distribution})
 
 
 def test_intensities_are_scored_as_bernoulli_scores_them() -> None:

@@ -50,7 +50,7 @@ def named(name: str) -> ImageMechanism:
 
 def typical(mechanism: ImageMechanism, *rows: int, scale: float = 1.0) -> Tensor:
     """Random theta of usual size."""
-    return torch.randn(*rows, mechanism.numbers) * mechanism.typical(node((1, 6, 6))).double() * scale
+    return torch.randn(*rows, mechanism.numbers) * mechanism.prior_scale(node((1, 6, 6))).double() * scale
 
 
 def raw(value: float, limit: float) -> float:
@@ -209,7 +209,7 @@ def test_warp_describes_what_it_does() -> None:
     assert described["width"] == pytest.approx(1 / described["height"])
     assert described["width"] == pytest.approx(math.exp(1.5), rel=1e-3)
     assert described["shear"] == pytest.approx(2.0, rel=1e-3)
-    assert described["change"] == pytest.approx(float((theta / Warp().typical(node((1, 10, 20)))).norm()))
+    assert described["change"] == pytest.approx(float((theta / Warp().prior_scale(node((1, 10, 20)))).norm()))
 
 
 # field and intensity -------------------------------------------------------------------------------------------------
@@ -260,17 +260,18 @@ def test_intensity_starts_at_the_moments_of_the_pixels() -> None:
     image, theta = torch.rand(5, 3, 2, 2), torch.tensor([-0.4, 0.3])
     statistics = {"mean": image.mean(), "sd": image.std()}
     seen = Intensity().push(image, theta)
-    torch.testing.assert_close(Intensity().start(seen.flatten(), statistics), theta)
+    torch.testing.assert_close(Intensity().guess_from_moments(seen.flatten(), statistics), theta)
     negative, rest, inverted = Intensity().alternatives(theta, statistics)
     torch.testing.assert_close(Intensity().push(image, negative), 2 * seen.mean() - seen)
     assert not rest.any()
     torch.testing.assert_close(Intensity().push(image, inverted), 1 - image)
     double_negative, *_ = Intensity().alternatives(negative, statistics)
     torch.testing.assert_close(double_negative, theta, atol=1e-12, rtol=0)
-    both = named("warp+intensity").start(seen.flatten(), statistics)
+    both = named("warp+intensity").guess_from_moments(seen.flatten(), statistics)
     torch.testing.assert_close(both, torch.cat([torch.zeros(6), theta]))
     assert named("warp+intensity").guesses
     assert not named("warp+field").guesses
+    assert named("warp+field").simulates
 
 
 def test_a_faded_image_is_not_blown_up() -> None:
@@ -357,9 +358,9 @@ def test_simulated_thetas(name: str) -> None:
     small, large = (mechanism.simulate((2000,), image, scale) for scale in (0.5, 1.0))
     assert small.shape == large.shape == (2000, mechanism.numbers)
     assert mechanism.simulate((2, 3), image, 1.0).shape == (2, 3, mechanism.numbers)
-    ratio = large.std(0) / mechanism.typical(image)
+    ratio = large.std(0) / mechanism.prior_scale(image)
     assert (ratio > 0.8).all()
-    assert (ratio < 1.2).all()  # typical is the standard deviation
+    assert (ratio < 1.2).all()  # prior_scale is the standard deviation
     torch.testing.assert_close(large.mean(0), torch.zeros(mechanism.numbers), atol=0.1, rtol=0)
     torch.testing.assert_close(small.std(0), 0.5 * large.std(0), atol=0.0, rtol=0.2)
 
@@ -367,7 +368,7 @@ def test_simulated_thetas(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes(name: str) -> None:
     mechanism, image = named(name), node((3, 5, 7))
-    assert mechanism.size(image) == mechanism.numbers == len(mechanism.typical(image))
+    assert mechanism.size(image) == mechanism.numbers == len(mechanism.prior_scale(image))
     assert mechanism.types == ("image",)
     assert not mechanism.in_merge
     assert not mechanism.composes

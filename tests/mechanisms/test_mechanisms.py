@@ -352,7 +352,7 @@ def test_affine_starts_at_the_moments(moments: Tensor) -> None:
     theta = torch.cat([moments, torch.zeros(2)])  # neither noise nor a reversed scale is in two moments
     clean = torch.randn(200, generator=torch.Generator().manual_seed(0))
     statistics = {"mean": clean.mean(), "sd": clean.std()}
-    start = Affine().start(Affine().push(clean, theta), statistics)
+    start = Affine().guess_from_moments(Affine().push(clean, theta), statistics)
     assert start is not None
     torch.testing.assert_close(start, theta, atol=1e-6, rtol=1e-6)
 
@@ -393,21 +393,21 @@ def test_levels_may_be_recoded(levels: int, number: int) -> None:
 
 def test_other_mechanisms_have_no_alternatives() -> None:
     assert Rate().alternatives(torch.zeros(1), {"mean": torch.ones(())}) == ()
-    assert Mechanism().alternatives(torch.zeros(2), {}) == ()
+    assert Shift(1.0).alternatives(torch.zeros(2), {}) == ()
 
 
 def test_rate_starts_at_the_ratio_of_means() -> None:
-    start = Rate().start(torch.tensor([2.0, 6.0]), {"mean": torch.tensor([2.0])})
+    start = Rate().guess_from_moments(torch.tensor([2.0, 6.0]), {"mean": torch.tensor([2.0])})
     assert start is not None
     torch.testing.assert_close(gain(start), torch.tensor([2.0]))
 
 
 def test_starts_survive_constant_and_single_values() -> None:
     for x in (torch.zeros(5), torch.tensor([3.0])):
-        start = Affine().start(x, {"mean": torch.tensor(0.0), "sd": torch.tensor(1.0)})
+        start = Affine().guess_from_moments(x, {"mean": torch.tensor(0.0), "sd": torch.tensor(1.0)})
         assert start is not None
         assert start.isfinite().all()
-    start = Rate().start(torch.zeros(4), {"mean": torch.zeros(1)})
+    start = Rate().guess_from_moments(torch.zeros(4), {"mean": torch.zeros(1)})
     assert start is not None
     assert start.isfinite().all()
 
@@ -587,7 +587,10 @@ class Shift(Mechanism):
 
 
 class Drift(Shift):
-    """Also simulates."""
+    """Also simulates, and guesses."""
+
+    guesses = True
+    simulates = True
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         return x + self.step * theta[..., 0]
@@ -595,7 +598,7 @@ class Drift(Shift):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return scale * torch.randn(*shape, 1)
 
-    def start(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         return ((x.mean() - statistics["mean"]) / self.step).reshape(1)
 
 
@@ -643,6 +646,54 @@ def test_equal_mechanisms_share_a_group_and_others_do_not() -> None:
     assert len(own(u=Shift(2.0), w=Drift(2.0)).model.groups) == 3
     assert hash(Shift(2.0)) == hash(Shift(2.0))
     assert Shift(2.0) != Shift(1.0)
+
+
+def test_a_forgotten_method_or_declaration_is_an_error() -> None:
+    """When the class is defined, or when abc refuses to make an object of it."""
+
+    class Half(Mechanism):
+        types = ("continuous",)
+
+        def size(self, node: Node) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"abstract class Half .*invert.*transform"):
+        Half()  # type: ignore[abstract]
+    body: dict[str, Any] = {"push": Drift.push, "simulate": Drift.simulate}
+    with pytest.raises(
+        TypeError, match=r"Own defines simulate and does not declare it; set simulates = True in the cl"
+    ):
+        type("Own", (Shift,), body)
+    with pytest.raises(
+        TypeError, match=r"Own declares simulates = True and has no push; define push, or leave simulates"
+    ):
+        type("Own", (Shift,), {"simulates": True, "simulate": Drift.simulate})
+    with pytest.raises(TypeError, match=r"Own declares simulates = True and has no simulate and no push; define simul"):
+        type("Own", (Shift,), {"simulates": True})
+    with pytest.raises(TypeError, match=r"Own defines guess_from_moments and does not declare it; set guesses = True"):
+        type("Own", (Shift,), {"guess_from_moments": Drift.guess_from_moments})
+    with pytest.raises(
+        TypeError, match=r"Own declares guesses = True and has no guess_from_moments; define guess_from"
+    ):
+        type("Own", (Shift,), {"guesses": True})
+    methods = {name: vars(Shift)[name] for name in ("size", "transform", "invert")}
+    with pytest.raises(
+        TypeError, match=r"Own: found types = \(\); expected a tuple of the node types that it serves, some"
+    ):
+        type("Own", (Mechanism,), methods)
+    for wrong in ("continuous", ("continous",)):
+        with pytest.raises(
+            TypeError, match=r"Own: found types = .*conti.*; expected a tuple .* some of continuous, cat"
+        ):
+            type("Own", (Mechanism,), {**methods, "types": wrong})
+
+
+def test_an_ability_may_be_taken_back() -> None:
+    class Silent(Drift):
+        simulates = guesses = False
+
+    assert not Silent(1.0).simulates
+    assert not Silent(1.0).guesses
 
 
 # in words ------------------------------------------------------------------------------------------------------------
@@ -694,7 +745,7 @@ def test_a_users_mechanism_in_words() -> None:
         def size(self, node: Node) -> int:
             return 2
 
-        def typical(self, node: Node) -> Tensor:
+        def prior_scale(self, node: Node) -> Tensor:
             return torch.tensor([1.0, 0.5])
 
     assert Two(1.0).describe(torch.tensor([3.0, -2.0]), REAL, {}) == {"change": 5.0, "theta 0": 3.0, "theta 1": -2.0}
