@@ -13,6 +13,8 @@ import pyro
 import pytest
 import torch
 
+from tests.helpers.precision import in_double
+
 torch.set_num_threads(1)
 
 # The same examples in every run, so that red means a change; --hypothesis-profile=explore looks further.
@@ -28,6 +30,13 @@ def seeded() -> Iterator[None]:
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Double precision in a test; a file whose tests all need it says ``pytestmark = pytest.mark.usefixtures``."""
+    with in_double():
+        yield
 
 
 @pytest.fixture(scope="session")

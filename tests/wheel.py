@@ -24,11 +24,18 @@ import pyro_cama
 there = [name for name in {OF_EXTRAS} if name in sys.modules or importlib.util.find_spec(name)]
 assert not there, f"{{there}}: installed or imported without their extras"
 assert "site-packages" in pyro_cama.__file__, pyro_cama.__file__
-for module in pkgutil.iter_modules(pyro_cama.__path__):
+def complain(name):
+    error = sys.exc_info()[1]  # of a package that could not be imported to look inside
+    assert isinstance(error, ImportError) and "pyro_cama[" in str(error) and "\\n" not in str(error), error
+names = [module.name for module in pkgutil.walk_packages(pyro_cama.__path__, "pyro_cama.", complain)]
+assert len(names) > 100 and "pyro_cama.model.pair" in names, names
+for name in names:
+    if name.endswith(".__main__"):
+        continue  # it runs the command line
     try:
-        importlib.import_module("pyro_cama." + module.name)
-    except ImportError as error:
-        assert "pyro_cama[" in str(error) and "\\n" not in str(error), error
+        importlib.import_module(name)
+    except ImportError:
+        complain(name)
 """
 
 
@@ -57,9 +64,10 @@ def built(folder: Path) -> Path:
 
 
 def holds_the_package_only(wheel: Path) -> None:
-    source = {f"pyro_cama/{path.name}" for path in (ROOT / "pyro_cama").iterdir() if path.is_file()}
+    files = (path.relative_to(ROOT) for path in (ROOT / "pyro_cama").rglob("*") if path.is_file())
+    source = {path.as_posix() for path in files if "__pycache__" not in path.parts}
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert {"pyro_cama/py.typed", "pyro_cama/report.html.jinja"} <= found, f"{wheel.name} holds {sorted(found)}"
+    assert {"pyro_cama/py.typed", "pyro_cama/report/report.html.jinja"} <= found, f"{wheel.name} holds {sorted(found)}"
     assert found == source, f"in the wheel or in pyro_cama/, not in both: {sorted(found ^ source)}"
 
 

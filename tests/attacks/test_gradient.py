@@ -26,6 +26,7 @@ from pyro_cama.model.guide import CAMAGuide
 from support.drift import load_table, split
 from tests.helpers.patches import rows_at_a_time
 from tests.helpers.paths import GRAPHS
+from tests.helpers.precision import in_double
 
 NORMS = ["linf", "l2"]
 QUICK: dict[str, Any] = {"progress": False}
@@ -465,9 +466,7 @@ def test_chunks_repeat_a_refinement_once(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("scope", ["row", "dataset"])
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_gradients_are_those_of_finite_differences(scope: str, power: float) -> None:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with in_double():
         cama = build({**MIXED, "latents": {"z": {"dim": 2}, "m": {"dim": 2, "scope": scope}}}, hidden=6, device="cpu")
         cama.fit(mixed_table(), max_epochs=0, **QUICK)
         with torch.no_grad():  # nothing at its start, where m has no effect yet
@@ -482,8 +481,6 @@ def test_gradients_are_those_of_finite_differences(scope: str, power: float) -> 
         assert bool((slope[part.mask] != 0).all())
         assert bool((slope[~part.mask] == 0).all())
         assert all(p.grad is None for p in cama.modules.parameters())
-    finally:
-        torch.set_default_dtype(before)
 
 
 def test_rows_of_a_table_are_independent_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:

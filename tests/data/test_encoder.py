@@ -51,13 +51,6 @@ def encoded(column: Any, node: Any = "continuous") -> tuple[TableEncoder, Batch]
     return encoder, encoder.encode(table)
 
 
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 ALL_TYPES: dict[str, Any] = {
     "x": "continuous",
     "v": {"type": "continuous", "dim": 2},

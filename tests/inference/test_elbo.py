@@ -1,7 +1,7 @@
 """Log-weights: the intervened m is gone from traces and gradients, both ways of computing agree, SVI trains."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,8 @@ from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.inference.log_weights import LogWeights, is_grouped, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
+from tests.helpers.gradients import both_ways
+from tests.helpers.precision import in_double
 from tests.helpers.random_graphs import row_selector, small, specs
 
 MIXED: dict[str, Any] = {
@@ -45,26 +47,9 @@ MIXED: dict[str, Any] = {
 SCOPES = ("row", "dataset", "clinic")
 
 
-@contextmanager
-def in_double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def mixed(scope: str = "row", mechanism: dict[str, str] | None = None, **options: Any) -> CAMA:
     m = {"dim": 2, "scope": scope, "mechanism": mechanism or {}}
     return small({**MIXED, "latents": {"z": {"dim": 2}, "m": m}}, sites=2, **options)
-
-
-def slopes(cama: CAMA) -> dict[str, Tensor]:
-    """Gradients by name; zero where there is none."""
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in cama.modules.named_parameters()
-    }
 
 
 # do(m) ---------------------------------------------------------------------------------------------------------------
@@ -133,30 +118,6 @@ def test_under_do_the_prior_and_posterior_of_m_leave_the_weights(trace: bool) ->
 
 
 # two ways to the same numbers ----------------------------------------------------------------------------------------
-
-
-def both_ways(cama: CAMA, batch: Batch, noise: Callable[[], Any], **options: Any) -> None:
-    """Compares values and all gradients of the traced and the grouped way, under the same noise."""
-    found = []
-    for trace in (True, False):
-        cama.modules.zero_grad()
-        with noise():
-            weights = log_weights(cama.model, cama.guide, batch, trace=trace, **options)
-        context = weights.context.expand_as(weights.w)
-        parts = [weights.w, context, *([] if weights.shared is None else [weights.shared])]
-        generator = torch.Generator().manual_seed(0)
-        total = torch.zeros(())
-        for part in parts:
-            total = total + (part * torch.rand(part.shape, generator=generator, dtype=part.dtype)).sum()
-        total.backward()
-        found.append(([part.detach() for part in parts], slopes(cama)))
-    (traced, traced_slopes), (grouped, grouped_slopes) = found
-    assert len(traced) == len(grouped)
-    for one, other in zip(traced, grouped, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-8)
-    for name, slope in traced_slopes.items():
-        torch.testing.assert_close(slope, grouped_slopes[name], atol=1e-8, rtol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
-    assert any(slope.any() for slope in traced_slopes.values())
 
 
 @settings(max_examples=120)

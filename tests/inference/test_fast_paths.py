@@ -23,8 +23,8 @@ from pyro_cama.mechanisms.image import moved
 from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.manipulation import Manipulation
+from tests.helpers.precision import in_double
 from tests.helpers.random_graphs import row_selector, small, specs
-from tests.inference.test_elbo import in_double
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
 IMAGE: dict[str, Any] = {

@@ -17,9 +17,10 @@ from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.proposals import _gradient_ascent, m_proposal, z_proposal
 from pyro_cama.model.guide import CAMAGuide
+from tests.helpers.images import digits, joint, rows, state, tiny
 from tests.helpers.networks import networks
 from tests.helpers.patches import rows_at_a_time
-from tests.networks.test_images import digits, in_double, joint, rows, state, tiny
+from tests.helpers.precision import in_double
 
 QUICK: dict[str, Any] = {"max_epochs": 0, "progress": False}
 

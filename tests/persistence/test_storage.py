@@ -19,6 +19,7 @@ from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.persistence import storage
 from support.clinic import Hospital, patients
 from tests.helpers.paths import GRAPHS
+from tests.helpers.precision import in_double
 
 ROWS = Hospital("north").measure(patients(80, seed=0), seed=0)
 NEW = Hospital("east", thermometer=1.0).measure(patients(40, seed=1), seed=1)
@@ -93,11 +94,8 @@ def test_a_model_not_yet_fitted(tmp_path: Path) -> None:
 
 
 def test_double_precision(tmp_path: Path) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
+    with in_double():
         cama = fitted()
-    finally:
-        torch.set_default_dtype(torch.float32)
     back = load(cama.save(tmp_path / "model"), device="cpu")
     assert back.model.like.dtype == torch.float64
     assert same(cama, back)
