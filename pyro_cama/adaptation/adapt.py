@@ -2,40 +2,36 @@
 
 The unlabelled objective has wrong optima: classes permuted, or children redrawn so that the class no longer matters.
 So several starts are optimised and compared by evidence, the best one is compared with no adaptation on rows held out
-from it, and has to pass :func:`pyro_cama.adaptation.guard.judge`; else the copy that comes back predicts as the original did.
+from it, and has to pass :func:`pyro_cama.adaptation.guard.judge`; else the copy that comes back predicts as the
+original did.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
-from pyro_cama.adaptation.new_rows import expect_readings, fixed_log_ratio, hold_out, pair_with_sites, split_folds
-from pyro_cama.adaptation.objective import adaptation_loss, log_ratio, log_train
-from pyro_cama.adaptation.options import IMAGES, TABLES
-from pyro_cama.adaptation.result import Adaptation
+from pyro_cama.adaptation.new_rows import NewRows, pair_with_sites, split_folds
+from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
+from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
+from pyro_cama.adaptation.result import Adaptation, Candidate, Theta
 from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.evidence import importance_evidence
-from pyro_cama.model.pair import PairT
+from pyro_cama.model.pair import ModelGuidePair, PairT
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
-
-COUNTED = 500  # rows whose classes are counted where few are held out
 
 
 def adapt(
@@ -51,7 +47,7 @@ def adapt(
     sparsity: float = 1.0,
     restarts: int | None = None,
     folds: int | None = None,
-    class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "estimate",
+    class_prior: ClassPrior = "estimate",
     keep: Literal["trusted", "always"] = "trusted",
     progress: bool = True,
     trainer_kwargs: dict[str, Any] | None = None,
@@ -75,7 +71,8 @@ def adapt(
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
         restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones.  (2: at
-            the moments or where the model is, and after :func:`pyro_cama.adaptation.wake_sleep.sleep`; 1 for what cannot sleep.)
+            the moments or where the model is, and after :func:`pyro_cama.adaptation.wake_sleep.sleep`; 1 for what
+            cannot sleep.)
         folds: for the comparison with no adaptation the new rows are split in so many parts (of two rows at least),
             and each part's evidence comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows,
             500 at most, is kept from every adaptation and compared on.
@@ -90,105 +87,155 @@ def adapt(
         DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
         ValueError: the graph has no manipulation latent, or an argument is out of range.
     """
-    m = pair.graph.m
-    if m is None:
+    if pair.graph.m is None:
         raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
-    able = can_sleep(pair)
-    given: dict[str, Any] = {
-        "steps": steps, "batch_size": batch_size, "lr": lr, "samples": samples, "folds": folds,
-        "restarts": 2 if able and restarts is None else restarts,
-    }  # fmt: skip
-    usual = IMAGES if pair.model.has_images else TABLES
-    use = replace(usual, **{name: value for name, value in given.items() if value is not None})
-    expect("adapt", "alpha", alpha, number(alpha) and 0 <= alpha <= 1, "a number from 0 to 1")
-    for name in ("steps", "batch_size", "samples", "restarts", "folds"):
-        expect_whole("adapt", name, getattr(use, name))
-    expect("adapt", "lr", use.lr, number(use.lr) and use.lr > 0, "a finite number above 0")
-    expect("adapt", "sparsity", sparsity, number(sparsity) and sparsity >= 0, "a finite number of at least 0")
-    expect("adapt", "keep", keep, keep in ("trusted", "always"), "'trusted' or 'always'")
+    defaults = default_options(
+        pair, steps=steps, batch_size=batch_size, lr=lr, samples=samples, restarts=restarts, folds=folds
+    )
+    options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
     base = pair_with_sites(pair, new_data)
-    new = base.read(new_data, "ignore", sampled=True)
-    use = replace(use, folds=min(use.folds, max(TABLES.folds, new.rows // 2)))
-    expect_readings(base, new)
-    kept = None if clean is None else base.read(clean, "require", sampled=True)
-    fixed = fixed_log_ratio(base, class_prior)
-    expected = torch.softmax(log_train(base) + fixed, 0)
-    learns_prior = isinstance(class_prior, str) and class_prior == "estimate"
+    new = NewRows.of(base, new_data, clean, options)
+    with tqdm(total=_epochs(pair, new, options), disable=not progress, leave=False) as bar:
+        run = Run(new, options, bar, trainer_kwargs)
+        before = examine(base, "before", new.compared, new.counted, new.fixed, options, do=encode_do(base, "auto"))
+        starts = range(options.restarts)
+        candidates = [optimised_candidate(base, run, k, f"start {k + 1} of {len(starts)}") for k in starts]
+        winner = max(starts, key=lambda k: float(candidates[k].evidence.mean()))
+        best = candidates[winner]
+        held_out, replicates = cross_fit(base, run, winner, best)
+        anchored = anchored_candidate(base, run, best)
+    verdict = judge(before, best, candidates, held_out, new.expected, anchored, nearer=not options.proves_proportions)
+    adapted, applied = base.copy(), verdict[0] or keep == "always"
+    if applied:
+        adapted.modules.load_state_dict(best.state)
+        adapted.m_trained = True
+    return adapted, _record(verdict, before, best, held_out, replicates, applied, new.batch.rows, new.sites(base))
 
-    def run(k: int | None, rows: Tensor, title: str, learns_prior: bool) -> tuple[PairT, str, Tensor]:
-        """The k-th start (None: no manipulation), optimised: the copy, the start's name, log of the prior's ratio."""
-        twin = base.copy()
-        part = new.select(rows)
-        with twin.seeded(pair.settings.seed + (k or 0)), twin.manipulation.calibrated():
-            moving = twin.manipulation_parameters().values()
-            twin.modules.requires_grad_(False)
-            for parameter in moving:
-                parameter.requires_grad_(True)
-            if k is None:
-                start = "identity"
-                set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
-            else:
-                start = initialise_start(twin, part, kept, k, use.steps, progress=bar, trainer_kwargs=trainer_kwargs)
-            free = nn.Parameter(torch.zeros_like(fixed))
-            loss = adaptation_loss(twin, part, kept, alpha, use.samples, sparsity, fixed, free)
-            began = {name: value.clone() for name, value in twin.modules.state_dict().items()}
-            try:
-                seed = pair.settings.seed + (k or 0)
-                optimise(
-                    [Stage(loss, max(1, use.steps // 10), use.lr, title=f"adapt, {title} ({start})")], twin.modules,
-                    [*moving, *([free] if learns_prior else [])],
-                    Shuffled(part.rows, row_selector(part), use.batch_size, seed, steps=10), anneal=True, seed=seed,
-                    progress=bar, per_step=twin.minibatches_per_step, trainer_kwargs=trainer_kwargs,
-                )  # fmt: skip
-            except FloatingPointError:  # a start that diverges counts as it began
-                twin.modules.load_state_dict(began)
-                free.data.zero_()
-        return twin, start, log_ratio(twin, fixed, free.detach())
 
-    rows, held = hold_out(new.rows, use.folds, pair.settings.seed)
-    seen = new.select(held.to(base.device))  # what candidates are compared on
-    # a handful of held-out rows may well lack a class: others help to count
-    more = torch.cat([held, rows])[: max(COUNTED, len(held))]
-    counted = new.select(more.to(base.device)) if len(held) < new.rows else seen
-    asleep = sum(epochs_of(use.steps)) if able and use.restarts > SLEEP else 0
-    total = asleep + (use.restarts + use.folds * (use.folds > 1)) * max(1, use.steps // 10)
-    bar = tqdm(total=total, disable=not progress, leave=False)
-    before = examine(base, "before", seen, counted, fixed, use, do=encode_do(base, "auto"))
-    candidates = []
-    for k in range(use.restarts):
-        twin, start, ratio = run(k, rows.to(base.device), f"start {k + 1} of {use.restarts}", learns_prior)
-        candidates.append(examine(twin, start, seen, counted, ratio, use, do=None, sparsity=sparsity))
-    winner = max(range(use.restarts), key=lambda k: float(candidates[k].evidence.mean()))
-    best = candidates[winner]
-    replicates = []
-    if use.folds == 1:
-        held_out = best.evidence.clone()
-        parts = []
-    else:
-        held_out = torch.empty_like(before.evidence)
-        parts = split_folds(new.rows, use.folds, pair.settings.seed)
+class Run(NamedTuple):
+    """What the optimisations of one adaptation have in common: rows, options, progress bar, Lightning's arguments."""
+
+    new: NewRows
+    options: AdaptOptions
+    bar: tqdm[Any]
+    trainer_kwargs: dict[str, Any] | None
+
+
+def run_start(
+    pair: PairT, run: Run, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
+) -> tuple[PairT, str, Tensor]:
+    """Optimises a copy of the model from one start.
+
+    Args:
+        pair: the unadapted model.
+        k: the start's number, see :func:`pyro_cama.adaptation.initialisation.initialise_start`; None is no
+            manipulation.
+        rows: numbers of the new rows to adapt to.
+        title: for the progress bar.
+        learns_proportions: lets class proportions change with NN_pM and NN_qM.
+
+    Returns:
+        The adapted copy, the start's name, and log of the class proportions over the training ones, ``(classes,)``.
+    """
+    new, options, bar, trainer_kwargs = run
+    twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
+    with twin.seeded(seed), twin.manipulation.calibrated():
+        moving = list(twin.manipulation_parameters().values())
+        twin.modules.requires_grad_(False)
+        for parameter in moving:
+            parameter.requires_grad_(True)
+        if k is None:
+            start = "identity"
+            set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
+        else:
+            start = initialise_start(
+                twin, part, new.clean, k, options.steps, progress=bar, trainer_kwargs=trainer_kwargs
+            )
+        free = nn.Parameter(torch.zeros_like(new.fixed))
+        loss = adaptation_loss(twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free)
+        initial = {name: value.clone() for name, value in twin.modules.state_dict().items()}
+        try:
+            optimise(
+                [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start})")],
+                twin.modules,
+                [*moving, *([free] if learns_proportions else [])],
+                Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),
+                anneal=True,
+                seed=seed,
+                progress=bar,
+                per_step=twin.minibatches_per_step,
+                trainer_kwargs=trainer_kwargs,
+            )
+        except FloatingPointError:  # a start that diverges counts as it began
+            twin.modules.load_state_dict(initial)
+            free.data.zero_()
+    return twin, start, log_ratio(twin, new.fixed, free.detach())
+
+
+def optimised_candidate(pair: ModelGuidePair, run: Run, k: int | None, title: str) -> Candidate:
+    """Optimises one start on the rows that are not held out, and examines it; class proportions held for k None."""
+    new, options, *_ = run
+    learns_proportions = options.learns_proportions and k is not None
+    twin, start, ratio = run_start(pair, run, k, new.adapted_to, title, learns_proportions=learns_proportions)
+    return examine(twin, start, new.compared, new.counted, ratio, options, do=None, sparsity=options.sparsity)
+
+
+def cross_fit(pair: ModelGuidePair, run: Run, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
+    """Estimates the evidence of rows that the adaptation has not seen.
+
+    With folds, that of every row from the k-th start optimised on the other folds; with one, ``best``'s own, whose
+    rows were held out from the first.
+
+    Returns:
+        The evidence, ``(rows,)``, NaN where there are too few rows to hold any out, and theta of every fold.
+    """
+    new, options, *_ = run
+    if new.folds == 1:
+        evidence = best.evidence.clone()
+        return (evidence.fill_(math.nan) if new.too_few else evidence), ()
+    evidence, thetas = torch.empty_like(best.evidence), []
+    parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
     for i, part in enumerate(parts):
         rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
-        twin, _, ratio = run(winner, rest.to(base.device), f"fold {i + 1} of {len(parts)}", learns_prior)
-        held_out[part] = importance_evidence(twin, new.select(part.to(base.device)), ratio, do=None)
-        replicates.append(mean_theta(twin, new.select(rest.to(base.device))))
-    if len(parts) == 1 or new.rows < 2 * max(use.folds, 2):
-        held_out.fill_(math.nan)  # nothing was held out, so nothing is known
-    anchored = None
-    far = total_variation(best.proportions, expected) > proportion_tolerance(counted.rows)
-    if learns_prior and use.insists and far:
-        twin, start, ratio = run(None, rows.to(base.device), "class proportions held", False)
-        anchored = examine(twin, start, seen, counted, ratio, use, do=None, sparsity=sparsity)
-    bar.close()
-    accepted, reason, agreement = judge(before, best, candidates, held_out, expected, anchored, nearer=not use.insists)
-    twin = base.copy()
-    applied = accepted or keep == "always"
-    if applied:
-        twin.modules.load_state_dict(best.state)
-        twin.m_trained = True
-    else:
-        twin.m_trained = base.m_trained
-    adaptation = Adaptation(
+        title = f"fold {i + 1} of {len(parts)}"
+        twin, _, ratio = run_start(pair, run, k, rest, title, learns_proportions=options.learns_proportions)
+        evidence[part] = importance_evidence(twin, new.batch.select(part.to(pair.device)), ratio, do=None)
+        thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
+    if new.too_few:
+        evidence.fill_(math.nan)
+    return evidence, tuple(thetas) if len(parts) > 1 else ()
+
+
+def anchored_candidate(pair: ModelGuidePair, run: Run, best: Candidate) -> Candidate | None:
+    """Optimises from no manipulation, the class proportions held at the expected ones, for the guard to compare.
+
+    None where it need not: proportions are as expected, cannot change, or evidence cannot prove them.
+    """
+    new, options, *_ = run
+    unexpected = total_variation(best.proportions, new.expected) > proportion_tolerance(new.counted.rows)
+    if not (options.learns_proportions and options.proves_proportions and unexpected):
+        return None
+    return optimised_candidate(pair, run, None, "class proportions held")
+
+
+def _epochs(pair: ModelGuidePair, new: NewRows, options: AdaptOptions) -> int:
+    """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
+    asleep = sum(epochs_of(options.steps)) if can_sleep(pair) and options.restarts > SLEEP else 0
+    return asleep + (options.restarts + new.folds * (new.folds > 1)) * options.epochs
+
+
+def _record(
+    verdict: tuple[bool, str, float],
+    before: Candidate,
+    best: Candidate,
+    held_out: Tensor,
+    replicates: tuple[Theta, ...],
+    applied: bool,
+    rows: int,
+    sites: tuple[Any, ...],
+) -> Adaptation:
+    accepted, reason, agreement = verdict
+    return Adaptation(
         accepted=accepted,
         reason=reason,
         evidence_before=float(winsorised(before.evidence).mean()),
@@ -200,11 +247,10 @@ def adapt(
         recovery=best.recovery,
         recovery_before=before.recovery,
         start=best.start,
-        rows=new.rows,
+        rows=rows,
         class_prior=tuple(best.proportions.tolist()),
         applied=applied,
         theta=best.theta,
-        replicates=tuple(replicates) if len(parts) > 1 else (),
-        sites=() if new.site is None else tuple(base.encoder.sites[i] for i in new.site.unique().tolist() if i >= 0),
+        replicates=replicates,
+        sites=sites,
     )
-    return twin, adaptation

@@ -1,14 +1,12 @@
-"""TODO adaptation.candidates."""
+"""What is known of an optimised start, as a :class:`Candidate`: evidence, labels, proportions, recovery, theta."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.result import Candidate
+from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import shared_mean
@@ -19,12 +17,15 @@ from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
-def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> tuple[tuple[float, ...], ...]:
-    """theta of every site; of these rows in the mean where each has its own, over draws: q(m | x) may be broad."""
+def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
+    """Returns theta of every site; of these rows in the mean where each has its own.
+
+    That mean is over draws of m as well, since q(m | x) may be broad.
+    """
     assert pair.graph.m is not None
     manipulation = pair.manipulation
     with torch.no_grad(), pair.seeded():
-        if pair.graph.m.scope == "row":
+        if pair.graph.m.per_row:
             theta = manipulation(pair.guide.m_dist(batch).sample((draws,))).mean((0, 1))
         else:
             theta = manipulation(shared_mean(pair.guide))
@@ -34,7 +35,7 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> tuple[
 def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
     """Minus the log-prior of a shared theta; zero in scope row, where theta belongs to the rows."""
     assert pair.graph.m is not None
-    if sparsity == 0 or pair.graph.m.scope == "row":
+    if sparsity == 0 or pair.graph.m.per_row:
         return 0.0
     with torch.no_grad():
         theta = pair.manipulation(shared_mean(pair.guide))[..., : pair.manipulation.size]
@@ -47,30 +48,40 @@ def examine(
     new: Batch,
     counted: Batch,
     ratio: Tensor,
-    use: AdaptOptions,
+    options: AdaptOptions,
     *,
-    do: Any,
+    do: dict[str, Tensor] | None,
     sparsity: float = 0.0,
 ) -> Candidate:
-    """Evidence and labels of the new rows, proportions of ``counted``, whose first rows they are, and recovery."""
-    log_p = torch.log_softmax(
-        class_log_posterior(pair, counted, do, PredictionOptions(use.label_draws)) + ratio[:, None], 0
-    )
+    """Estimates what candidates are compared by.
+
+    Args:
+        pair: as one start left it.
+        start: the start's name.
+        new: rows for evidence, labels and recovery.
+        counted: rows for the class proportions, the first of which are those of ``new``.
+        ratio: log of class proportions over the training ones, ``(classes,)``.
+        options: how many draws to take.
+        do: an intervention on m; None infers it.
+        sparsity: strength of theta's prior; 0 leaves no penalty.
+    """
+    posterior = class_log_posterior(pair, counted, do, PredictionOptions(options.label_draws))
+    log_p = torch.log_softmax(posterior + ratio[:, None], 0)
     return Candidate(
         start=start,
         evidence=importance_evidence(pair, new, ratio, do=do),
         labels=log_p.argmax(0).cpu()[: new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
-        generated=use.recovery_rows,
-        recovery=_recovery(pair, new, do, rows=use.recovery_rows, samples=use.recovery_draws),
+        generated=options.recovery_rows,
+        recovery=_recovery(pair, new, do, rows=options.recovery_rows, samples=options.recovery_draws),
         state={k: v.clone() for k, v in pair.modules.state_dict().items()},
         penalty=_penalty(pair, sparsity) / new.rows,
         theta=mean_theta(pair, new),
     )
 
 
-def _recovery(pair: ModelGuidePair, new: Batch, do: Any, *, rows: int, samples: int) -> float:
+def _recovery(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, *, rows: int, samples: int) -> float:
     """How often the class of rows the model draws itself, under the manipulations it infers, is recognised.
 
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
@@ -78,18 +89,13 @@ def _recovery(pair: ModelGuidePair, new: Batch, do: Any, *, rows: int, samples: 
     """
     m = pair.graph.m
     assert m is not None
-    found = []
+    shares = []
     for greys in (False, True) if pair.model.has_images else (False,):
         with torch.no_grad(), fast(), pair.seeded():
             like = new.select(torch.randint(new.rows, (rows,), device=pair.device))
             value = do[m.name] if do is not None else pair.guide.m_dist(like).sample()
-            batch = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
-        y = batch.values.pop(pair.graph.target)
-        found.append(
-            float(
-                (class_log_posterior(pair, batch, do, PredictionOptions(samples, 2)).argmax(0) == y.long())
-                .float()
-                .mean()
-            )
-        )
-    return max(found)
+            drawn = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
+        y = drawn.values.pop(pair.graph.target)
+        recognised = class_log_posterior(pair, drawn, do, PredictionOptions(samples, 2)).argmax(0) == y.long()
+        shares.append(float(recognised.float().mean()))
+    return max(shares)

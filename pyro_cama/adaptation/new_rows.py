@@ -1,15 +1,17 @@
-"""TODO adaptation.new_rows."""
+"""The rows that an adaptation learns from: encoded, with their sites, checked, and split for comparisons."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from pyro_cama._messages import listed
 from pyro_cama.adaptation.objective import log_train
+from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.sampling import with_sites
@@ -17,22 +19,89 @@ from pyro_cama.errors import DataError
 from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.model.pair import ModelGuidePair, PairT
 
+COUNTED = 500  # rows whose classes are counted where few are held out
 
-def fixed_log_ratio(pair: ModelGuidePair, class_prior: Any) -> Tensor:
-    """log of the given class proportions over the training ones, ``(classes,)``; zeros for "train" and "estimate"."""
+
+@dataclass(frozen=True)
+class NewRows:
+    """New rows without labels, and what is known beside them.
+
+    Attributes:
+        batch: all of them, encoded.
+        clean: the training rows, where they are at hand.
+        fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
+        expected: those proportions, ``(classes,)``.
+        folds: parts to split the rows into, none of fewer than two rows where there are enough.
+        adapted_to: numbers of the rows that every start is optimised on.
+        compared: the rows that candidates are compared on.
+        counted: the rows whose classes are counted: those, and others where they are few.
+    """
+
+    batch: Batch
+    clean: Batch | None
+    fixed: Tensor
+    expected: Tensor
+    folds: int
+    adapted_to: Tensor
+    compared: Batch
+    counted: Batch
+
+    @classmethod
+    def of(cls, pair: ModelGuidePair, new_data: DataSource, clean: DataSource | None, options: AdaptOptions) -> Self:
+        """Reads and splits the rows.
+
+        Args:
+            pair: with a place for their sites, see :func:`pair_with_sites`.
+
+        Raises:
+            DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
+            ValueError: ``class_prior`` is none.
+        """
+        batch = pair.read(new_data, "ignore", sampled=True)
+        folds = min(options.folds, max(TABLES.folds, batch.rows // 2))
+        expect_readings(pair, batch)
+        labelled = None if clean is None else pair.read(clean, "require", sampled=True)
+        fixed = fixed_log_ratio(pair, options.class_prior)
+        rest, held = hold_out(batch.rows, folds, pair.settings.seed)
+        compared = batch.select(held.to(pair.device))
+        # a handful of held-out rows may well lack a class: others help to count
+        more = torch.cat([held, rest])[: max(COUNTED, len(held))]
+        return cls(
+            batch=batch,
+            clean=labelled,
+            fixed=fixed,
+            expected=torch.softmax(log_train(pair) + fixed, 0),
+            folds=folds,
+            adapted_to=rest,
+            compared=compared,
+            counted=batch.select(more.to(pair.device)) if len(held) < batch.rows else compared,
+        )
+
+    @property
+    def too_few(self) -> bool:
+        """Whether none of them can be held out from an adaptation to the others."""
+        return self.batch.rows < 2 * max(self.folds, 2)
+
+    def sites(self, pair: ModelGuidePair) -> tuple[Any, ...]:
+        """Returns the sites that have new rows, by name; none in a scope without sites."""
+        site = self.batch.site
+        return () if site is None else tuple(pair.encoder.sites[i] for i in site.unique().tolist() if i >= 0)
+
+
+def fixed_log_ratio(pair: ModelGuidePair, class_prior: ClassPrior) -> Tensor:
+    """Returns log of the given class proportions over the training ones, ``(classes,)``; zeros where none are given."""
     train = log_train(pair)
     if isinstance(class_prior, str) and class_prior in ("train", "estimate"):
         return torch.zeros_like(train)
-    found = prior_log_ratio(pair, class_prior, train[:, None])
-    assert found is not None
-    return found
+    ratio = prior_log_ratio(pair, class_prior, train[:, None])
+    assert ratio is not None
+    return ratio
 
 
 def pair_with_sites(pair: PairT, new_data: DataSource) -> PairT:
-    """The model with a place for sites it has not met; a plain copy in the other scopes."""
+    """Returns a copy of the model with a place for sites it has not met; a plain copy in the other scopes."""
     m = pair.graph.m
-    assert m is not None
-    if m.scope in ("row", "dataset"):
+    if m is None or m.site_column is None:
         return pair.copy()
     stream = open_stream(new_data, pair.graph)
     encoder = pair.encoder.with_sites(new_data) if stream is None else with_sites(stream, pair.encoder)  # type: ignore[arg-type]
@@ -68,7 +137,7 @@ def expect_readings(pair: ModelGuidePair, new: Batch) -> None:
 
 
 def hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers to adapt to and to compare on: all of them where folds follow, else apart."""
+    """Returns row numbers to adapt to and to compare on: all of them where folds follow, else apart."""
     if folds > 1 or rows < 4:
         return torch.arange(rows), torch.arange(rows)
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
@@ -76,6 +145,6 @@ def hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def split_folds(rows: int, folds: int, seed: int) -> list[Tensor]:
-    """Row numbers in random parts; one part of all rows where there are too few to hold any out."""
+    """Returns row numbers in random parts; one part of all rows where there are too few to hold any out."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     return list(order.chunk(folds)) if rows >= 2 * folds else [order]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,12 @@ from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.objective import labelled_bound
 
+HOLD = 10.0  # nats for a squared change of a theta that is to stay where it is
+IMAGINED = 10.0  # rows of the expected classes: proportions wander only where the new rows insist
+
+Bound = Callable[[Batch, Tensor], Tensor]
+"""From rows and the log ratio of class proportions to the mean bound of a row, less the prior of theta."""
+
 
 def adaptation_loss(
     pair: ModelGuidePair,
@@ -35,71 +40,102 @@ def adaptation_loss(
     fixed: Tensor,
     free: Tensor,
 ) -> Callable[[Batch], Tensor]:
-    """The negative of eq. 8 per row, as a function of minibatches of the new rows.
-
-    Options as :func:`pyro_cama.adaptation.adapt.adapt`.
+    """Returns the negative of eq. 8 per row, as a function of minibatches of the new rows.
 
     Args:
+        pair: whose NN_pM and NN_qM move.
+        new: all of the new rows.
+        clean: labelled training rows, where they are at hand.
+        alpha, samples, sparsity: see :func:`pyro_cama.adaptation.adapt.adapt`.
         fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
         free: learnt addition to it, ``(classes,)``.
     """
-    graph = pair.graph
-    assert graph.m is not None
-    row_scope = graph.m.scope == "row"
-    counts = None
-    prior_scale = pair.manipulation.prior_scale()
-    if not row_scope:
-        q: Any = pair.guide.m_posterior
-        index = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
-        counts = torch.bincount(index[index >= 0], minlength=q.loc.shape[0])
-        switches = prior_scale.isinf()  # no gradient holds them where they are while m moves
-        switched = pair.manipulation(shared_mean(pair.guide))[..., : len(prior_scale)][..., switches].detach()
-    away = None if new.site is None else absent_sites(pair, new)
-    settled = None if away is None else pair.manipulation(shared_mean(pair.guide))[away].detach()
+    m = pair.graph.m
+    assert m is not None
+    bound = (_row_bound if m.per_row else _shared_bound)(pair, new, samples, sparsity)
 
     def loss(batch: Batch) -> Tensor:
         ratio = log_ratio(pair, fixed, free)
-        if row_scope:
-            weights = log_weights(pair.model, pair.guide, batch, samples=samples, classes=True)
-            total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
-            if sparsity:
-                theta = pair.manipulation(pair.guide.m_dist(batch).mean)[..., : len(prior_scale)] / prior_scale
-                common = theta.mean(0)
-                apart = (theta - common).abs().sum(-1).mean()
-                total = total - sparsity * (common.abs().sum() / new.rows + apart)
-        else:
-            m, given = shared_draw(pair.model, pair.guide)
-            weights = log_weights(pair.model, pair.guide, batch, do={graph.m.name: m}, samples=samples, classes=True)  # type: ignore[union-attr]
-            weights = replace(weights, shared=given)
-            rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
-            total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
-            theta = pair.manipulation(m)
-            total = total - 10.0 * (theta[..., : len(prior_scale)][..., switches] - switched).square().sum()
-            if away is not None:  # NN_pM serves all sites: the others must not forget
-                total = total - 10.0 * (theta[away] - settled).square().sum()
-                theta = theta[~away]
-            total = total - sparsity / new.rows * (theta[..., : len(prior_scale)].abs() / prior_scale).sum()
-        # ten imagined rows of the expected classes: proportions wander only where the new rows insist
-        expected = torch.softmax(log_train(pair) + fixed, 0)
-        total = total + 10.0 / new.rows * (expected * (log_train(pair) + ratio)).sum()
-        if clean is not None and alpha > 0 and row_scope:
-            pick = torch.randint(clean.rows, (batch.rows,), device=pair.device)
-            part = clean.select(pick)
-            y, known = part.values[graph.target], part.observed.get(graph.target)
-            weights = log_weights(pair.model, pair.guide, part, samples=samples, classes=known is not None)
-            bound = mean_bound(weights)[0] if known is None else labelled_bound(weights, y, known, 0.0)
-            total = alpha * bound.mean() + (1 - alpha) * total
+        total = bound(batch, ratio) + _log_prior_of_proportions(pair, fixed, ratio, new.rows)
+        if clean is not None and alpha > 0 and m.per_row:
+            total = alpha * _clean_bound(pair, clean, batch.rows, samples) + (1 - alpha) * total
         return -total
 
     return loss
 
 
+def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) -> Bound:
+    """Eq. 7's tighter bound where every row has its own m; their thetas are held to their mean, and that to zero."""
+    prior_scale = pair.manipulation.prior_scale()
+
+    def bound(batch: Batch, ratio: Tensor) -> Tensor:
+        weights = log_weights(pair.model, pair.guide, batch, samples=samples, classes=True)
+        total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
+        if sparsity:
+            theta = pair.manipulation(pair.guide.m_dist(batch).mean)[..., : len(prior_scale)] / prior_scale
+            common = theta.mean(0)
+            apart = (theta - common).abs().sum(-1).mean()
+            total = total - sparsity * (common.abs().sum() / new.rows + apart)
+        return total
+
+    return bound
+
+
+def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) -> Bound:
+    """Eq. 7's tighter bound where rows share m: one draw of it a minibatch, its theta held to zero.
+
+    What no gradient moves (switches, whose prior scale is infinite) stays where it is; so do sites without new rows, since
+    NN_pM serves all of them.
+    """
+    m = pair.graph.m
+    assert m is not None
+    name, manipulation = m.name, pair.manipulation
+    site = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
+    counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
+    prior_scale = manipulation.prior_scale()
+    switches = prior_scale.isinf()
+    began = manipulation(shared_mean(pair.guide)).detach()
+    absent = None if new.site is None else absent_sites(pair, new)
+
+    def bound(batch: Batch, ratio: Tensor) -> Tensor:
+        value, prior_ratio = shared_draw(pair.model, pair.guide)
+        weights = log_weights(pair.model, pair.guide, batch, do={name: value}, samples=samples, classes=True)
+        weights = replace(weights, shared=prior_ratio)
+        rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
+        total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
+        theta = manipulation(value)
+        moved = theta[..., : len(prior_scale)][..., switches] - began[..., : len(prior_scale)][..., switches]
+        total = total - HOLD * moved.square().sum()
+        if absent is not None:
+            total = total - HOLD * (theta[absent] - began[absent]).square().sum()
+            theta = theta[~absent]
+        return total - sparsity / new.rows * (theta[..., : len(prior_scale)].abs() / prior_scale).sum()
+
+    return bound
+
+
+def _log_prior_of_proportions(pair: ModelGuidePair, fixed: Tensor, ratio: Tensor, rows: int) -> Tensor:
+    """Log-likelihood of imagined rows of the expected classes under the proportions as they are, per new row."""
+    train = log_train(pair)
+    expected = torch.softmax(train + fixed, 0)
+    return IMAGINED / rows * (expected * (train + ratio)).sum()
+
+
+def _clean_bound(pair: ModelGuidePair, clean: Batch, rows: int, samples: int) -> Tensor:
+    """The joint ELBO, eq. 4, of some of the clean rows, drawn at random."""
+    part = clean.select(torch.randint(clean.rows, (rows,), device=pair.device))
+    y, known = part.values[pair.graph.target], part.observed.get(pair.graph.target)
+    weights = log_weights(pair.model, pair.guide, part, samples=samples, classes=known is not None)
+    bound = mean_bound(weights)[0] if known is None else labelled_bound(weights, y, known, 0.0)
+    return bound.mean()
+
+
 def log_train(pair: ModelGuidePair) -> Tensor:
-    """log of the class proportions among the training rows, ``(classes,)``."""
+    """Returns log of the class proportions among the training rows, ``(classes,)``."""
     return pair.encoder.statistics[pair.graph.target]["frequencies"].to(pair.model.like).clamp_min(1e-12).log()
 
 
 def log_ratio(pair: ModelGuidePair, fixed: Tensor, free: Tensor) -> Tensor:
-    """log of class proportions over the training ones, ``(classes,)``, under both additions to their logits."""
+    """Returns log of class proportions over the training ones, ``(classes,)``, under both additions to their logits."""
     train = log_train(pair)
     return torch.log_softmax(train + fixed + free, 0) - train

@@ -1,4 +1,4 @@
-"""TODO adaptation.result."""
+"""What an adaptation comes to: its candidates, and the record of what was decided."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
+Theta = tuple[tuple[float, ...], ...]
+"""A tuple a site: one in the scopes row, where it is the rows' mean, and dataset."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Candidate:
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
             believes the world does.
         penalty: what the prior of a shared theta takes off the evidence, in nats a row.
+        state: of model and guide.
         theta: see :class:`Adaptation`.
         counted: rows that the proportions are of, if not of those that have labels here.
         generated: rows that the recovery is of; 0 for a recovery known exactly.
@@ -32,7 +36,7 @@ class Candidate:
     recovery: float
     state: dict[str, Tensor]
     penalty: float = 0.0
-    theta: tuple[tuple[float, ...], ...] = ()
+    theta: Theta = ()
     counted: int = 0
     generated: int = 0
 
@@ -72,8 +76,8 @@ class Adaptation:
     start: str
     rows: int
     class_prior: tuple[float, ...]
-    theta: tuple[tuple[float, ...], ...] = ()
-    replicates: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    theta: Theta = ()
+    replicates: tuple[Theta, ...] = ()
     sites: tuple[Any, ...] = ()
     applied: bool = False
 
