@@ -22,10 +22,9 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
 
     That mean is over draws of m as well, since q(m | x) may be broad.
     """
-    assert pair.graph.m is not None
     manipulation = pair.manipulation
     with torch.no_grad(), pair.seeded():
-        if pair.graph.m.per_row:
+        if pair.graph.require_m().per_row:
             theta = manipulation(pair.guide.m_dist(batch).sample((draws,))).mean((0, 1))
         else:
             theta = manipulation(shared_mean(pair.guide))
@@ -34,8 +33,7 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
 
 def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
     """Minus the log-prior of a shared theta; zero in scope row, where theta belongs to the rows."""
-    assert pair.graph.m is not None
-    if sparsity == 0 or pair.graph.m.per_row:
+    if sparsity == 0 or pair.graph.require_m().per_row:
         return 0.0
     with torch.no_grad():
         theta = pair.manipulation(shared_mean(pair.guide))[..., : pair.manipulation.size]
@@ -87,8 +85,7 @@ def _recovery(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, *,
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
     draw is noise, and where the new images are noisy, smooth greys are what NN_qM has not seen.
     """
-    m = pair.graph.m
-    assert m is not None
+    m = pair.graph.require_m()
     shares = []
     for greys in (False, True) if pair.model.has_images else (False,):
         with torch.no_grad(), fast(), pair.seeded():

@@ -99,9 +99,7 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
             span = group.component(name)
             start = (span.start or 0) if isinstance(span, slice) else span
             for i in range(node.dim or 1):
-                own = {
-                    k: v.reshape(-1)[i] if node.is_number else v for k, v in statistics.items()
-                }
+                own = {k: v.reshape(-1)[i] if node.is_number else v for k, v in statistics.items()}
 
                 def read(
                     theta: Tensor, group: Any = group, node: Any = node, own: Any = own, at: int = start + i

@@ -50,8 +50,7 @@ def adaptation_loss(
         fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
         free: learnt addition to it, ``(classes,)``.
     """
-    m = pair.graph.m
-    assert m is not None
+    m = pair.graph.require_m()
     bound = (_row_bound if m.per_row else _shared_bound)(pair, new, samples, sparsity)
 
     def loss(batch: Batch) -> Tensor:
@@ -84,12 +83,10 @@ def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) 
 def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) -> Bound:
     """Eq. 7's tighter bound where rows share m: one draw of it a minibatch, its theta held to zero.
 
-    What no gradient moves (switches, whose prior scale is infinite) stays where it is; so do sites without new rows, since
-    NN_pM serves all of them.
+    What no gradient moves (switches, whose prior scale is infinite) stays where it is; so do sites without new rows,
+    since NN_pM serves all of them.
     """
-    m = pair.graph.m
-    assert m is not None
-    name, manipulation = m.name, pair.manipulation
+    name, manipulation = pair.graph.require_m().name, pair.manipulation
     site = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
     counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
     prior_scale = manipulation.prior_scale()
