@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml
 setup: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python examples/breast_cancer_drift.py $(ARGS)
+	$(BIN)/python experiments/breast_cancer_drift.py $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from measure import Row
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SEVERITY = 0.3  # of the side, uniform, up and down
 
 
@@ -22,7 +22,7 @@ def recovery(quick: bool) -> list[Row]:
     Raises:
         ValueError: MNIST is not here.
     """
-    sys.path.append(str(EXAMPLES))
+    sys.path.append(str(EXPERIMENTS))
     from support.images import Lab, Setting
 
     if quick:

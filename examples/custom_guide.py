@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pyro_cama import build, load
 from pyro_cama.data.batch import Batch
 from pyro_cama.model.guide import CAMAGuide
-from support.drift import load_table, split
+from support.howto import split, table
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"
 
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    frame, target = load_table("wine")
-    train, test = split(frame, target, seed=0)
+    frame, target = table("wine")
+    train, test = split(frame, target)
     for guide in (CAMAGuide, LowRankGuide):
         cama = build(GRAPH, guide=guide)
         cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if options.smoke else 200)

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_cama import build
 from pyro_cama.graph.nodes import Node
 from pyro_cama.likelihoods import Likelihood
-from support.drift import load_table, split
+from support.howto import split, table
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"
 
@@ -43,12 +43,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="not used: nothing is written")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    frame, target = load_table("wine")
+    frame, target = table("wine")
     columns = [str(name) for name in frame if name != target]
     rng = np.random.default_rng(0)
     spoilt = rng.random((len(frame), len(columns))) < 0.1
     frame[columns] += spoilt * rng.normal(0, 5, spoilt.shape) * frame[columns].std().to_numpy()
-    train, test = split(frame, target, seed=0)
+    train, test = split(frame, target)
     for name, chosen in (("normal", {}), ("Laplace", dict.fromkeys(columns, Laplace()))):
         cama = build(GRAPH, likelihoods=chosen)
         cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if options.smoke else 300)

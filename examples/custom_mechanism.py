@@ -26,7 +26,7 @@ from torch.distributions import Transform, constraints
 from pyro_cama import build
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Mechanism
-from support.drift import load_table, split
+from support.howto import split, table
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "breast_cancer.yaml"
 
@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="not used: nothing is written")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    frame, target = load_table("breast_cancer")
-    train, test = split(frame, target, seed=0)
+    frame, target = table("breast_cancer")
+    train, test = split(frame, target)
     columns = [str(name) for name in frame if name != target]
     new = bent(test, train, columns, s=-0.5)
     fit: dict[str, Any] = {"max_epochs": 5} if options.smoke else {}

@@ -17,7 +17,7 @@ from pyro.optim import ClippedAdam
 
 from pyro_cama import build
 from pyro_cama.inference.elbo import InterventionELBO
-from support.drift import load_table, split
+from support.howto import split, table
 
 GRAPH = Path(__file__).parents[1] / "graphs" / "wine.yaml"
 
@@ -29,8 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     pyro.set_rng_seed(0)
-    frame, target = load_table("wine")
-    train, test = split(frame, target, seed=0)
+    frame, target = table("wine")
+    train, test = split(frame, target)
     cama = build(GRAPH).fit(train, max_epochs=0, progress=False)  # learns how to encode the table, nothing else
     rows = cama.encode(train)
     svi = SVI(cama.model, cama.guide, ClippedAdam({"lr": 3e-3}), loss=InterventionELBO(samples=4))

@@ -5,8 +5,8 @@ with the paper's concatenation, is scored as it is and after it adapted without 
 beside it stands a plain net trained on such digits.  CAMA sees one shifted twin of every digit, the net shifts anew in
 every batch.  Writes results/figure10.json (tidy rows) and results/figure10.png.
 
-    python examples/figure10.py             # 60,000 digits, one model of each kind; many hours of CPU
-    python examples/figure10.py --quick     # 6,000 digits, small nets, vertical shifts beside the clean, one severity
+    python experiments/figure10.py             # 60,000 digits, one model of each kind; many hours of CPU
+    python experiments/figure10.py --quick     # 6,000 digits, small nets, vertical beside the clean, one severity
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images to experiment on, and the image baselines (examples/support)."""
+"""Images to experiment on, and the image baselines (experiments/support)."""
 
 import argparse
 import copy

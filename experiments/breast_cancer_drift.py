@@ -4,7 +4,7 @@ scikit-learn's breast-cancer table, graphs/breast_cancer.yaml.  Half of the rows
 instruments are off.  CAMA adapts on 142 unlabelled rows and is scored on 142 others, and the other way round.
 Prints a table and saves results/breast_cancer_drift.png and .json.
 
-    python examples/breast_cancer_drift.py
+    python experiments/breast_cancer_drift.py
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ first images only, for what they cost.
 
 Writes results/figure11.json (tidy rows) and results/figure11.png.
 
-    python examples/figure11.py            # 200 attacked digits of either half, 20 steps; 60 through the reading
-    python examples/figure11.py --quick    # 100 attacked digits, 10 steps, eps .1, small nets
+    python experiments/figure11.py            # 200 attacked digits of either half, 20 steps; 60 through the reading
+    python experiments/figure11.py --quick    # 100 attacked digits, 10 steps, eps .1, small nets
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ other shifted digits it infers digit, style z and m.  Then
 
 Writes results/figure9.json (tidy rows) and results/figure9.png.
 
-    python examples/figure9.py             # 60,000 digits; hours, less where figure7 and figure10 left models
-    python examples/figure9.py --quick     # 6,000 digits, small nets
+    python experiments/figure9.py             # 60,000 digits; hours, less where figure7 and figure10 left models
+    python experiments/figure9.py --quick     # 6,000 digits, small nets
 """
 
 from __future__ import annotations

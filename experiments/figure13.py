@@ -7,8 +7,8 @@ after round, of which the worst round is reported.  Rows adapted to are not thos
 
 Writes results/figure13.json (tidy rows) and results/figure13.png.
 
-    python examples/figure13.py            # five random models, about ten minutes on two cores
-    python examples/figure13.py --quick    # one model, one eps
+    python experiments/figure13.py            # five random models, about ten minutes on two cores
+    python experiments/figure13.py --quick    # one model, one eps
 """
 
 from __future__ import annotations

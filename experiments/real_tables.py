@@ -3,9 +3,9 @@
 Half of the rows train; the other half is changed.  Every method that adapts sees one half of those without labels and
 is scored on the other, and the other way round.  Writes results/real_tables.json and .png.
 
-    python examples/real_tables.py                                        # five seeds, 25 minutes on two cores
-    python examples/real_tables.py --tables wine --cases calibration noise
-    python examples/real_tables.py --protocol transductive                # adapts on the rows it is scored on
+    python experiments/real_tables.py                                        # five seeds, 25 minutes on two cores
+    python experiments/real_tables.py --tables wine --cases calibration noise
+    python experiments/real_tables.py --protocol transductive                # adapts on the rows it is scored on
 """
 
 from __future__ import annotations

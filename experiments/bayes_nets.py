@@ -4,8 +4,8 @@ child, insurance and hepar2 are categorical: their effects' levels are written d
 as another level.  ecoli70 is linear Gaussian, its target cut into thirds: scales shift.  The graphs are the networks'
 own.  Protocol as in real_tables.py.  Writes results/bayes_nets.json and .png.
 
-    python examples/bayes_nets.py            # five splits of four networks' rows
-    python examples/bayes_nets.py --quick
+    python experiments/bayes_nets.py            # five splits of four networks' rows
+    python experiments/bayes_nets.py --quick
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The harness of the experiments (examples/support/experiment.py)."""
+"""The harness of the experiments (experiments/support/experiment.py)."""
 
 import argparse
 import json

@@ -5,7 +5,7 @@ power=)` weighs p(x | y, z, m) to a power (Miller and Dunson 2019, *Robust Bayes
 loss says what that buys, the accuracy what it costs.  Normal noise, in training standard deviations, on every reading;
 half of the rows train.  Writes results/power.json and .png.
 
-    python examples/power.py       # three tables, five seeds, about four minutes on two cores
+    python experiments/power.py       # three tables, five seeds, about four minutes on two cores
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Standardising the new rows anew undoes a pure drift, but takes a new mix for one
 beside m (`adapt(class_prior="estimate")`, the default) and predicts with `class_prior="estimate"`.
 Writes results/prevalence_drift.json and .png.
 
-    python examples/prevalence_drift.py       # five seeds, two tables, about six minutes on two cores
+    python experiments/prevalence_drift.py       # five seeds, two tables, about six minutes on two cores
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ seconds per 1,000 images, on one thread of a CPU; on a machine with other work, 
 
 Writes results/image_budget.json (tidy rows) and results/image_budget.png.
 
-    python examples/image_budget.py            # 1,000 digits each; hours of CPU
-    python examples/image_budget.py --quick    # 100 digits each, small nets
+    python experiments/image_budget.py            # 1,000 digits each; hours of CPU
+    python experiments/image_budget.py --quick    # 100 digits each, small nets
 """
 
 from __future__ import annotations

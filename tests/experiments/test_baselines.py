@@ -1,4 +1,4 @@
-"""The experiments' tables, what happens to them, and the baselines (examples/support)."""
+"""The experiments' tables, what happens to them, and the baselines (experiments/support)."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ from support.drift import (
 )
 from support.experiment import line_of
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
+GRAPHS = Path(__file__).parents[2] / "graphs"
 Wine = tuple[pd.DataFrame, pd.DataFrame, str, list[str]]
 
 

@@ -3,8 +3,8 @@
 Plain nets, trained on clean digits, or on those beside digits shifted vertically or horizontally by up to half of a
 side.  Writes results/figure1.json (tidy rows) and results/figure1.png.
 
-    python examples/figure1.py             # 60,000 digits, three seeds of each net
-    python examples/figure1.py --quick     # 6,000 digits, smaller nets
+    python experiments/figure1.py             # 60,000 digits, three seeds of each net
+    python experiments/figure1.py --quick     # 6,000 digits, smaller nets
 """
 
 from __future__ import annotations

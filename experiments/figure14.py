@@ -6,8 +6,8 @@ shifted, and with the true co-parents shifted, each after adaptation.  `diagnose
 
 Writes results/figure14.json (tidy rows) and results/figure14.png.
 
-    python examples/figure14.py            # five random models, about ten minutes on two cores
-    python examples/figure14.py --quick    # one model, three graphs
+    python experiments/figure14.py            # five random models, about ten minutes on two cores
+    python experiments/figure14.py --quick    # one model, three graphs
 """
 
 from __future__ import annotations

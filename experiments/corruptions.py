@@ -5,8 +5,8 @@ with three mechanisms, as it is and adapted: `warp` knows that pixels move, `war
 paper's concatenation nothing.  All train on clean digits, adapt on one half of the test digits and are scored on the
 other.  Writes results/corruptions.json (tidy rows) and results/corruptions.png.
 
-    python examples/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
-    python examples/corruptions.py --quick     # 6,000 digits, small nets, three kinds
+    python experiments/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
+    python experiments/corruptions.py --quick     # 6,000 digits, small nets, three kinds
 """
 
 from __future__ import annotations

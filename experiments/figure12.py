@@ -6,8 +6,8 @@
 Every seed draws other equations over graphs/measurement.yaml.  Trained on clean rows; adapted, without labels, on rows
 that nobody is scored on.  Writes results/figure12.json (tidy rows) and results/figure12.png.
 
-    python examples/figure12.py            # five models, about ten minutes on two cores
-    python examples/figure12.py --quick    # one model, two shifts
+    python experiments/figure12.py            # five models, about ten minutes on two cores
+    python experiments/figure12.py --quick    # one model, two shifts
 """
 
 from __future__ import annotations

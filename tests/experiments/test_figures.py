@@ -1,4 +1,4 @@
-"""What the scripts of section 4.2's figures rest on (examples/figure12.py to figure14.py)."""
+"""What the scripts of section 4.2's figures rest on (experiments/figure12.py to figure14.py)."""
 
 import figure13
 import figure14

@@ -10,8 +10,8 @@ Metrics are
 - kept: whether the guard keeps it;
 - share of the gain: in accuracy over the model as it was, of that with all digits; null where that is below `LEAST`.
 
-    python examples/figure8.py             # 60,000 digits, three draws of the shares
-    python examples/figure8.py --quick     # 6,000 digits, 500 to adapt on
+    python experiments/figure8.py             # 60,000 digits, three draws of the shares
+    python experiments/figure8.py --quick     # 6,000 digits, 500 to adapt on
 """
 
 from __future__ import annotations

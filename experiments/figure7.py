@@ -6,8 +6,8 @@ paper's concatenation (vertical shifts), and from simulated interventions.  Besi
 CVAE and an oracle trained with labels on digits moved alike.  Writes results/figure7.json (tidy rows) and
 results/figure7.png.
 
-    python examples/figure7.py             # 60,000 digits, one model of each kind; an hour and a half on one core
-    python examples/figure7.py --quick     # 6,000 digits, small nets, one severity
+    python experiments/figure7.py             # 60,000 digits, one model of each kind; an hour and a half on one core
+    python experiments/figure7.py --quick     # 6,000 digits, small nets, one severity
 """
 
 from __future__ import annotations
