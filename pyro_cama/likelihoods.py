@@ -41,20 +41,23 @@ class Likelihood(ABC):
             inherited :meth:`joined` of another distribution.
 
     Example:
-        Waiting times, whose mean the causes set:
+        Measurements of which some are far off:
 
         >>> from pyro import distributions as dist
         >>> from pyro_cama import Likelihood, Node
-        >>> class Gumbel(Likelihood):
+        >>> from pyro_cama.testing import check_likelihood
+        >>> class Laplace(Likelihood):
         ...     types = ("continuous",)
+        ...     constants = 1
         ...
         ...     def size(self, node):
-        ...         return 1
+        ...         return 2
         ...
         ...     def distribution(self, params):
-        ...         return dist.Gumbel(params[..., 0], 1.0)
+        ...         return dist.Laplace(params[..., 0], F.softplus(params[..., 1]) + 0.01)
+        >>> check_likelihood(Laplace(), Node("voltage", "continuous"))
 
-        ``build(graph, likelihoods={"wait": Gumbel()})`` makes it the node's.
+        ``build(graph, likelihoods={"voltage": Laplace()})`` makes it the node's.
     """
 
     types: ClassVar[tuple[str, ...]] = ()

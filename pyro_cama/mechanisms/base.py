@@ -43,6 +43,7 @@ class Mechanism(ABC):
 
         >>> from pyro import distributions as dist
         >>> from pyro_cama import Mechanism, Node
+        >>> from pyro_cama.testing import check_mechanism
         >>> class ZeroShift(Mechanism):
         ...     types = ("continuous",)
         ...     guesses = True
@@ -58,6 +59,7 @@ class Mechanism(ABC):
         ...
         ...     def guess_from_moments(self, x, statistics):
         ...         return (x.mean() - statistics["mean"]).reshape(1)
+        >>> check_mechanism(ZeroShift(), Node("voltage", "continuous"))
 
         ``build(graph, mechanisms={"voltage": ZeroShift()})`` makes it the node's.
     """
