@@ -36,7 +36,7 @@ def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
     if sparsity == 0 or pair.graph.require_m().per_row:
         return 0.0
     with torch.no_grad():
-        theta = pair.manipulation(shared_mean(pair.guide))[..., : pair.manipulation.size]
+        theta = pair.manipulation.structured(shared_mean(pair.guide))
     return sparsity * float((theta.abs() / pair.manipulation.prior_scale()).sum())
 
 

@@ -92,7 +92,6 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
     for group in manipulation.groups:
         if not group.theta_size:
             continue
-        assert group.mechanism is not None
         for name in group.nodes:
             node = pair.graph.nodes[name]
             statistics = pair.encoder.statistics[name]

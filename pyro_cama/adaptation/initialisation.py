@@ -75,7 +75,7 @@ def _sites(pair: ModelGuidePair) -> int:
 
 def _guesses(manipulation: Manipulation) -> bool:
     """Whether any mechanism guesses theta from moments."""
-    return any(group.mechanism is not None and group.mechanism.guesses for group in manipulation.groups)
+    return any(group.mechanism.guesses for group in manipulation.groups)
 
 
 def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +137,6 @@ def _search(
     sites = range(len(theta)) if batch.site is None else torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     options: list[tuple[int, slice, Tensor]] = []
     for group in manipulation.groups:
-        assert group.mechanism is not None
         if not group.theta_size:
             continue
         statistics = _statistics(pair, group)
@@ -180,7 +179,7 @@ def _thetas(pair: ModelGuidePair) -> Tensor:
     """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
     manipulation = pair.manipulation
     with torch.no_grad():
-        theta = manipulation(shared_mean(pair.guide))[..., : manipulation.size]
+        theta = manipulation.structured(shared_mean(pair.guide))
     return theta if pair.m_trained else torch.zeros_like(theta)
 
 
@@ -190,7 +189,6 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
     rows = torch.ones(batch.rows, dtype=torch.bool, device=pair.device) if site is None else batch.site == site
     parts = []
     for group in manipulation.groups:
-        assert group.mechanism is not None
         if group.theta_size == 0:
             continue
         if not group.mechanism.guesses:
@@ -229,7 +227,6 @@ def _random(pair: ModelGuidePair) -> Tensor:
     """theta of a random manipulation, ``(size,)``; zeros for mechanisms that cannot simulate."""
     parts = []
     for group in pair.manipulation.groups:
-        assert group.mechanism is not None
         node = pair.graph.nodes[group.nodes[0]]
         nothing = torch.zeros(group.units, group.theta_size)
         able = group.mechanism.simulates

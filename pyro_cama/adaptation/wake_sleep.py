@@ -34,7 +34,7 @@ def can_sleep(pair: ModelGuidePair) -> bool:
     if m is None or m.scope != "row":
         return False
     manipulation = pair.manipulation
-    able = all(g.image and g.theta_size and g.mechanism and g.mechanism.simulates for g in manipulation.groups)
+    able = all(g.image and g.theta_size and g.mechanism.simulates for g in manipulation.groups)
     return able and 0 < manipulation.size <= manipulation.dim
 
 
@@ -85,7 +85,7 @@ def sleep(
     dream(torch.eye(manipulation.dim, manipulation.size).to(like) * usual * WIDE, PARTS, wide)
     seen = torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device)
     with torch.no_grad():
-        theta = manipulation(pair.guide.m_dist(new.select(seen)).mean)[..., : manipulation.size]
+        theta = manipulation.structured(pair.guide.m_dist(new.select(seen)).mean)
     moved = (theta / usual).clamp(-FARTHEST, FARTHEST)
     spread = moved.T @ moved / len(moved) + LEAST**2 * torch.eye(manipulation.size).to(like)
     variances, axes = torch.linalg.eigh(spread)
@@ -105,7 +105,6 @@ def _loss(pair: ModelGuidePair, parts: float) -> Callable[[Batch], Tensor]:
         with torch.no_grad():
             theta = manipulation(m)
             for group in manipulation.groups:
-                assert group.mechanism is not None
                 (name,) = group.nodes
                 pushed = group.mechanism.push(values[name], manipulation.theta(theta, group))
                 values[name] = pushed.clamp(0.0, 1.0)  # as every recorded image

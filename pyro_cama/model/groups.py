@@ -20,45 +20,47 @@ from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.registry import mechanism_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
-    """Nodes with the same causes, likelihood and mechanism, laid out as ``width`` scalar components side by side.
+    """Nodes with the same causes and likelihood, laid out as ``width`` scalar components side by side.
 
     An image is a group of its own and keeps its shape.
+
+    Attributes:
+        nodes: their names.
+        parents: their observed causes, in topological order.
+        has_z: whether the style z is a cause of them.
+        likelihood: of every component.
+        dims: dimensions of each node; None is a scalar.
+        size: how many numbers the likelihood takes per component.
+        image: channels, height and width; None for all other types.
     """
 
     nodes: tuple[str, ...]
-    parents: tuple[str, ...]  # observed causes, in topological order
+    parents: tuple[str, ...]
     has_z: bool
     likelihood: Likelihood
-    mechanism: Mechanism | None
-    dims: tuple[int | None, ...]  # of each node; None is a scalar
-    size: int  # numbers the likelihood takes per component
-    theta_size: int  # numbers the mechanism takes per component; for an image as a whole
-    image: tuple[int, ...] | None = None  # channels, height and width
+    dims: tuple[int | None, ...]
+    size: int
+    image: tuple[int, ...] | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Components of each node."""
+        """How many components each node has."""
         return (prod(self.image),) if self.image else tuple(dim or 1 for dim in self.dims)
 
     @property
     def width(self) -> int:
-        """Components of the group."""
+        """How many components the group has."""
         return sum(self.widths)
 
     @property
-    def units(self) -> int:
-        """How many thetas there are: one a component, or one an image."""
-        return 1 if self.image else self.width
-
-    @property
     def event_dim(self) -> int:
-        """Dimensions of the group's values in one row."""
+        """How many dimensions the group's values have in one row."""
         return len(self.image) if self.image else 1
 
     def component(self, name: str) -> slice | int:
-        """Where a node stands among the components: an index for a scalar, a slice for a vector or an image."""
+        """Returns where a node stands among the components: an index for a scalar, a slice for a vector or an image."""
         if self.image:
             return slice(None)
         i = self.nodes.index(name)
@@ -66,7 +68,7 @@ class Group:
         return start if self.dims[i] is None else slice(start, start + self.widths[i])
 
     def stack(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The nodes' values side by side, ``(..., width)``; an image as it is."""
+        """Returns the nodes' values side by side, ``(..., width)``; an image as it is."""
         parts = [values[name] for name in self.nodes]
         if self.image:
             return parts[0]
@@ -81,7 +83,7 @@ class Group:
         return torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], -1)
 
     def stack_masks(self, observed: Mapping[str, Tensor], rows: int) -> Tensor | None:
-        """Which components are observed, ``(rows, width)``, of an image ``(rows, 1, 1, 1)``; None where all are."""
+        """Returns which components are observed, ``(rows, width)``, of an image ``(rows, 1, 1, 1)``; None for all."""
         known = [observed.get(name) for name in self.nodes]
         if all(mask is None for mask in known):
             return None
@@ -95,12 +97,33 @@ class Group:
         return torch.cat(columns, -1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MovedGroup(Group):
+    """Nodes that the manipulation acts on, all by the same mechanism.
+
+    Attributes:
+        mechanism: how m changes every component.
+        theta_size: how many numbers it takes per component, of an image as a whole; 0 for ``concat``.
+    """
+
+    mechanism: Mechanism
+    theta_size: int
+
+    @property
+    def units(self) -> int:
+        """How many thetas there are: one a component, or one an image."""
+        return 1 if self.image else self.width
+
+
 def make_groups(
     graph: CausalGraph,
     likelihoods: Mapping[str, Likelihood] | None = None,
     mechanisms: Mapping[str, Mechanism] | None = None,
 ) -> tuple[Group, ...]:
-    """The groups of the target and its blanket; the target always stands alone.
+    """Returns the groups of the target and its blanket; the target always stands alone.
+
+    Args:
+        likelihoods, mechanisms: those that a user gave, by node.
 
     Raises:
         GraphError: a likelihood or mechanism is unknown or does not serve its node's type.
@@ -110,25 +133,28 @@ def make_groups(
     if idle:
         raise GraphError(f"mechanisms given for {idle}, on which no manipulation acts; expected some of {list(moved)}")
     members: dict[tuple[object, ...], list[str]] = {}
-    common: dict[tuple[object, ...], dict[str, Any]] = {}
+    common: dict[tuple[object, ...], tuple[type[Group], dict[str, Any]]] = {}
     for name in graph.order:
         node = graph.nodes[name]
         likelihood = likelihood_of(node, likelihoods)
         mechanism = mechanism_of(graph, name, mechanisms)
-        kind = {
+        kind: dict[str, Any] = {
             "parents": graph.parents_of(name),
             "has_z": graph.z is not None and name in graph.z.children,
             "likelihood": likelihood,
-            "mechanism": mechanism,
             "size": likelihood.size(node),
-            "theta_size": mechanism.size(node) if mechanism else 0,
             "image": node.shape,
         }
+        group_type: type[Group] = Group
+        if mechanism is not None:
+            group_type = MovedGroup
+            kind |= {"mechanism": mechanism, "theta_size": mechanism.size(node)}
         alone = name == graph.target or node.type == "image"
-        key = (*kind.values(), name if alone else None)
+        key = (group_type, *kind.values(), name if alone else None)
         members.setdefault(key, []).append(name)
-        common[key] = kind
-    return tuple(
-        Group(nodes=tuple(names), dims=tuple(graph.nodes[n].dim for n in names), **common[key])
-        for key, names in members.items()
-    )
+        common[key] = group_type, kind
+    groups = []
+    for key, names in members.items():
+        group_type, kind = common[key]
+        groups.append(group_type(nodes=tuple(names), dims=tuple(graph.nodes[n].dim for n in names), **kind))
+    return tuple(groups)

@@ -8,7 +8,6 @@ undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import pyro
 import torch
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.model.groups import Group
+from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
 from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
-from pyro_cama.networks.features import Merge, NamedModules, mlp
+from pyro_cama.networks.features import Merge, NamedModules, mlp, network_of
 from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise_weights
 from pyro_cama.networks.inputs import NodeInputs
 
@@ -91,7 +90,7 @@ class CAMAGuide(PyroModule):
             x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
             networks["m"] = (
                 RowPosterior(x_width, hidden, graph.m.dim, layers, encoders_of(graph.blanket.children))
-                if graph.m.scope == "row"
+                if graph.m.per_row
                 else SharedPosterior(self.sites, graph.m.dim)
             )
         self.networks = nn.ModuleDict(networks)
@@ -121,13 +120,13 @@ class CAMAGuide(PyroModule):
     def m_dist(self, batch: Batch | None) -> TorchDistribution:
         """q(m | x) with batch shape ``(rows,)``; q(m) with ``()`` in scope dataset, ``(sites,)`` for a scope column."""
         assert self.graph.m is not None
-        networks = self._networks
-        if self.graph.m.scope == "row":
+        posterior = self._networks["m"]
+        if self.graph.m.per_row:
             assert batch is not None
-            loc, scale = networks["m"](*self._children(batch))
+            loc, scale = posterior(*self._children(batch))
         else:
-            loc, scale = networks["m"]()
-            if self.graph.m.scope == "dataset":
+            loc, scale = posterior()
+            if self.graph.m.per_dataset:
                 loc, scale = loc[0], scale[0]
         return dist.Normal(loc, scale).to_event(1)
 
@@ -152,17 +151,18 @@ class CAMAGuide(PyroModule):
     def encode(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> Tensor:
         """Features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
         networks = self._networks
-        scope = self.graph.m.scope if self.graph.m else "row"
-        m = m if m is None else m_of_rows(m, scope, batch.site)
+        if m is not None and self.graph.m is not None:
+            m = m_of_rows(m, self.graph.m, batch.site)
         values, images = self._values(batch, m)
         sources = [("values", values)] if values.shape[-1] else []
         if not all(name in batch.values and name not in batch.observed for name in self._read):
             sources.append((MISSING, self._missing(batch, self._read)))  # else zeros, which add nothing
         # an image is encoded once per draw of m, and not once per class
-        sources += [(_image(n), encode_images(networks["images"][n], image)) for n, image in images.items()]
+        encoders = network_of(networks, "images", NamedModules)
+        sources += [(_image(n), encode_images(encoders[n], image)) for n, image in images.items()]
         if y is not None:
             sources.append(("target", networks["inputs"](self.graph.target, y)))
-        if "manipulation" in networks and networks["manipulation"].features_in_merge and m is not None:
+        if m is not None and self._manipulation is not None and self._manipulation.features_in_merge:
             sources.append(("m", m))
         features: Tensor = networks["encoder"](sources)
         return features
@@ -184,37 +184,42 @@ class CAMAGuide(PyroModule):
     def like(self) -> Tensor:
         """A tensor of the guide's dtype and device."""
         networks = self._networks
-        tensor: Tensor = networks["encoder"].bias if "encoder" in networks else next(networks.parameters())
-        return tensor
+        return network_of(networks, "encoder", Merge).bias if "encoder" in networks else next(networks.parameters())
 
     @property
-    def _networks(self) -> Any:
-        return self._modules["networks"]  # past PyroModule's attribute access, which costs a pass over all parameters
+    def _networks(self) -> nn.ModuleDict:
+        found = self._modules["networks"]  # past PyroModule's attribute access, which costs a pass over all parameters
+        assert isinstance(found, nn.ModuleDict)
+        return found
+
+    @property
+    def _manipulation(self) -> Manipulation | None:
+        networks = self._networks
+        return network_of(networks, "manipulation", Manipulation) if "manipulation" in networks else None
 
     def _values(self, batch: Batch, m: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
-        networks = self._networks
+        inputs, manipulation = self._networks["inputs"], self._manipulation
         values = self._filled(batch, self._read)
-        theta = None if m is None or networks["manipulation"].is_identity(m) else networks["manipulation"](m)
+        theta = None
+        if m is not None and manipulation is not None and not manipulation.is_identity(m):
+            theta = manipulation(m)
         parts, images = [], {}
         for group in self.groups:
             if group.nodes == (self.graph.target,):
                 continue
-            if group.image:
-                name = group.nodes[0]
-                undone = group.theta_size and theta is not None
-                images[name] = networks["manipulation"].undo(values, theta, group)[name] if undone else values[name]
-                continue
-            if group.mechanism is not None and group.theta_size and theta is not None:
-                clean = networks["manipulation"].undo(values, theta, group)
+            if theta is not None and manipulation is not None and isinstance(group, MovedGroup) and group.theta_size:
+                clean = manipulation.undo(values, theta, group)
                 if isinstance(clean, Tensor):
                     parts.append(clean)
                     continue
                 values.update(clean)
+            if group.image:
+                images[group.nodes[0]] = values[group.nodes[0]]
             elif self._plain(group):
                 parts.append(group.stack(values))
-                continue
-            parts += [networks["inputs"](n, values[n]) for n in group.nodes]
+            else:
+                parts += [inputs(n, values[n]) for n in group.nodes]
         return _join(parts, batch.rows, self.like), images
 
     def _plain(self, group: Group) -> bool:

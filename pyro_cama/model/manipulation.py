@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Latent
-from pyro_cama.model.groups import Group
+from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.networks.features import mlp
 from pyro_cama.networks.inputs import NodeInputs
 
@@ -26,9 +26,8 @@ class Manipulation(nn.Module):
     def __init__(self, latent: Latent, groups: tuple[Group, ...], inputs: NodeInputs, hidden: int, layers: int) -> None:
         super().__init__()
         self.dim = latent.dim
-        self.scope = latent.scope
         self.affects = dict(latent.affects)
-        self.groups = tuple(g for g in groups if g.mechanism is not None)
+        self.groups = tuple(g for g in groups if isinstance(g, MovedGroup))
         self.inputs = inputs
         self._slices: dict[str, slice] = {}
         start = 0
@@ -36,18 +35,23 @@ class Manipulation(nn.Module):
             size = group.units * group.theta_size
             self._slices[group.nodes[0]] = slice(start, start + size)
             start += size
-        self.features_in_merge = any(g.mechanism is not None and g.mechanism.in_merge for g in self.groups)
+        self.features_in_merge = any(g.mechanism.in_merge for g in self.groups)
         self._features = slice(start, start + hidden if self.features_in_merge else start)
         self.hidden = hidden
         self.calibration: Tensor
         self.register_buffer("calibration", torch.zeros(start))  # no parameter: SVI would train it, or warn
         self._calibrating = False
         # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
-        self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.scope == "row" else 0)
+        self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.per_row else 0)
 
     def forward(self, m: Tensor) -> Tensor:
         """All of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
         theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
+        return theta
+
+    def structured(self, m: Tensor) -> Tensor:
+        """Returns theta without ``concat``'s features, ``(..., size)``, from m ``(..., dim)``."""
+        theta: Tensor = self(m)[..., : self.size]
         return theta
 
     def is_identity(self, m: Tensor) -> bool:
@@ -57,15 +61,15 @@ class Manipulation(nn.Module):
         """
         if m.dim() > 1 or m.requires_grad or m.device.type != "cpu" or torch.compiler.is_compiling():
             return False
-        calibrates = self._calibrating and any(g.mechanism is not None and g.mechanism.composes for g in self.groups)
+        calibrates = self._calibrating and any(g.mechanism.composes for g in self.groups)
         return not calibrates and not bool(m.any())
 
-    def theta(self, theta: Tensor, group: Group, at: int | slice = _ALL) -> Tensor:
+    def theta(self, theta: Tensor, group: MovedGroup, at: int | slice = _ALL) -> Tensor:
         """A group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
         own = theta[..., self._slices[group.nodes[0]]]
         return own if group.image else own.unflatten(-1, (group.width, group.theta_size))[..., at, :]
 
-    def slice_of(self, group: Group) -> slice:
+    def slice_of(self, group: MovedGroup) -> slice:
         """Where a group's numbers stand in theta."""
         return self._slices[group.nodes[0]]
 
@@ -74,23 +78,23 @@ class Manipulation(nn.Module):
         return theta[..., self._features]
 
     def transform(
-        self, clean: TorchDistribution, theta: Tensor, group: Group, at: int | slice = _ALL
+        self, clean: TorchDistribution, theta: Tensor, group: MovedGroup, at: int | slice = _ALL
     ) -> TorchDistribution:
         """The distribution of a group's nodes (or of some components) as measured."""
-        assert group.mechanism is not None
         if self._calibrating and group.mechanism.composes:
             clean = group.mechanism.transform(clean, self.theta(self.calibration, group, at))
         return group.mechanism.transform(clean, self.theta(theta, group, at))
 
-    def invert(self, x: Tensor, theta: Tensor, group: Group, at: int | slice, frequencies: Tensor | None) -> Tensor:
+    def invert(
+        self, x: Tensor, theta: Tensor, group: MovedGroup, at: int | slice, frequencies: Tensor | None
+    ) -> Tensor:
         """The clean values of some components of a group."""
-        assert group.mechanism is not None
         x = group.mechanism.invert(x, self.theta(theta, group, at), frequencies)
         if self._calibrating and group.mechanism.composes:
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
-    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: Group) -> Tensor | dict[str, Tensor]:
+    def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: MovedGroup) -> Tensor | dict[str, Tensor]:
         """The clean values x~ of a group's nodes.
 
         Returns:
@@ -129,14 +133,13 @@ class Manipulation(nn.Module):
         last, body = self.network[-1], self.network[:-1]
         assert isinstance(last, nn.Linear)
         step = body(m) - body(torch.zeros_like(m[:1]))
-        gap = theta - self(m)[..., : self.size]
+        gap = theta - self.structured(m)
         last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
 
     def prior_scale(self) -> Tensor:
         """Returns the mechanisms' prior scales of theta, ``(size,)``."""
         weight = next(self.network.parameters())
-        nodes = self.inputs.nodes
-        parts = [g.mechanism.prior_scale(nodes[g.nodes[0]]).repeat(g.units) for g in self.groups if g.mechanism]
+        parts = [g.mechanism.prior_scale(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
 
     @property

@@ -1,4 +1,4 @@
-"""TODO model.plates."""
+"""What one call of model or guide is given: its plates, its rows, every class of the target, m of the rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from torch import Tensor
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.nodes import Latent
 
 EncodedRows = Batch | Mapping[str, Tensor]
 
 
 class Plates:
-    """The plates of one call of model or guide; ones not asked for are empty contexts."""
+    """The plates of one call of model or guide; ones not asked for are empty contexts.
+
+    Attributes:
+        rows: at dim -1.
+        samples: draws of the latents, at -3.
+        classes: of the target, at -2.
+        m: where m stands: ``rows`` in scope row, none in scope dataset, ``sites`` at -1 for a scope column.
+    """
 
     def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
         free = partial(_free_name, graph)
@@ -29,11 +37,10 @@ class Plates:
         self.classes: AbstractContextManager[Any] = (
             pyro.plate(free("classes"), graph.nodes[graph.target].classes, dim=-2) if classes else nullcontext()
         )
-        scope = graph.m.scope if graph.m else "row"
         self.m: AbstractContextManager[Any]
-        if scope == "row":
+        if graph.m is None or graph.m.per_row:
             self.m = self.rows
-        elif scope == "dataset":
+        elif graph.m.per_dataset:
             self.m = nullcontext()
         else:
             self.m = pyro.plate(free("sites"), sites, dim=-1)
@@ -48,7 +55,7 @@ def _free_name(graph: CausalGraph, name: str) -> str:
 
 
 def as_batch(data: EncodedRows | None, rows: int | None) -> Batch:
-    """Rows of encoded values from what a caller passed; an empty batch where nothing was."""
+    """Returns rows of encoded values from what a caller passed; an empty batch where nothing was."""
     if isinstance(data, Batch):
         return data
     values = dict(data or {})
@@ -58,15 +65,24 @@ def as_batch(data: EncodedRows | None, rows: int | None) -> Batch:
 
 
 def class_values(graph: CausalGraph, like: Tensor) -> Tensor:
-    """Every class of the target in its encoding, ``(classes, 1)``."""
+    """Returns every class of the target in its encoding, ``(classes, 1)``."""
     node = graph.nodes[graph.target]
     values = torch.arange(node.classes, device=like.device)[:, None]
     return values.to(like.dtype) if node.type == "binary" else values
 
 
-def m_of_rows(m: Tensor, scope: str, site: Tensor | None) -> Tensor:
-    """m as every row sees it: ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``; zero at an unknown site."""
-    if m.dim() == 1 or scope in ("row", "dataset"):
+def m_of_rows(m: Tensor, latent: Latent, site: Tensor | None) -> Tensor:
+    """Returns m as every row sees it, zero at an unknown site.
+
+    Args:
+        m: as sampled or given by ``do``, ``(dim,)`` or ``(..., rows or sites, dim)``.
+        latent: whose scope says to what a value of m belongs.
+        site: the rows' sites, ``(rows,)``, -1 for an unknown one; None where they are not known.
+
+    Returns:
+        ``(..., rows, dim)``, ``(..., 1, dim)`` or ``(dim,)``.
+    """
+    if m.dim() == 1 or latent.site_column is None:
         return m
     if site is None:  # rows of no known origin: the first site's
         return m[..., :1, :]

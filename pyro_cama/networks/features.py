@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,16 @@ class NamedModules(nn.Module):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def network_of(networks: nn.ModuleDict, name: str, kind: type[NetworkT]) -> NetworkT:
+    """Returns the network of a name, as the type that stands there."""
+    found = networks[name]
+    assert isinstance(found, kind)
+    return found
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:

@@ -91,6 +91,14 @@ class ImageDecoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         initialise_weights(self)
 
+    @torch.no_grad()
+    def set_bias(self, numbers: Tensor) -> None:
+        """Sets the last layer's bias to these numbers in every channel, ``(numbers,)``."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
+        assert last.bias is not None
+        last.bias.copy_(numbers.repeat(last.out_channels // len(numbers)))
+
     def forward(self, features: Tensor) -> Tensor:
         """``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
         maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
@@ -125,6 +133,13 @@ def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | 
     channels, height, width = image_shape(node)
     _try(where, decoder, (int(inputs or 0),), (channels * numbers, height, width))
     return decoder
+
+
+def decoder_inputs(decoder: nn.Module) -> int:
+    """Returns how many features an image's decoder takes."""
+    inputs = decoder.inputs
+    assert isinstance(inputs, int)
+    return inputs
 
 
 def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int, ...]) -> None:

@@ -30,7 +30,7 @@ from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise, draw_site
+from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do
 from pyro_cama.inference.bounds import class_log_probs
@@ -38,7 +38,6 @@ from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
-from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.pair import ModelGuidePair
 
 FORMAT = 1
@@ -231,10 +230,9 @@ class _Program(nn.Module):
         if missing:
             counts = {n for n in nodes if graph.nodes[n].type == "count" and pair.model.effects(n)}
             self.inputs += [("observed", name) for name in nodes if name not in counts]
-        if graph.m is not None and graph.m.scope not in ("row", "dataset"):
-            self.inputs.append(("site", graph.m.scope))
-        model: Any = pair.model
-        model._fill = _Filled(pair.model)
+        if graph.m is not None and graph.m.site_column is not None:
+            self.inputs.append(("site", graph.m.site_column))
+        pair.model.always_fill = True
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Probabilities ``(rows, classes)``."""
@@ -257,20 +255,6 @@ class _Program(nn.Module):
             values[name] = torch.zeros((rows, *node.event_shape), dtype=dtype, device=like.device)
         site = torch.zeros(rows, dtype=torch.long, device=like.device)
         return arguments(Batch(values, {}, site, rows), self.inputs)
-
-
-@dataclass(frozen=True)
-class _Filled:
-    """Draws missing entries as the model does, without looking whether any are: a program cannot branch on values."""
-
-    model: CAMAModel
-
-    def __call__(self, name: str, value: Tensor, d: Any, known: Tensor, lead: tuple[int, ...]) -> Tensor:
-        if not self.model.effects(name):
-            return value
-        shape = torch.broadcast_shapes(d.batch_shape, (*lead, known.shape[0]))
-        mask = known.reshape(*known.shape, *[1] * d.event_dim)
-        return torch.where(mask, value, draw_site(d.expand(shape), name).to(value.dtype))
 
 
 def _traced(program: _Program) -> torch.export.ExportedProgram:

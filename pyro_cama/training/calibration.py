@@ -22,7 +22,7 @@ def calibrate(
     See :meth:`Manipulation.calibrated` for why.  Nothing else changes; predictions never see it.
     """
     manipulation = model.manipulation
-    if not any(g.mechanism is not None and g.mechanism.composes for g in manipulation.groups):
+    if not any(g.mechanism.composes for g in manipulation.groups):
         return
     graph = model.graph
     assert graph.m is not None

@@ -26,7 +26,6 @@ from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.likelihoods import Bernoulli, Categorical
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
-from pyro_cama.networks.features import Merge
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.objective import every_nth, fit_loss
@@ -214,12 +213,9 @@ def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:
     """
     pair.take_encoder(encoder)
     model, target = pair.model, pair.graph.target
-    index = next(i for i, group in enumerate(model.groups) if group.nodes == (target,))
-    if type(model.groups[index].likelihood) not in (Bernoulli, Categorical):
+    if type(model.group_of[target].likelihood) not in (Bernoulli, Categorical):
         return  # what another one's numbers mean is its own affair
-    merge = model.merges[index]
-    assert isinstance(merge, Merge)
-    bias = merge.last_bias
+    bias = model.merge_of(target).last_bias
     frequencies = encoder.statistics[target]["frequencies"].to(bias)
     logs = frequencies.where(frequencies > 0, 1e-4).log()
     with torch.no_grad():

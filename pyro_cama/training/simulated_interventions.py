@@ -21,7 +21,6 @@ def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> B
     manipulation = model.manipulation
     values = dict(batch.values)
     for group in manipulation.groups:
-        assert group.mechanism is not None
         for name in group.nodes:
             if name not in scales:
                 continue

@@ -241,7 +241,7 @@ def test_all_or_nothing_and_the_model_stays_as_it_was(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
     assert all(torch.equal(v, before[k]) for k, v in cama.modules.state_dict().items())
     np.testing.assert_array_equal(cama.predict_proba(NEW), answers)
-    assert "_fill" not in vars(cama.model)
+    assert not cama.model.always_fill
     assert not any("stack" in vars(group) for group in cama.model.groups)
     assert "len" not in vars(image_networks)
 

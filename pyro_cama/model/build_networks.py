@@ -1,0 +1,144 @@
+"""The networks of the generative model that a graph asks for: features, merges, decoders (the paper's Figure 4).
+
+The order of construction is the order of random draws, on which the weights that a seed gives depend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.groups import Group, MovedGroup
+from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.networks.features import FeatureNetworks, Merge, NamedModules, NetworkFactory
+from pyro_cama.networks.images import (
+    DecoderFactory,
+    EncoderFactory,
+    ImageDecoder,
+    decoder_inputs,
+    decoder_of,
+    encoder_of,
+    initialise_weights,
+)
+from pyro_cama.networks.inputs import NodeInputs
+
+
+def build_networks(
+    graph: CausalGraph,
+    groups: tuple[Group, ...],
+    inputs: NodeInputs,
+    manipulation: Manipulation | None,
+    *,
+    hidden: int,
+    layers: int,
+    networks: Mapping[str, NetworkFactory] | None = None,
+    encoders: Mapping[str, EncoderFactory] | None = None,
+    decoders: Mapping[str, DecoderFactory] | None = None,
+) -> nn.ModuleDict:
+    """Returns all networks of a model in one plain module, under the names that its state dict has.
+
+    Args:
+        graph, groups: whose causes and effects these serve.
+        inputs, manipulation: shared with the guide, and part of what is returned.
+        hidden, layers: units of a layer, and hidden layers.
+        networks, encoders, decoders: what a user gave in the place of generated networks, by node.
+
+    Returns:
+        ``features``, ``merges`` (one a group, in their order), ``inputs``, ``constants`` (the likelihood parameters
+        that no cause sets, one a group), ``decoders`` of images, and ``manipulation`` where there is one.
+    """
+    features = _features(graph, groups, inputs, hidden, layers, networks, encoders)
+    merges: list[Merge] = []
+    constants: list[nn.Parameter] = []
+    drawn: dict[str, nn.Module] = {}
+    for group in groups:
+        widths = _widths(graph, group, features, manipulation)
+        if group.image:
+            decoder, constant = _decoder(graph, group, decoders)
+            drawn[group.nodes[0]] = decoder
+            merge = Merge(widths, hidden, decoder_inputs(decoder), 0)
+        else:
+            merge, constant = _merge(graph, group, widths, hidden, layers)
+        merges.append(merge)
+        constants.append(constant)
+    if drawn:
+        given = {*(networks or {}), *(encoders or {})}  # these start as their makers left them
+        own = [features.networks[source] for source in features.networks if source not in given]
+        initialise_weights(nn.ModuleList([*merges, *own]))
+    found = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
+    found["constants"] = nn.ParameterList(constants)
+    found["decoders"] = NamedModules(drawn)
+    if manipulation is not None:
+        found["manipulation"] = manipulation
+    return found
+
+
+def _features(
+    graph: CausalGraph,
+    groups: tuple[Group, ...],
+    inputs: NodeInputs,
+    hidden: int,
+    layers: int,
+    networks: Mapping[str, NetworkFactory] | None,
+    encoders: Mapping[str, EncoderFactory] | None,
+) -> FeatureNetworks:
+    """Returns NN_v for every cause v, z among them."""
+    sources = {cause: inputs.width(cause) for group in groups for cause in group.parents}
+    nodes = [graph.nodes[name] for name in sources]
+    if graph.z is not None:
+        sources[graph.z.name] = graph.z.dim
+    numbers = [node.name for node in nodes if node.is_number]
+    images = {
+        node.name: encoder_of(node, hidden, encoders)
+        for node in nodes
+        if node.is_image and node.name not in (networks or {})
+    }
+    return FeatureNetworks(sources, hidden, layers, numbers, networks, images)
+
+
+def _widths(
+    graph: CausalGraph, group: Group, features: FeatureNetworks, manipulation: Manipulation | None
+) -> dict[str, int]:
+    """Returns how many features each cause brings into a group's merge."""
+    widths = {cause: features.widths[cause] for cause in group.parents}
+    if group.has_z:
+        assert graph.z is not None
+        widths[graph.z.name] = features.widths[graph.z.name]
+    if isinstance(group, MovedGroup) and group.mechanism.in_merge:
+        assert graph.m is not None
+        assert manipulation is not None
+        widths[graph.m.name] = manipulation.hidden
+    return widths
+
+
+def _decoder(
+    graph: CausalGraph, group: Group, decoders: Mapping[str, DecoderFactory] | None
+) -> tuple[nn.Module, nn.Parameter]:
+    """Returns an image's decoder and its constants; a generated decoder starts at the likelihood's bias."""
+    node = graph.nodes[group.nodes[0]]
+    free = group.size - group.likelihood.constants
+    decoder = decoder_of(node, free, decoders)
+    bias = group.likelihood.bias(node)
+    if isinstance(decoder, ImageDecoder):
+        decoder.set_bias(bias[:free])
+    return decoder, nn.Parameter(bias[None, free:].clone())
+
+
+def _merge(
+    graph: CausalGraph, group: Group, widths: Mapping[str, int], hidden: int, layers: int
+) -> tuple[Merge, nn.Parameter]:
+    """Returns the merge of a group that is no image and its constants, both started at the likelihoods' biases."""
+    free = group.size - group.likelihood.constants
+    merge = Merge(widths, hidden, group.width * free, min(layers, 1))
+    bias: Tensor = torch.cat(
+        [
+            group.likelihood.bias(graph.nodes[name]).expand(width, -1)
+            for name, width in zip(group.nodes, group.widths, strict=True)
+        ]
+    )
+    with torch.no_grad():
+        merge.last_bias.copy_(bias[:, :free].flatten())
+    return merge, nn.Parameter(bias[:, free:].clone())
