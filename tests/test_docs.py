@@ -105,3 +105,16 @@ def test_every_decision_is_in_the_table_of_contents():
     assert sorted(re.findall(r"^  - \[(.*)\]\(#", text, flags=re.M)) == sorted(
         re.findall(r"^## (.*)", text, flags=re.M)
     )
+
+
+def test_import_paths_that_users_are_told_of_hold():
+    readme = re.findall(r"\bpyro_cama(?:\.[A-Za-z_]\w*)+", (ROOT / "README.md").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    now = [
+        name
+        for row in re.findall(r"^\|.*\|(.*)\|$", changes, flags=re.M)
+        for name in re.findall(r"`(pyro_cama[\w.]*)`", row)
+    ]
+    assert readme
+    assert now
+    assert not [name for name in (*readme, *now) if imported(name) is None]
