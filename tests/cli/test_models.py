@@ -406,7 +406,7 @@ def test_the_suffix_is_looked_at_first(command: str, out: str, says: str, tmp_pa
 def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(GRAPH)
     graph = CausalGraph(tmp_path / "g.yaml")
-    rows = pyro_cama.simulation(graph, 50, seed=3)
+    rows = pyro_cama.simulate(graph, 50, seed=3)
     write_table(rows, tmp_path / "t.csv", False)
     back = read_table(tmp_path / "t.csv", graph)
     for name in ("y", "x", "n", "k"):
