@@ -90,7 +90,7 @@ def expect_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: int) -
     """
     for name, value in _by_row(pair.graph, do).items():
         if len(value) != rows:
-            raise ValueError(f"do: {name!r} has {_counted(len(value))}; the table has {_counted(rows)}")
+            raise ValueError(f"do: {name!r} has {_counted(len(value))}; the table has {rows}")
 
 
 def _by_row(graph: CausalGraph, do: dict[str, Tensor] | None) -> dict[str, Tensor]:
