@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,9 @@ def imported(name: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/decisions.md", "docs/speed.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/speed.md"]
+)
 def test_every_file_that_is_mentioned_exists(page):
     mentioned = FILE.findall((ROOT / page).read_text(encoding="utf-8"))
     assert mentioned
@@ -116,3 +119,16 @@ def test_import_paths_that_users_are_told_of_hold():
     assert called
     assert not [name for name in named if imported(name) is None]
     assert not [name for name in called if not callable(imported(name))]
+
+
+def test_every_layer_and_every_file_on_the_way_of_the_data_exists():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    packages = [name.strip(" ()") for layer in layers for name in re.split("[|:]", layer)]
+    assert not [name for name in packages if f"`pyro_cama.{name}`" not in text and name != "_version"]
+    steps = re.findall(r"\b[a-z]+/\w+\.py\b", "\n".join(re.findall(r"^```\n.*?^```$", text, flags=re.M | re.S)))
+    assert steps
+    assert not [step for step in steps if not (ROOT / "pyro_cama" / step).exists()]
