@@ -161,7 +161,7 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
 def test_adapt_without_folds_says_that_nothing_is_certain(
     made: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_at("adaptation.adapt"), "TABLES", replace(TABLES, restarts=1))
+    monkeypatch.setattr(module_at("adaptation.options"), "TABLES", replace(TABLES, restarts=1))
     monkeypatch.setattr(module_at("adaptation.adapt"), "judge", lambda *_, **__: (True, "to be explained", 1.0))
     write_table(table.assign(x=table["x"] * 1.5 + 3.0), tmp_path / "off.csv", False)
     text = done("adapt", made / "model", tmp_path / "off.csv", "--steps", 10, "--folds", 1, "-o", tmp_path / "new")
