@@ -113,13 +113,18 @@ def draw() -> Path:
             start = (box[0] + box[2] * (i + 1) / (len(targets) + 1), box[1] + box[3])
             end = (other[0] + other[2] * (sources.index(package) + 1) / (len(sources) + 1), other[1])
             passes = floor[below] - floor[package] > 1
-            look = {"linestyle": "--", "color": "#b08d57"} if passes else {"linestyle": "-", "color": "#7a4a1a"}
-            bend = "arc3,rad=-0.12" if passes else "arc3"
-            axes.add_patch(
-                FancyArrowPatch(
-                    start, end, arrowstyle="-|>", connectionstyle=bend, mutation_scale=10, shrinkB=0, zorder=1, **look
-                )
+            arrow = FancyArrowPatch(
+                start,
+                end,
+                arrowstyle="-|>",
+                connectionstyle="arc3,rad=-0.12" if passes else "arc3",
+                linestyle="--" if passes else "-",
+                color="#b08d57" if passes else "#7a4a1a",
+                mutation_scale=10,
+                shrinkB=0,
+                zorder=1,
             )
+            axes.add_patch(arrow)
     lowest = min(boxes[name][1] for name in layers[-1])
     axes.axhline(lowest - SPACE / 2, color="#999999", linewidth=0.8)
     axes.text(0, lowest - SPACE / 2 + 0.2, "used by all", ha="left", va="top", fontsize=9, style="italic")
