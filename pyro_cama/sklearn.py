@@ -157,7 +157,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``, in the order of ``classes_``.
+        """Returns p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``, in the order of ``classes_``.
 
         Under do(m=0) unless m has been learned: by ``interventions``, or by :meth:`adapt` where it kept a change.
 
@@ -169,7 +169,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return self.cama_.predict_proba(self._rows(X), power=self.power)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does."""
+        """Returns the most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does."""
         best = self.predict_proba(X).argmax(1)
         return np.asarray(self.classes_[best])
 
@@ -179,7 +179,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: the new rows, ``(rows, n_features_in_)``.
             X_clean, y_clean: training rows and their labels, which have a part in scope row only.
-            options: as :func:`pyro_cama.adaptation.adapt.adapt`; proportions in ``class_prior`` are those of ``classes_``.
+            options: as :func:`pyro_cama.adaptation.adapt.adapt`; proportions in ``class_prior`` are those of
+                ``classes_``.
 
         Returns:
             An adapted fitted copy, ``self`` untouched; ``copy.cama_.adaptation`` says whether the change was kept, and
@@ -213,17 +214,17 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return int(given) if isinstance(given, Integral) else int(source.randint(2**31 - 1))
 
     def _whole(self, name: str) -> int:
-        """A parameter as Python's int: numpy's, from a search over a range, has no place in a saved model."""
+        """Returns a parameter as Python's int: numpy's, from a search over a range, has no place in a saved model."""
         value = getattr(self, name)
         expect("CAMAClassifier", name, value, isinstance(value, Integral), "a whole number")
         return int(value)
 
     def _rows(self, X: Any) -> pd.DataFrame:
-        """X as a table, its columns those of the fit."""
+        """Returns X as a table, its columns those of the fit."""
         return self._table(validate_data(self, X, reset=False, **self._form(X)))
 
     def _labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[pd.DataFrame, NDArray[Any]]:
-        """X as a table and y as labels, none missing; ``reset`` takes the columns of X for those of the fit."""
+        """Returns X as a table and y as labels, none missing; ``reset`` takes the columns of X for those of the fit."""
         X, y = validate_data(self, X, y, reset=reset, **self._form(X))
         labels = column_or_1d(y, warn=True)
         if (missing := np.asarray(pd.isna(labels))).any():
@@ -234,7 +235,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return self._table(X), labels
 
     def _form(self, X: Any) -> dict[str, Any]:
-        """How scikit-learn checks X: as numbers without a graph; with one the encoder knows what each column holds."""
+        """Returns how scikit-learn checks X: as numbers without a graph, else not, as the encoder knows its columns."""
         if self.graph is None:
             return {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
         if not isinstance(X, pd.DataFrame):
@@ -245,7 +246,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return {"skip_check_array": True}
 
     def _table(self, X: Any) -> pd.DataFrame:
-        """Checked X under the names that the graph's nodes have."""
+        """Returns checked X under the names that the graph's nodes have."""
         if self.graph is not None:
             return X
         named = getattr(self, "feature_names_in_", None)
@@ -254,7 +255,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
     def _graph_of(
         self, table: pd.DataFrame, labels: NDArray[Any], classes: NDArray[Any], first: NDArray[np.int64]
     ) -> CausalGraph:
-        """The graph, the target's levels those that ``labels`` hold, in the order of ``classes``.
+        """Returns the graph, the target's levels those that ``labels`` hold, in the order of ``classes``.
 
         Args:
             first: a row of each class, ``(classes,)``.
@@ -285,7 +286,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _all_children(columns: list[str], classes: list[Any]) -> CausalGraph:
-    """A target that causes every column, under one manipulation a batch.
+    """Returns the graph of a target that causes every column, under one manipulation a batch.
 
     >>> _all_children(["z", "pulse"], ["ill", "well"])
     <CausalGraph: target 'target'; parents none; children 'z', 'pulse'; coparents none; latents 'z_', 'm'>
@@ -309,14 +310,14 @@ def _all_children(columns: list[str], classes: list[Any]) -> CausalGraph:
 
 
 def _packed(cama: CAMA) -> dict[str, bytes]:
-    """The files of a saved model, by name."""
+    """Returns the files of a saved model, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = cama.save(Path(folder) / "model")
         return {name: (path / name).read_bytes() for name in FILES}
 
 
 def _unpacked(files: Mapping[str, bytes], device: str | torch.device) -> CAMA:
-    """The model of :func:`_packed`."""
+    """Reads the model of :func:`_packed`."""
     with tempfile.TemporaryDirectory() as folder:
         for name in FILES:
             (Path(folder) / name).write_bytes(files[name])

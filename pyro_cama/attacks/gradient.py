@@ -39,7 +39,7 @@ def fgsm(
     draws: int = 1,
     seed: int = 0,
 ) -> Tensor:
-    """One step of length eps up the gradient (linf: its sign), from x.
+    """Takes one step of length eps up the gradient (linf: its sign), from x.
 
     Arguments, errors and what is left untouched are those of :func:`pgd`.
 
@@ -77,7 +77,7 @@ def pgd(
     seed: int = 0,
     keep: Literal["worst", "last"] = "worst",
 ) -> Tensor:
-    """Projected gradient ascent, within eps of x.
+    """Ascends the gradient of the cross-entropy, projected to within eps of x.
 
     A row's result does not depend on the rows beside it, as long as its logits do not (put a network with batch
     normalisation into eval mode).  Parameters, their gradients and the global random state are left as they were.
@@ -174,7 +174,7 @@ class _Ball:
         self.low, self.high = torch.minimum(low, self.x), torch.maximum(high, self.x)
 
     def length(self, where: str, name: str, value: float | Tensor) -> Tensor:
-        """A number, or a tensor that broadcasts to one row, as tensor."""
+        """Returns a number, or a tensor that broadcasts to one row, as a tensor."""
         length = self.like(where, name, value)
         if self.norm == "l2":
             expect(where, f"{name}.shape", tuple(length.shape), length.dim() == 0, "a number under norm='l2'")
@@ -184,19 +184,19 @@ class _Ball:
         return length
 
     def like(self, where: str, name: str, value: float | Tensor) -> Tensor:
-        """On x's device, in its dtype."""
+        """Returns a number or tensor on x's device, in its dtype."""
         try:
             return torch.as_tensor(value, dtype=self.x.dtype, device=self.x.device).detach()
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(f"{where}({name}={value!r}): expected a number or a tensor") from None
 
     def step(self, z: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """From z a step up the gradient, and back to what may be reached."""
+        """Takes a step up the gradient from z, and back to what may be reached."""
         gradient = gradient.where(self.allowed, 0.0)
         return self.project(z + size * (gradient.sign() if self.norm == "linf" else self.unit(gradient)))
 
     def random(self, generator: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the ball, its offset in units of eps the same for every row."""
+        """Draws a point uniformly from the ball, its offset in units of eps the same for every row."""
         event = self.x.shape[1:]
         if self.norm == "linf":
             offset = 2.0 * torch.rand(event, generator=generator, dtype=torch.float64).to(self.x) - 1.0
@@ -208,7 +208,7 @@ class _Ball:
         return self.project(self.x + self.eps * share ** (1.0 / entries) * direction)
 
     def project(self, z: Tensor) -> Tensor:
-        """The ball first, the bounds after: they hold x, so they lengthen no offset."""
+        """Returns the nearest point that may be reached: in the ball, then in the bounds, which hold x."""
         offset = (z - self.x).where(self.allowed, 0.0)
         if self.norm == "linf":
             offset = offset.clamp(-self.eps, self.eps)
@@ -218,14 +218,14 @@ class _Ball:
         return (self.x + offset).clamp(self.low, self.high).where(self.allowed, self.x)
 
     def unit(self, v: Tensor) -> Tensor:
-        """Every row at length 1; zeros stay zeros.  Scaled first: no square underflows or overflows."""
+        """Scales every row to length 1, zeros left alone; its largest entry first, so that no square overflows."""
         tiny = torch.finfo(v.dtype).tiny
         flat = v.reshape(len(v), -1)
         flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
         return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)).reshape(v.shape)
 
     def per_row(self, values: Tensor) -> Tensor:
-        """``(rows,)`` so that it broadcasts against x."""
+        """Reshapes ``(rows,)`` so that it broadcasts against x."""
         return values.reshape(-1, *[1] * (self.x.dim() - 1))
 
 
@@ -250,6 +250,7 @@ def _checked(
 
 
 def expect_tensor(where: str, name: str, value: object) -> None:
+    """Raises a ValueError where an argument is no tensor."""
     expect(where, f"type({name})", type(value).__name__, isinstance(value, Tensor), "Tensor")
 
 
@@ -264,7 +265,7 @@ def _expect_broadcast(where: str, name: str, value: Tensor, shape: torch.Size, t
 def _ascent(
     where: str, logits: Logits, z: Tensor, y: Tensor, draws: int, with_gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Mean over draws of every row's cross-entropy, -inf where it is no number, and of its gradient in z."""
+    """Returns the means over draws of every row's cross-entropy, -inf if it is no number, and its gradient in z."""
     loss, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
     for _ in range(draws):
         with torch.set_grad_enabled(with_gradient):
@@ -286,7 +287,7 @@ def _ascent(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draws inside are a function of the seed, and leave the caller's random state as it was."""
+    """Makes the draws inside a function of the seed, and leaves the caller's random state as it was."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""TODO attacks.tables."""
+"""Tables as an attack sees them: the numbers that may move, and p(y | x, a, c) as a differentiable function of them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class AttackableTable:
         return f"AttackableTable({len(self.x)} rows, {', '.join(nodes)})"
 
     def logits(self, x: Tensor) -> Tensor:
-        """log p(y | x, a, c), ``(rows, classes)``, of all rows with these values; differentiable in x.
+        """Returns log p(y | x, a, c), ``(rows, classes)``, of all rows with these values; differentiable in x.
 
         In chunks of bounded memory: where there are several, each is computed again for its gradient.
 
@@ -141,7 +141,7 @@ class AttackableTable:
             return self._chunked(x, 1, seed, False)
 
     def table(self, x: Tensor) -> pd.DataFrame:
-        """The rows in raw units, with these values of the attacked nodes.
+        """Returns the rows in raw units, with these values of the attacked nodes.
 
         Entries of x that are as they were, and all other columns, stay exactly as given; a column with an entry that
         is not becomes float64.
@@ -191,7 +191,7 @@ class AttackableTable:
         return torch.cat([self._part(x[part], part, seed, common) for part in rows])
 
     def _part(self, x: Tensor, rows: Tensor, seed: int, common: bool) -> Tensor:
-        """Logits of some rows."""
+        """Returns the logits of some rows."""
         batch = self._batch.select(rows)
         parts = zip(self.nodes, self._shapes, x.split(self._widths, 1), strict=True)
         values = {name: value.reshape(-1, *shape) for name, shape, value in parts}
@@ -202,7 +202,7 @@ class AttackableTable:
 
 
 def _attackable(pair: ModelGuidePair, nodes: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the nodes to attack.
+    """Returns the names of the nodes to attack.
 
     Raises:
         ValueError: one of them is neither a continuous node nor an image of the target's blanket, or there are none.
@@ -222,11 +222,11 @@ def _attackable(pair: ModelGuidePair, nodes: str | Sequence[str] | None) -> tupl
 
 
 def _frame(pair: ModelGuidePair, data: Table) -> pd.DataFrame:
-    """The caller's rows as a frame of our own; of a mapping or dataset, the columns that the model reads."""
+    """Returns the caller's rows as a frame of our own; of a mapping or dataset, the columns that the model reads."""
     if isinstance(data, pd.DataFrame):
         return data.copy()
     m = pair.graph.m
-    scope = {m.scope} - {"row", "dataset"} if m is not None else set()
+    scope = {m.site_column} if m is not None and m.site_column is not None else set()
     columns = read_table(data, {*pair.graph.order, *scope}).columns
     plain = {name: column.reset_index(drop=True) if isinstance(column, pd.Series) else column
              for name, column in columns.items()}  # fmt: skip
@@ -234,7 +234,7 @@ def _frame(pair: ModelGuidePair, data: Table) -> pd.DataFrame:
 
 
 def _codes(pair: ModelGuidePair, values: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tensor | None:
-    """Class codes, -1 where missing; None without the target's column."""
+    """Returns class codes, -1 where missing; None without the target's column."""
     target = pair.graph.target
     if target not in values:
         return None

@@ -1,4 +1,4 @@
-"""TODO cli.errors."""
+"""Errors and notes of the command line: one line each, on stderr."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ class App(click.Group):
     """A group of commands whose errors are one line, listed in the order of work."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the commands in the order of work, not of the alphabet."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; an interruption becomes click's own."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, SystemExit) as error:  # click would print an empty line; Lightning exits silently
             raise click.Abort from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Runs the command line and exits: 0 done, 1 a fault, 2 called wrongly, 130 interrupted."""
         argv = list(sys.argv[1:] if args is None else args)
         debug, argv = "--debug" in argv, [a for a in argv if a != "--debug"]  # wherever it stands
         options["standalone_mode"] = False
@@ -52,7 +55,7 @@ class App(click.Group):
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """Says what went wrong, on one line."""
     if isinstance(error, click.UsageError):
         where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
         return one_line(error.format_message()) + where
@@ -69,12 +72,13 @@ def _sentence(error: Exception) -> str:
 
 
 def one_line(text: str) -> str:
+    """Puts a text on one line."""
     return " ".join(text.split())
 
 
 @contextmanager
 def _notes() -> Iterator[list[str]]:
-    """What the library logs and warns of, kept until the command has succeeded; others' warnings are not the user's."""
+    """Collects what the library logs and warns of until the command has succeeded; others' warnings are left out."""
     notes: list[str] = []
 
     class Keep(logging.Handler):

@@ -26,7 +26,9 @@ LARGE = 256 * 2**20  # bytes of a file that is read in parts
 
 
 def read_table(path: Path, graph: CausalGraph | None = None) -> pd.DataFrame:
-    """A table as the library takes it, rows in the file's order; see :mod:`pyro_cama.data.open_stream` for what a file may hold.
+    """Reads a table as the library takes it, rows in the file's order.
+
+    What a file may hold is said in :mod:`pyro_cama.data.open_stream`.
 
     Args:
         path: a .csv or .parquet file; Parquet needs pyarrow.
@@ -51,7 +53,7 @@ def read_table(path: Path, graph: CausalGraph | None = None) -> pd.DataFrame:
 
 
 def read_rows(path: Path, graph: CausalGraph) -> pd.DataFrame | Path:
-    """As :func:`read_table`; of a file too large for that its path, for the library to read in parts."""
+    """Reads as :func:`read_table`; of a file too large for that returns its path, for the library to read in parts."""
     return (
         path
         if path.suffix.lower() in SUFFIXES and path.is_file() and path.stat().st_size > LARGE
@@ -60,7 +62,7 @@ def read_rows(path: Path, graph: CausalGraph) -> pd.DataFrame | Path:
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every column of vectors as columns ``x[0]``, ``x[1]``, ...
+    """Returns the frame with every column of vectors as columns ``x[0]``, ``x[1]``, ...
 
     >>> flat(pd.DataFrame({"y": [0, 1], "x": [[1.0, 2.0], [3.0, 4.0]]})).columns.tolist()
     ['y', 'x[0]', 'x[1]']
@@ -94,7 +96,7 @@ def claim(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
 
 @contextmanager
 def draft(path: Path, force: bool) -> Iterator[Path]:
-    """A name to write to, of the same suffix and in the same folder; moved to ``path`` if nothing goes wrong.
+    """Yields a name to write to, of the same suffix and in the same folder; moved to ``path`` if nothing goes wrong.
 
     Raises:
         OSError: what :func:`claim` raises; also a folder that cannot be written to.
@@ -141,7 +143,7 @@ def write_tables(frames: Iterable[pd.DataFrame], path: Path, force: bool) -> Non
 
 
 def claim_model(folder: Path, force: bool) -> None:
-    """As :func:`claim`, for a model's folder: ``--force`` replaces a model or an empty folder, nothing else.
+    """Refuses as :func:`claim`, for a model's folder: ``--force`` replaces a model or an empty folder, nothing else.
 
     Raises:
         OSError: as :func:`claim`, and where ``folder`` holds something else than a model.

@@ -27,7 +27,7 @@ class Guess:
 
 
 def first_graph(table: pd.DataFrame, target: str, source: str) -> tuple[str, dict[str, str]]:
-    """The YAML of a graph in which the target causes every other column, and the columns left out, with the reasons.
+    """Writes the YAML of a graph whose target causes every other column; returns it and why columns are left out.
 
     Args:
         table: a DataFrame, texts as in a CSV file or typed.
@@ -67,7 +67,7 @@ def first_graph(table: pd.DataFrame, target: str, source: str) -> tuple[str, dic
 
 
 def guess(column: pd.Series[Any], *, discrete: bool = False) -> Guess:
-    """What a column is.
+    """Guesses what a column is.
 
     Two different values are binary, up to 20 different texts and up to 5 different whole numbers categorical; more
     whole numbers are a count if they start at 0 to 5 and end at 1000 at most, and other numbers continuous. Left out: a
@@ -115,7 +115,7 @@ def _text(value: Any) -> str:
 
 
 def _as_numbers(values: pd.Series[Any]) -> pd.Series[float] | None:
-    """The values as floats, without those that say a number is missing; None if some are no numbers."""
+    """Returns the values as floats, without those that say a number is missing; None if some are no numbers."""
     if values.map(lambda value: isinstance(value, bool)).any():
         return None
     values = values[~values.isin(NO_NUMBER)] if values.map(lambda value: isinstance(value, str)).any() else values
@@ -126,7 +126,7 @@ def _as_numbers(values: pd.Series[Any]) -> pd.Series[float] | None:
 
 
 def _padded(text: str) -> bool:
-    """01, 007: numbers in form, names in truth."""
+    """Whether a text is a number in form and a name in truth: 01, 007."""
     text = text.strip()
     return len(text) > 1 and text[0] == "0" and text.isdigit()
 
@@ -206,7 +206,7 @@ def _edge(cause: str, effect: str) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value on one line."""
+    """Writes a value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True)
     if any(mark in text for mark in "\x85\u2028\u2029\ufeff"):  # PyYAML would read these otherwise than it wrote them
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9)
@@ -219,7 +219,7 @@ def _yaml(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    """Text that stays on its line, without what YAML refuses even in a comment."""
+    """Returns a text that stays on its line, without what YAML refuses even in a comment."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 

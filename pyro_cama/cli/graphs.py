@@ -1,4 +1,4 @@
-"""TODO cli.graphs."""
+"""The commands on graphs: init, check, draw, simulate."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def check(graph: Path) -> None:
 
 
 def build_from(path: Path, **options: Any) -> CAMA:
+    """Builds a model of a graph file; faults name the file.
+
+    Raises:
+        GraphError: of the graph, its mechanisms or likelihoods.
+    """
     graph = CausalGraph(path)
     try:
         return build(graph, **options)

@@ -1,4 +1,4 @@
-"""TODO cli.models."""
+"""The commands on models: fit, predict, adapt, evaluate, report, demo."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pyro_cama.errors import DataError
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import scores
-from pyro_cama.report.page import report
+from pyro_cama.report import report
 
 VALIDATION = 0.15  # of the rows of a fit
 
 
 @contextmanager
 def _about(path: Path) -> Iterator[None]:
-    """The library does not know which file its table comes from."""
+    """Names the file in what a DataError says: the library does not know where its table comes from."""
     try:
         yield
     except DataError as error:
@@ -98,7 +98,7 @@ def fit(
 
 
 def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, Batch]:
-    """The rows of a fit, of many a sample, and those that it held out."""
+    """Returns the rows of a fit, of many a sample, and those that it held out."""
     stream = open_stream(rows, cama.graph)
     if stream is None:
         batch = cama.encode(rows)  # type: ignore[arg-type]
@@ -111,6 +111,7 @@ def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch
 
 
 def _fitted(cama: CAMA, held: Batch) -> str:
+    """Says how a fit went: its epochs, and the scores of the rows held out."""
     history = cama.history
     lines = []
     if history is not None and history.rows:
@@ -157,6 +158,7 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
 
 
 def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget: Any) -> pd.DataFrame:
+    """Returns labels, probabilities and evidence of some rows, a row each."""
     probabilities, found = cama.predict_proba(batch, **budget), elbo_of_unlabelled(cama, batch)
     told = np.asarray(np.isfinite(probabilities).all(1))
     labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)

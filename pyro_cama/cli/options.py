@@ -1,4 +1,4 @@
-"""TODO cli.options."""
+"""Arguments and options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def file_argument(name: str, *, folder: bool = False) -> Callable[[Command], Command]:
+    """Adds an argument that is a file, or a folder too."""
     return click.argument(name, type=click.Path(path_type=Path, file_okay=not folder))
 
 
 def output_option(what: str, *, required: bool = True) -> Callable[[Command], Command]:
-    """-o and --force."""
+    """Adds ``-o`` and ``--force``."""
 
     def add(command: Command) -> Command:
         place = click.Path(path_type=Path)
@@ -32,7 +33,7 @@ def output_option(what: str, *, required: bool = True) -> Callable[[Command], Co
 
 
 def prediction_options(command: Command) -> Command:
-    """What a prediction may cost, and how much it takes readings at their word."""
+    """Adds what a prediction may cost, and how much it takes readings at their word."""
     steps, power = click.IntRange(0), click.FloatRange(0.0, 1.0, min_open=True)
     for name, kind, usual, said in (
         ("--refine-z", steps, 0, "Gradient steps of every row's z under every class: for rows unlike any trained on."),
@@ -44,11 +45,16 @@ def prediction_options(command: Command) -> Command:
 
 
 def shows_progress() -> bool:
-    """A bar is for somebody who watches."""
+    """Returns whether somebody watches, for whom a bar is shown."""
     return sys.stderr.isatty()
 
 
 def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Checks that torch has this device here.
+
+    Raises:
+        click.BadParameter: it has not.
+    """
     if value != "auto":
         try:
             torch.empty(0, device=value)
@@ -60,6 +66,11 @@ def parse_device(context: click.Context, parameter: click.Parameter, value: str)
 
 
 def parse_shifts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Shift]:
+    """Reads ``node=number``, one a shift.
+
+    Raises:
+        click.BadParameter: another form, or a node more than once.
+    """
     found: dict[str, Shift] = {}
     for text in value:
         name, _, offset = text.rpartition("=")

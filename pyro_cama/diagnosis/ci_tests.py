@@ -1,4 +1,4 @@
-"""TODO diagnosis.ci_tests."""
+"""Tests of conditional independence on rows: the G-test by strata, and the generalised covariance measure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class IndependenceTester:
         self._tests: dict[bytes, tuple[Any, dict[str, list[str]], dict[str, list[str]]]] = {}
 
     def __call__(self, a: str, b: str, given: tuple[str, ...]) -> dict[str, Any]:
-        """Test, rows, statistic, effect and p of a _||_ b | given; NaN where the rows do not allow a test."""
+        """Tests a _||_ b | given.
+
+        Returns:
+            ``test``, ``rows``, ``statistic``, ``effect`` and ``p``; NaN where the rows do not allow a test.
+        """
         mask = np.logical_and.reduce([self._known[name] for name in (a, b, *given)])
         rows = int(mask.sum())
         none: dict[str, Any] = {"test": "", "rows": rows, "statistic": np.nan, "effect": np.nan, "p": np.nan}
@@ -70,7 +74,7 @@ class IndependenceTester:
         return best | {"p": min(1.0, smallest * tried) if tried else np.nan}
 
     def _prepared(self, mask: NDArray[np.bool_]) -> tuple[Any, dict[str, list[str]], dict[str, list[str]]]:
-        """GCM on the rows of a mask, and the columns that each node is tested by and conditioned on."""
+        """Returns GCM on the rows of a mask, and the columns that each node is tested by and conditioned on."""
         key = mask.tobytes()
         if key not in self._tests:
             columns: dict[str, Any] = {}
@@ -96,7 +100,7 @@ def _residual(test: Any, column: str, given: list[str]) -> Array:
 
 
 def _views(node: Node, values: NDArray[Any]) -> list[Array]:
-    """The columns by which dependence on a node is sought: each level, or normal scores and their distance from 0."""
+    """Returns the columns that a node's dependence is sought by: each level, or normal scores and their size."""
     if node.levels:
         codes = values.round().astype(int)
         present = [code for code in range(node.classes) if (codes == code).any()]
@@ -106,14 +110,14 @@ def _views(node: Node, values: NDArray[Any]) -> list[Array]:
 
 
 def _conditions(node: Node, values: NDArray[Any]) -> list[Any]:
-    """The columns by which a node is conditioned on."""
+    """Returns the columns by which a node is conditioned on."""
     if node.levels:
         return [pd.Categorical(values.round().astype(int))]
     return [_normal_scores(column) for column in values.reshape(len(values), -1).T]
 
 
 def _normal_scores(column: NDArray[Any]) -> Array:
-    """Normal quantiles of the ranks, ties together: no outlier, and the same independences."""
+    """Returns normal quantiles of the ranks, ties together: no outlier, and the same independences."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
@@ -122,7 +126,7 @@ def _normal_scores(column: NDArray[Any]) -> Array:
 
 
 def _effective(u: Array, v: Array) -> float:
-    """How many products of residuals carry their mean: all if they are even, few where rare levels meet.
+    """Returns how many products of residuals carry their mean: all if they are even, few where rare levels meet.
 
     By the fourth moment, as it is and as independence has it: levels so rare that they should have met, and have not,
     leave no trace in the products.
@@ -136,6 +140,6 @@ def _effective(u: Array, v: Array) -> float:
 
 
 def observed_values(batch: Batch, name: str) -> NDArray[np.bool_]:
-    """Which rows hold an entry of a node, (rows,)."""
+    """Returns which rows hold an entry of a node, ``(rows,)``."""
     mask = batch.observed.get(name)
     return np.ones(batch.rows, dtype=np.bool_) if mask is None else mask.cpu().numpy()

@@ -1,4 +1,4 @@
-"""TODO diagnosis.densities."""
+"""Whether rows simulated from a fitted model look like the data, node by node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _MISFIT = 0.15  # distance between distributions that is taken for a misfit, bey
 
 
 def check_densities(pair: ModelGuidePair, batch: Batch, draws: int, seed: int) -> dict[str, tuple[float, float, str]]:
-    """Of every node the distance from the model's distribution, what is allowed, and the class where it is worst.
+    """Compares every node's rows with the model's.
+
+    Returns:
+        By node the distance from the model's distribution, what is allowed, and the class where it is worst.
 
     Children are simulated given the rows' label, parents and co-parents, z drawn anew, and compared class by class; all
     other nodes are simulated from the model alone.
@@ -60,13 +63,13 @@ def check_densities(pair: ModelGuidePair, batch: Batch, draws: int, seed: int) -
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:
-    """A simulated value as (draws, rows, ...)."""
+    """Returns a simulated value as ``(draws, rows, ...)``."""
     event = like.shape[1:]
     return value.expand(*torch.broadcast_shapes(value.shape, (1, 1, *like.shape))).reshape(-1, len(like), *event)
 
 
 def _distance(node: Node, real: NDArray[Any], simulated: NDArray[Any], rng: np.random.Generator) -> tuple[float, float]:
-    """Distance of rows from draws for each (draws, rows, ...), and how much of it is allowed.
+    """Returns the distance of rows from draws for each (draws, rows, ...), and how much of it is allowed.
 
     Levels: total variation.  Numbers: Kolmogorov's, of the ranks of the rows among their own draws from uniform (of the
     rows from all draws, where there is one draw a row), the worst component's.  Allowed is 0.15 beyond what about one

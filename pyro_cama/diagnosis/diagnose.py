@@ -15,9 +15,9 @@ more for each combination of their levels, it is the G-test by strata.  Elsewher
 measure (GCM; Shah and Peters, *The hardness of conditional independence testing and the generalised covariance
 measure*, Annals of Statistics 2020): are the residuals of u and of v, each regressed on the separating nodes,
 uncorrelated?  It holds its level for nonlinear relations and unequal variances, given regressions that are flexible and
-out of sample; ours are kernel ridge with leave-one-out predictions (:class:`_LeaveOneOut`).  A node enters as one
-column or several: numbers as their normal scores and the distance of these from 0, which sees relations that are no
-trend, and levels as indicators.
+out of sample; ours are kernel ridge with leave-one-out predictions
+(:class:`~pyro_cama.diagnosis.regression.LeaveOneOut`).  A node enters as one column or several: numbers as their normal
+scores and the distance of these from 0, which sees relations that are no trend, and levels as indicators.
 The smallest p of all pairs of columns counts, times their number (Bonferroni); over all independences Holm's correction
 bounds the chance of any false alarm by ``alpha``.
 """
@@ -55,7 +55,7 @@ def diagnose(
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
-    """Whether the graph, and the fitted densities, fit clean labelled rows.
+    """Tests whether the graph, and the fitted densities, fit clean labelled rows.
 
     Args:
         pair: a model that has seen data; untrained (``fit(rows, max_epochs=0)``) will do with ``draws=0``.

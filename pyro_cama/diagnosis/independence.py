@@ -1,4 +1,4 @@
-"""TODO diagnosis.independence."""
+"""The independences that a graph implies (d-separation, Pearl 1988), and the nodes that explain the rejected ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Edge: TypeAlias = tuple[str, str]
 
 
 def _dag(graph: CausalGraph) -> nx.DiGraph[str]:
-    """The declared graph, with the style as a node of its own."""
+    """Returns the declared graph, with the style as a node of its own."""
     dag: nx.DiGraph[str] = nx.DiGraph(graph.edges)
     dag.add_nodes_from(graph.nodes)
     if graph.z is not None:
@@ -26,7 +26,7 @@ def _dag(graph: CausalGraph) -> nx.DiGraph[str]:
 
 
 def separable(graph: CausalGraph) -> tuple[list[tuple[str, str, tuple[str, ...]]], tuple[Edge, ...]]:
-    """The pairs without an edge, each with the observed nodes that separate it; and those that none separate."""
+    """Returns the pairs without an edge, with observed nodes that separate each, and the pairs that none separate."""
     dag = _dag(graph)
     place = {name: i for i, name in enumerate(graph.order)}
     found, untested = [], []
@@ -44,7 +44,7 @@ def separable(graph: CausalGraph) -> tuple[list[tuple[str, str, tuple[str, ...]]
 
 
 def find_suspects(graph: CausalGraph, rejected: pd.DataFrame) -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
-    """A few nodes that explain all rejected independences, and whom each of these is blamed on.
+    """Returns a few nodes that explain all rejected independences, and whom each of these is blamed on.
 
     A node that depends on the target with nothing given is declared in the wrong role, whatever else is rejected.  Of
     what this does not explain, the node with most rejections goes first.  A suspect explains the rejections that it
@@ -82,11 +82,12 @@ def find_suspects(graph: CausalGraph, rejected: pd.DataFrame) -> tuple[tuple[str
 
 
 def implied_pairs(tests: pd.DataFrame) -> Iterator[tuple[Any, str, str, tuple[str, ...]]]:
+    """Yields the number of each tested independence, its two nodes, and the names conditioned on."""
     return zip(tests.index, tests["from"], tests["to"], tests["given"], strict=True)
 
 
 def by_suspect(suspects: tuple[str, ...], blamed: dict[int, tuple[str, ...]]) -> dict[str, list[int]]:
-    """The rejected tests of each suspect; two that share a lone pair are reported once."""
+    """Returns the rejected tests of each suspect; two that share a lone pair are reported once."""
     found: dict[str, list[int]] = {}
     told: set[int] = set()
     for name in suspects:
@@ -98,7 +99,7 @@ def by_suspect(suspects: tuple[str, ...], blamed: dict[int, tuple[str, ...]]) ->
 
 
 def holm_adjusted(p: Array) -> Array:
-    """p-values adjusted by Holm's step-down method; NaN are no tests."""
+    """Returns p-values adjusted by Holm's step-down method; NaN are no tests."""
     adjusted = np.full(len(p), np.nan)
     order = np.argsort(p)[: int(np.isfinite(p).sum())]
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))

@@ -1,4 +1,4 @@
-"""TODO diagnosis.regression."""
+"""The regressions of the GCM tests: ridge on splines and kernels, with leave-one-out predictions in closed form."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class LeaveOneOut:
         return self
 
     def predict(self, z: pd.DataFrame) -> Array:
-        """The predictions of the last fit, of each row by all others, (rows,)."""
+        """Returns the predictions of the last fit, of each row by all others, (rows,)."""
         return self._known[self._last]
 
 
 def _basis(z: pd.DataFrame) -> tuple[Array, Array]:
-    """Orthogonal features of z, (rows, features), and their variances; the intercept is centred away."""
+    """Returns orthogonal features of z, (rows, features), and their variances; the intercept is centred away."""
     from sklearn.kernel_approximation import Nystroem
     from sklearn.preprocessing import SplineTransformer
 
@@ -73,7 +73,7 @@ def _basis(z: pd.DataFrame) -> tuple[Array, Array]:
 
 
 def _predicted(features: Array, variances: Array, y: Array) -> Array:
-    """Leave-one-out predictions (rows,) of y by ridge on orthogonal features: y - residual / (1 - leverage)."""
+    """Returns leave-one-out predictions (rows,) of y by ridge on orthogonal features: y - residual / (1 - leverage)."""
     n = len(y)
     centred = y - y.mean()
     weights = features.T @ centred

@@ -1,4 +1,4 @@
-"""TODO diagnosis.result."""
+"""What a diagnosis found, as tables, in plain words and as a picture."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """The tested independences as a matrix of effects, rejected ones marked, and each node's fit beside it.
+        """Draws the tested independences as a matrix of effects, rejected ones marked, and each node's fit beside it.
 
         Args:
             path: where to save it too.

@@ -1,4 +1,4 @@
-"""TODO diagnosis.wording."""
+"""The verdicts of a diagnosis in words."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def node_table(
     suspects: tuple[str, ...],
     fits: dict[str, tuple[float, float, str]],
 ) -> pd.DataFrame:
+    """Returns a row a node, as :attr:`Diagnosis.nodes` has it.
+
+    Args:
+        graph: whose nodes these are.
+        tests, rejected: all tested independences, and those rejected among them.
+        suspects: nodes that explain the rejections.
+        fits: by node, what :func:`~pyro_cama.diagnosis.densities.check_densities` returns.
+    """
     rows = []
     for name in graph.order:
         figure, allowed, worst = fits.get(name, (np.nan, np.nan, ""))
@@ -44,6 +52,13 @@ def _role(graph: CausalGraph, name: str) -> str:
 
 
 def edge_verdict(index: Any, row: pd.Series[Any], alpha: float, blamed: dict[int, tuple[str, ...]]) -> str:
+    """Returns what a test says about a pair of nodes, in a few words.
+
+    Args:
+        index, row: of the test in :attr:`Diagnosis.edges`.
+        alpha: the level of the tests.
+        blamed: by rejected test, the suspects that explain it.
+    """
     if np.isnan(row["p"]):
         return "not testable in these rows"
     if row["declared"]:
@@ -55,7 +70,7 @@ def edge_verdict(index: Any, row: pd.Series[Any], alpha: float, blamed: dict[int
 
 
 def verdict_sentence(graph: CausalGraph, name: str, rejected: pd.DataFrame) -> str:
-    """What is wrong with a suspect, and what it may mean."""
+    """Says what is wrong with a suspect, and what it may mean."""
     mine = rejected[(rejected["from"] == name) | (rejected["to"] == name)]
     mine = mine.sort_values(["p", "effect"], ascending=[True, False])
     others = [b if a == name else a for _, a, b, _ in implied_pairs(mine)]

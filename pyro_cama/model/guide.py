@@ -31,7 +31,7 @@ MISSING = "missing flags"
 
 
 def _image(name: str) -> str:
-    """An image among the encoder's sources, whose own names are values, target and the like."""
+    """Names an image among the encoder's sources, whose own names are values, target and the like."""
     return f"image {name}"
 
 
@@ -39,6 +39,19 @@ class CAMAGuide(PyroModule):
     """q(z, m | x, y, a, c), generated from the same graph as the model.
 
     Override :meth:`z_dist` or :meth:`m_dist` and pass the class to ``build(graph, guide=MyGuide)``.
+
+    Example::
+
+        >>> import pyro_cama
+        >>> class WideGuide(CAMAGuide):
+        ...     def z_dist(self, batch, y, m):
+        ...         loc, scale = self.z_params(batch, y, m)
+        ...         return dist.StudentT(4.0, loc, scale).to_event(1)
+        >>> graph = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
+        >>> rows = {"x": [0.1, 1.3, -0.4, 0.9], "y": [0, 1, 0, 1]}
+        >>> pair = pyro_cama.build(graph, guide=WideGuide, device="cpu").fit(rows, max_epochs=0, progress=False)
+        >>> pair.guide.z_dist(pair.encode(rows), None, None).batch_shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -103,7 +116,7 @@ class CAMAGuide(PyroModule):
         samples: int | None = None,
         classes: bool = False,
     ) -> None:
-        """Samples m and z; the call signature and the plates are the model's."""
+        """Draws m and z; the call signature and the plates are the model's."""
         if not pyro.settings.get("module_local_params"):
             self.networks  # noqa: B018 - the one access by which Pyro's store learns of the parameters
         batch = as_batch(data, rows)
@@ -118,7 +131,7 @@ class CAMAGuide(PyroModule):
                     pyro.sample(self.graph.z.name, self.z_dist(batch, self.target_value(batch, classes), m))
 
     def m_dist(self, batch: Batch | None) -> TorchDistribution:
-        """q(m | x) with batch shape ``(rows,)``; q(m) with ``()`` in scope dataset, ``(sites,)`` for a scope column."""
+        """Returns q(m | x), batch shape ``(rows,)``; or q(m), ``()`` in scope dataset, ``(sites,)`` of a scope column."""
         assert self.graph.m is not None
         posterior = self._networks["m"]
         if self.graph.m.per_row:
@@ -131,7 +144,7 @@ class CAMAGuide(PyroModule):
         return dist.Normal(loc, scale).to_event(1)
 
     def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
-        """q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
+        """Returns q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
 
         Args:
             y: encoded target, ``(rows,)`` or ``(classes, 1)``; None where unknown.
@@ -141,7 +154,7 @@ class CAMAGuide(PyroModule):
         return dist.Normal(loc, scale).to_event(1)
 
     def z_params(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Loc and scale that :meth:`z_dist` is made of, ``(..., dim)`` each: a place to start from when overriding."""
+        """Returns what :meth:`z_dist` is made of, loc and scale, ``(..., dim)``: a place to start when overriding."""
         networks = self._networks
         seen = self.encode(batch, y, m)
         out = networks["z"](seen) if "z" in networks else seen
@@ -149,7 +162,7 @@ class CAMAGuide(PyroModule):
         return loc, F.softplus(raw_scale) + 1e-3
 
     def encode(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> Tensor:
-        """Features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
+        """Returns features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
         networks = self._networks
         if m is not None and self.graph.m is not None:
             m = m_of_rows(m, self.graph.m, batch.site)
@@ -168,7 +181,7 @@ class CAMAGuide(PyroModule):
         return features
 
     def target_value(self, batch: Batch, classes: bool) -> Tensor | None:
-        """The target as the guide sees it: every class, the rows' labels, or None where there are none."""
+        """Returns the target as the guide sees it: every class, the rows' labels, or None where there are none."""
         if classes:
             return class_values(self.graph, self.like)
         return batch.values.get(self.graph.target)
@@ -198,7 +211,7 @@ class CAMAGuide(PyroModule):
         return network_of(networks, "manipulation", Manipulation) if "manipulation" in networks else None
 
     def _values(self, batch: Batch, m: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """All values but the target's, the manipulation undone, ``(..., rows, width)``, and the images by name."""
+        """Returns all values but the target's, the manipulation undone, ``(..., rows, width)``; images by name."""
         inputs, manipulation = self._networks["inputs"], self._manipulation
         values = self._filled(batch, self._read)
         theta = None
@@ -227,7 +240,7 @@ class CAMAGuide(PyroModule):
         return self.graph.nodes[group.nodes[0]].type == "continuous"
 
     def _children(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What q(m | x) sees: the children as measured and their missing flags, ``(rows, width)``; images by name."""
+        """Returns what q(m | x) sees: the children as measured, their missing flags, ``(rows, width)``; images by name."""
         networks = self._networks
         children = self.graph.blanket.children
         values = self._filled(batch, children)
@@ -237,7 +250,7 @@ class CAMAGuide(PyroModule):
         return torch.cat([joined, self._missing(batch, children)], -1), images
 
     def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Values by name; zeros for a node the batch lacks altogether."""
+        """Returns values by name; zeros for a node the batch lacks altogether."""
         absent = [name for name in names if name not in batch.values]
         values = dict(batch.values)
         for name in absent:
@@ -247,7 +260,7 @@ class CAMAGuide(PyroModule):
         return values
 
     def _missing(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
-        """1 where a value is missing, ``(rows, nodes)``."""
+        """Returns 1 where a value is missing, ``(rows, nodes)``."""
         like = self.like
         flags = torch.zeros(batch.rows, len(names), dtype=like.dtype, device=like.device)
         for i, name in enumerate(names):
@@ -259,7 +272,7 @@ class CAMAGuide(PyroModule):
 
 
 def _join(parts: list[Tensor], rows: int, like: Tensor) -> Tensor:
-    """The parts side by side, their leading shapes broadcast."""
+    """Puts the parts side by side, their leading shapes broadcast."""
     if not parts:
         return like.new_zeros(rows, 0)
     if len(parts) == 1:

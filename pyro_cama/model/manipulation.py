@@ -21,6 +21,12 @@ class Manipulation(nn.Module):
     """theta(m) = NN_pM(m) - NN_pM(0), dealt out to the groups of manipulated children; zero at m = 0 by construction.
 
     Shared by model and guide: the model applies the mechanisms, the guide undoes them.
+
+    Args:
+        latent: m.
+        groups: all of the graph; those that m acts on are kept as :attr:`groups`.
+        inputs: for the nodes' types and the frequencies of their levels.
+        hidden, layers: units of a layer, and hidden layers; a shared m has none.
     """
 
     def __init__(self, latent: Latent, groups: tuple[Group, ...], inputs: NodeInputs, hidden: int, layers: int) -> None:
@@ -45,7 +51,7 @@ class Manipulation(nn.Module):
         self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.per_row else 0)
 
     def forward(self, m: Tensor) -> Tensor:
-        """All of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
+        """Returns all of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
         theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
         return theta
 
@@ -65,22 +71,29 @@ class Manipulation(nn.Module):
         return not calibrates and not bool(m.any())
 
     def theta(self, theta: Tensor, group: MovedGroup, at: int | slice = _ALL) -> Tensor:
-        """A group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
+        """Returns a group's part of theta, ``(..., width, theta_size)`` or some of it; an image's, ``(..., size)``."""
         own = theta[..., self._slices[group.nodes[0]]]
         return own if group.image else own.unflatten(-1, (group.width, group.theta_size))[..., at, :]
 
     def slice_of(self, group: MovedGroup) -> slice:
-        """Where a group's numbers stand in theta."""
+        """Returns where a group's numbers stand in theta."""
         return self._slices[group.nodes[0]]
 
     def features(self, theta: Tensor) -> Tensor:
-        """What ``concat`` children merge with their other causes, ``(..., hidden)``."""
+        """Returns what ``concat`` children merge with their other causes, ``(..., hidden)``."""
         return theta[..., self._features]
 
     def transform(
         self, clean: TorchDistribution, theta: Tensor, group: MovedGroup, at: int | slice = _ALL
     ) -> TorchDistribution:
-        """The distribution of a group's nodes (or of some components) as measured."""
+        """Returns the distribution of a group's nodes, or of some components, as measured.
+
+        Args:
+            clean: p(x~ | pa(x), z) of these components.
+            theta: of all groups, ``(..., total)``, as :meth:`forward` returns it.
+            group: whose mechanism it is.
+            at: which of its components; all by default.
+        """
         if self._calibrating and group.mechanism.composes:
             clean = group.mechanism.transform(clean, self.theta(self.calibration, group, at))
         return group.mechanism.transform(clean, self.theta(theta, group, at))
@@ -88,14 +101,20 @@ class Manipulation(nn.Module):
     def invert(
         self, x: Tensor, theta: Tensor, group: MovedGroup, at: int | slice, frequencies: Tensor | None
     ) -> Tensor:
-        """The clean values of some components of a group."""
+        """Returns the clean values of some components of a group.
+
+        Args:
+            x: as measured.
+            theta, group, at: as for :meth:`transform`.
+            frequencies: of a discrete node's levels in the training rows, else None.
+        """
         x = group.mechanism.invert(x, self.theta(theta, group, at), frequencies)
         if self._calibrating and group.mechanism.composes:
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
     def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: MovedGroup) -> Tensor | dict[str, Tensor]:
-        """The clean values x~ of a group's nodes.
+        """Returns the clean values x~ of a group's nodes.
 
         Returns:
             Continuous nodes side by side, ``(..., width)``; others by name, levels as probabilities, images as such.
@@ -109,7 +128,7 @@ class Manipulation(nn.Module):
 
     @contextmanager
     def calibrated(self) -> Iterator[None]:
-        """Inside, every child is first transformed by ``calibration``: the density that adaptation compares.
+        """Transforms every child by ``calibration`` first, inside: the density that adaptation compares.
 
         The conditional term of training buys accuracy with density: the training rows themselves would be explained
         better after a small manipulation.  Adaptation must not take that for a drift, so what the training rows ask

@@ -1,4 +1,4 @@
-"""TODO model.posteriors."""
+"""NN_qM, the posterior of m in eq. 10: amortised where m is every row's own, a free normal where it is shared."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ class SharedPosterior(nn.Module):
         self.raw_scale = nn.Parameter(torch.full((sites, dim), -1.0))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Loc and scale, ``(sites, dim)`` each."""
+        """Returns loc and scale, ``(sites, dim)`` each."""
         return self.loc, F.softplus(self.raw_scale) + 1e-3
 
 
 class RowPosterior(nn.Module):
-    """NN_qM: from the children as measured to loc and scale of q(m | x); images go through encoders of its own."""
+    """NN_qM: from the children as measured to loc and scale of q(m | x); images go through encoders of its own.
+
+    Args:
+        inputs: width of all that is no image, flags of missing values among it.
+        hidden, layers: units of a layer, and hidden layers.
+        dim: of m.
+        encoders: of the children that are images, by name.
+    """
 
     def __init__(self, inputs: int, hidden: int, dim: int, layers: int, encoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -33,7 +40,7 @@ class RowPosterior(nn.Module):
         self.network = mlp(inputs + hidden * len(encoders), hidden, 2 * dim, max(layers, 1))
 
     def forward(self, x: Tensor, images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loc and scale, ``(rows, dim)`` each."""
+        """Returns loc and scale, ``(rows, dim)`` each."""
         seen = [self.encoders[name](images[name]) for name in self.encoders]
         loc, raw_scale = self.network(torch.cat([x, *seen], -1)).chunk(2, -1)
         return loc, F.softplus(raw_scale) + 1e-3

@@ -44,7 +44,12 @@ def network_of(networks: nn.ModuleDict, name: str, kind: type[NetworkT]) -> Netw
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
-    """``layers`` hidden layers of SiLU units, then a linear one; ``layers=0`` is one linear map."""
+    """Returns ``layers`` hidden layers of SiLU units, then a linear one; ``layers=0`` is one linear map.
+
+    Args:
+        inputs, hidden, outputs: widths of the input, of every hidden layer and of the output.
+        layers: how many are hidden.
+    """
     widths = [inputs, *[hidden] * layers]
     modules: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -67,7 +72,7 @@ class NumberFeatures(nn.Module):
         self.curve = nn.Sequential(*(m for a, b in pairwise(widths) for m in (nn.Linear(a, b), nn.Tanh())))
 
     def forward(self, value: Tensor) -> Tensor:
-        """``(..., hidden)`` from ``(..., inputs)``."""
+        """Returns features ``(..., hidden)`` from ``(..., inputs)``."""
         return torch.cat([self.lines(value), self.curve(value)], -1)
 
 
@@ -75,6 +80,9 @@ class FeatureNetworks(nn.Module):
     """NN_v for every cause v: deep, one per cause, shared by all its effects; the identity where ``layers=0``.
 
     Args:
+        widths: how many numbers a cause's value is, by cause.
+        hidden, layers: features of a cause, and layers of its network.
+        chosen: networks that a user gave, by cause.
         numbers: the causes whose features are :class:`NumberFeatures`.
         images: encoders of the causes that are images, from ``(n, C, H, W)`` to ``(n, hidden)``.
     """
@@ -108,7 +116,7 @@ class FeatureNetworks(nn.Module):
         self._images = frozenset(images)
 
     def forward(self, name: str, value: Tensor) -> Tensor:
-        """``(..., hidden)`` from ``(..., width)`` or images ``(..., C, H, W)``."""
+        """Returns features ``(..., hidden)`` from ``(..., width)`` or images ``(..., C, H, W)``."""
         network = self.networks[name]
         features: Tensor = encode_images(network, value) if name in self._images else network(value)
         return features
@@ -139,7 +147,7 @@ class Merge(nn.Module):
         return self.bias if self.output is None else self.output.bias
 
     def forward(self, sources: Iterable[tuple[str, Tensor]]) -> Tensor:
-        """``(..., outputs)``; the sources' leading shapes are broadcast against one another."""
+        """Returns ``(..., outputs)``; the sources' leading shapes are broadcast against one another."""
         total: Tensor = self.bias
         for name, value in sources:
             total = total + self.projections[name](value)

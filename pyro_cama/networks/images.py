@@ -23,7 +23,7 @@ _SMALL = 4  # layers halve the image until no side is longer
 
 
 def initialise_weights(module: nn.Module) -> None:
-    """He et al.'s normal weights: torch's own shrink what passes through so many layers that z is given up early on."""
+    """Draws He et al.'s normal weights: torch's own shrink what passes so many layers that z is given up early on."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             fan = part.weight[0].numel()
@@ -33,14 +33,14 @@ def initialise_weights(module: nn.Module) -> None:
 
 
 def image_shape(node: Node) -> tuple[int, int, int]:
-    """Channels, height and width of an image node."""
+    """Returns channels, height and width of an image node."""
     assert node.shape is not None
     channels, height, width = node.shape
     return channels, height, width
 
 
 def sizes_of(node: Node) -> list[tuple[int, int]]:
-    """Height and width at every layer, the image's own first."""
+    """Returns height and width at every layer, the image's own first."""
     _, height, width = image_shape(node)
     sizes = [(height, width)]
     while max(sizes[-1]) > _SMALL:
@@ -65,7 +65,7 @@ class ImageEncoder(nn.Module):
         initialise_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(n, features)`` from ``(n, C, H, W)``."""
+        """Returns ``(n, features)`` from ``(n, C, H, W)``."""
         maps = self.convolutions(images.contiguous(memory_format=torch.channels_last))
         features: Tensor = self.output(maps.flatten(1))
         return features
@@ -100,13 +100,13 @@ class ImageDecoder(nn.Module):
         last.bias.copy_(numbers.repeat(last.out_channels // len(numbers)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
+        """Returns ``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
         maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.layers(maps))
 
 
 def encoder_of(node: Node, features: int, chosen: Mapping[str, EncoderFactory] | None = None) -> nn.Module:
-    """The encoder chosen for an image node, tried once, or a new :class:`ImageEncoder`.
+    """Returns the encoder chosen for an image node, tried once, or a new :class:`ImageEncoder`.
 
     Raises:
         ValueError: what was chosen does not take the node's images to ``(n, features)``.
@@ -119,7 +119,7 @@ def encoder_of(node: Node, features: int, chosen: Mapping[str, EncoderFactory] |
 
 
 def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | None = None) -> nn.Module:
-    """The decoder chosen for an image node, tried once, or a new :class:`ImageDecoder`.
+    """Returns the decoder chosen for an image node, tried once, or a new :class:`ImageDecoder`.
 
     Raises:
         ValueError: what was chosen has no ``inputs``, or does not take ``(n, inputs)`` to ``(n, C * numbers, H, W)``.
@@ -158,14 +158,14 @@ def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int
 
 
 def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Features ``(..., features)`` of images ``(..., C, H, W)``."""
+    """Returns features ``(..., features)`` of images ``(..., C, H, W)``."""
     lead = images.shape[:-3]
     features: Tensor = encoder(images.reshape(-1, *images.shape[-3:]))
     return features.unflatten(0, lead) if len(lead) != 1 else features
 
 
 def decode_images(decoder: nn.Module, features: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The likelihood's numbers of every pixel, ``(..., C, H, W, numbers)``, from features ``(..., inputs)``."""
+    """Returns the likelihood's numbers of every pixel, ``(..., C, H, W, numbers)``, from features ``(..., inputs)``."""
     lead = features.shape[:-1]
     out: Tensor = decoder(features.reshape(-1, features.shape[-1]))
     channels, height, width = shape

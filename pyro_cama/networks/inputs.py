@@ -1,4 +1,4 @@
-"""TODO networks.inputs."""
+"""What the networks read of an encoded value: one-hot levels, counts on a log scale, binaries as -1 and 1."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NodeInputs(nn.Module):
                 self.register_buffer(f"frequencies_{i}", torch.full((node.classes,), 1.0 / node.classes))
 
     def width(self, name: str) -> int:
-        """How many numbers a node's value becomes; 0 for an image, which an encoder reads."""
+        """Returns how many numbers a node's value becomes; 0 for an image, which an encoder reads."""
         node = self.nodes[name]
         if node.type == "image":
             return 0
@@ -46,12 +46,12 @@ class NodeInputs(nn.Module):
                     buffer.copy_(statistics[name][key])
 
     def frequencies(self, name: str) -> Tensor | None:
-        """Training frequencies of a discrete node's levels, ``(levels,)``; None for other types."""
+        """Returns the training frequencies of a discrete node's levels, ``(levels,)``; None for other types."""
         found: Tensor | None = getattr(self, f"frequencies_{self._index[name]}", None)
         return found
 
     def forward(self, name: str, value: Tensor) -> Tensor:
-        """``(..., width)`` from a value ``(...)`` or ``(..., dim)``; soft levels and images pass through."""
+        """Returns ``(..., width)`` from a value ``(...)`` or ``(..., dim)``; soft levels and images pass through."""
         node = self.nodes[name]
         if node.type == "image":
             return value

@@ -1,4 +1,4 @@
-"""TODO networks.resampling."""
+"""Images looked up at points of the plane, as mechanisms that move pixels do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def pixel_grid(images: Tensor) -> Tensor:
-    """Coordinates (x, y) of the pixels' centres, ``(H, W, 2)``; the longer side runs from -1 to 1."""
+    """Returns the coordinates (x, y) of the pixels' centres, ``(H, W, 2)``; the longer side runs from -1 to 1."""
     height, width = images.shape[-2:]
     longer = max(height, width)
     y = (2 * torch.arange(height, dtype=images.dtype, device=images.device) + 1 - height) / longer
@@ -19,7 +19,7 @@ def pixel_grid(images: Tensor) -> Tensor:
 
 
 def sample_grid(images: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear values of images at points of the plane, zero outside.
+    """Returns bilinear values of images at points of the plane, zero outside.
 
     Args:
         images: ``(..., C, H, W)``.

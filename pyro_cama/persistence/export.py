@@ -74,7 +74,7 @@ class Exported:
         return graph.nodes[graph.target].levels or (0, 1)
 
     def tensors(self, data: Table) -> tuple[Tensor, ...]:
-        """The rows of a table, in raw units, as the program's arguments.
+        """Returns the rows of a table, in raw units, as the program's arguments.
 
         Raises:
             DataError: the table does not fit the graph, or an entry is missing which the program has to be given.
@@ -91,7 +91,7 @@ class Exported:
 
     @torch.no_grad()
     def predict_proba(self, data: Table) -> NDArray[np.float64]:
-        """p(y | x, a, c), ``(rows, classes)``, as :meth:`CAMA.predict_proba` gives it for these rows.
+        """Returns p(y | x, a, c), ``(rows, classes)``, as :meth:`CAMA.predict_proba` gives it for these rows.
 
         Raises:
             DataError: what :meth:`tensors` raises.
@@ -114,9 +114,9 @@ def export(
     """Writes ``predict_proba`` as a program to a new folder, which appears complete or not at all.
 
     The program takes any number of encoded rows, and draws nothing: the noise of ``predict_proba`` is part of it.  Its
-    arguments are the encoded tensors of all nodes but the target, shapes and dtypes as :class:`~pyro_cama.data.batch.Batch`
-    has them; then, with ``missing``, which entries are there, bool ``(rows,)`` a node; then, where m belongs to sites,
-    their numbers, long ``(rows,)``, -1 for one that is not known.
+    arguments are the encoded tensors of all nodes but the target, shapes and dtypes as
+    :class:`~pyro_cama.data.batch.Batch` has them; then, with ``missing``, which entries are there, bool ``(rows,)`` a
+    node; then, where m belongs to sites, their numbers, long ``(rows,)``, -1 for one that is not known.
 
     Args:
         do, samples, m_samples, power: as :meth:`CAMA.predict_proba` takes them; ``do`` the same for all rows.
@@ -164,7 +164,7 @@ def export(
 
 
 def load(folder: str | Path) -> Exported:
-    """An exported model; nothing is run but ``torch.export.load``.
+    """Reads an exported model; nothing is run but ``torch.export.load``.
 
     Raises:
         DataError: a file is missing, damaged, or of another format; says which.
@@ -198,7 +198,7 @@ def load(folder: str | Path) -> Exported:
 
 
 def arguments(batch: Batch, inputs: Iterable[Input]) -> tuple[Tensor, ...]:
-    """A program's arguments, ``(rows, ...)`` each, from encoded rows."""
+    """Returns a program's arguments, ``(rows, ...)`` each, from encoded rows."""
     found = []
     for kind, name in inputs:
         if kind == "observed":
@@ -235,7 +235,7 @@ class _Program(nn.Module):
         pair.model.always_fill = True
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Probabilities ``(rows, classes)``."""
+        """Returns probabilities ``(rows, classes)``; the tensors are those of ``inputs``, in their order."""
         given: dict[Kind, dict[str, Tensor]] = {"value": {}, "observed": {}, "site": {}}
         for (kind, name), tensor in zip(self.inputs, tensors, strict=True):
             given[kind][name] = tensor
@@ -246,7 +246,7 @@ class _Program(nn.Module):
         return torch.softmax(class_log_probs(weights, m_samples=self.budget.m_samples), 0).T
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
-        """Arguments of the right shapes and dtypes."""
+        """Returns arguments of the right shapes and dtypes."""
         graph, like = self.pair.graph, self.pair.model.like
         values = {}
         for name in graph.order:
@@ -258,7 +258,7 @@ class _Program(nn.Module):
 
 
 def _traced(program: _Program) -> torch.export.ExportedProgram:
-    """The program for any number of rows.
+    """Traces the program for any number of rows.
 
     Raises:
         ValueError: torch cannot trace it, or a distribution has no fixed noise.

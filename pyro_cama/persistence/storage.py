@@ -128,13 +128,13 @@ def read(
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples they were."""
+    """Returns JSON's lists as the tuples they were."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager
 def _damage(file: Path) -> Iterator[None]:
-    """What goes wrong inside is the file's fault."""
+    """Turns what goes wrong inside into a DataError about the file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -143,12 +143,12 @@ def _damage(file: Path) -> Iterator[None]:
 
 
 def _fingerprint(graph: CausalGraph) -> str:
-    """Of what a graph says, however its file is written."""
+    """Returns a hash of what a graph says, however its file is written."""
     return hashlib.sha256(json.dumps(graph.to_dict()).encode()).hexdigest()
 
 
 def _first(pair: ModelGuidePair) -> dict[str, str]:
-    """Of every tensor's names the first: model and guide share modules, and a tensor is stored once."""
+    """Maps every tensor's names to the first of them: model and guide share modules, and a tensor is stored once."""
     names: dict[str, str] = {}
     by_tensor: dict[int, str] = {}
     for name, tensor in pair.modules.state_dict(keep_vars=True).items():

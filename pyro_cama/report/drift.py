@@ -1,4 +1,4 @@
-"""TODO report.drift."""
+"""Drifts of columns that a report follows: offsets in standard deviations, or gains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Drift:
 
     @classmethod
     def parse(cls, text: str, graph: CausalGraph) -> Drift:
-        """From columns, with commas between them, and the kind.
+        """Reads columns, with commas between them, and the kind, as in ``"fever, age offset"``.
 
         Raises:
             ValueError: an unknown kind, or a column that holds no numbers.
@@ -48,7 +48,7 @@ class Drift:
         return cls(columns, kind)
 
     def apply(self, table: Mapping[str, Any], graph: CausalGraph, amount: float) -> dict[str, Any]:
-        """The table with its columns moved; counts stay counts."""
+        """Returns the table with its columns moved; counts stay counts."""
         moved = dict(table)
         for name in self.columns:
             raw, present = read_column(graph.nodes[name], table[name])

@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
 
 from pyro_cama._files import replacing
 from pyro_cama._messages import listed
 from pyro_cama._version import __version__
 from pyro_cama.cama import CAMA
+from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
 from pyro_cama.inference.do import UserDo
 from pyro_cama.report.drift import Drift
 from pyro_cama.report.pictures import visible_text
 from pyro_cama.report.sections import (
     Reading,
+    Section,
     calibration_section,
     confusion_section,
     graph_section,
@@ -72,35 +75,17 @@ def report(
         ValueError: a drift that cannot be, or lacks clean rows; models of different targets.
         OSError: ``path`` cannot be written to.
     """
-    try:
-        import matplotlib  # noqa: F401 - an hour's adapting should not end in an ImportError
-    except ImportError:
-        raise ImportError("report needs matplotlib; run: pip install 'pyro_cama[demo]'") from None
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder; make it first, or choose another")
+    _expect_writable(path)
     asked = [Drift.parse(text, cama.graph) for text in drifts]
     if asked and clean is None:
         raise ValueError(f"report(drifts={[*drifts]!r}): found no clean rows to apply them to; pass clean=")
-    if before is not None and (before.graph.target, before.classes) != (cama.graph.target, cama.classes):
-        raise ValueError(
-            f"report(before=...): found a model of {before.graph.target!r} with {listed(before.classes)}; expected one "
-            f"of {cama.graph.target!r} with {listed(cama.classes)}, which the other was made of"
-        )
-    fitted = cama if before is None else before
-    if follow and (fitted.adaptation is not None or fitted.graph.m is None):
-        raise ValueError("report(follow=True): found no model that can start over; pass the fitted one as before=")
+    _expect_pair(cama, before, follow)
     options = {"progress": False, **options}
     batch = cama.encode(data)
     readings = _readings(cama, data, before, clean, options)
     cama = readings[-1].cama
-    y = batch.values.get(cama.graph.target)
-    labels = None if y is None else y.long().cpu().numpy()
-    if labels is not None:
-        known = batch.observed.get(cama.graph.target)
-        labels = np.where(True if known is None else known.cpu().numpy(), labels, -1)
+    labels = _labels(cama, batch)
     sections = [verdict_section(cama), moved_section(cama)]
     if labels is not None and (labels >= 0).any():
         sections += [
@@ -113,6 +98,48 @@ def report(
         training_section(cama),
         graph_section(cama),
     ]
+    page = _page(cama, batch, labels, [section for section in sections if section is not None])
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8", newline="\n")
+    return path
+
+
+def _expect_writable(path: Path) -> None:
+    """Raises what would stop the report at its end, before an hour's adapting."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ImportError("report needs matplotlib; run: pip install 'pyro_cama[demo]'") from None
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; make it first, or choose another")
+
+
+def _expect_pair(cama: CAMA, before: CAMA | None, follow: bool) -> None:
+    """Raises a ValueError where ``before`` is of another target, or what is to be followed cannot start over."""
+    if before is not None and (before.graph.target, before.classes) != (cama.graph.target, cama.classes):
+        raise ValueError(
+            f"report(before=...): found a model of {before.graph.target!r} with {listed(before.classes)}; expected one "
+            f"of {cama.graph.target!r} with {listed(cama.classes)}, which the other was made of"
+        )
+    fitted = cama if before is None else before
+    if follow and (fitted.adaptation is not None or fitted.graph.m is None):
+        raise ValueError("report(follow=True): found no model that can start over; pass the fitted one as before=")
+
+
+def _labels(cama: CAMA, batch: Batch) -> NDArray[np.int64] | None:
+    """Returns class codes, ``(rows,)``, -1 where the label is missing; None without the target's column."""
+    y = batch.values.get(cama.graph.target)
+    if y is None:
+        return None
+    known = batch.observed.get(cama.graph.target)
+    labels: NDArray[np.int64] = y.long().cpu().numpy()
+    return np.where(True if known is None else known.cpu().numpy(), labels, -1)
+
+
+def _page(cama: CAMA, batch: Batch, labels: NDArray[np.int64] | None, sections: Sequence[Section]) -> str:
+    """Returns the page as HTML: what the report is about, and its sections."""
     graph = cama.graph
     facts = {
         "target": f"{graph.target}: {', '.join(map(str, cama.classes))}",
@@ -125,21 +152,13 @@ def report(
     template = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=visible_text, trim_blocks=True, lstrip_blocks=True
     ).from_string((resources.files("pyro_cama.report") / "report.html.jinja").read_text(encoding="utf-8"))
-    page = template.render(
-        title=f"Report on {graph.target}",
-        facts=facts,
-        sections=[section for section in sections if section is not None],
-        version=__version__,
-    )
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8", newline="\n")
-    return path
+    return template.render(title=f"Report on {graph.target}", facts=facts, sections=sections, version=__version__)
 
 
 def _readings(
     cama: CAMA, data: Table, before: CAMA | None, clean: Table | None, options: Mapping[str, Any]
 ) -> list[Reading]:
-    """Before and after adapting; one only where nothing adapts."""
+    """Returns the rows as read before and after adapting; one reading only where nothing adapts."""
     m = cama.graph.m
     do: UserDo | str = "auto"
     if m is None and before is None:

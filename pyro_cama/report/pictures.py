@@ -1,4 +1,4 @@
-"""TODO report.pictures."""
+"""Pictures as inline SVG in the page's own colours, and figures and texts as the page shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @dataclass(frozen=True)
 class Block:
-    """A figure: a picture or a table, and the sentence under it."""
+    """A picture or a table, and the sentence under it."""
 
     caption: str
     picture: str = ""  # SVG
@@ -39,6 +39,7 @@ class Block:
 
 
 def new_axes() -> tuple[Picture, Axes]:
+    """Returns an empty matplotlib figure in the report's style, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 3.4), layout="constrained")
@@ -50,11 +51,12 @@ def new_axes() -> tuple[Picture, Axes]:
 
 
 def picture_block(figure: Picture, caption: str, key: str, name: str) -> Block:
+    """Returns a figure as a block; ``key`` and ``name`` are :func:`svg_text`'s."""
     return Block(caption, svg_text(figure, key, name), name=name)
 
 
 def svg_text(figure: Picture, key: str, name: str) -> str:
-    """A figure as inline SVG, black and the colour of lines left to the page, its ids its own.
+    """Returns a figure as inline SVG, black and the colour of lines left to the page, its ids its own.
 
     Args:
         key: told apart from those of the page's other pictures.
@@ -84,11 +86,12 @@ def svg_text(figure: Picture, key: str, name: str) -> str:
 
 
 def number_text(value: float, digits: int = 3) -> str:
+    """Writes a number with so many decimals; a dash where it is not finite."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def visible_text(value: Any) -> Any:
-    r"""Text in which no character acts on its neighbours unseen: control characters and overrides of the direction.
+    r"""Escapes characters that act on their neighbours unseen: control characters and overrides of the direction.
 
     >>> visible_text("a\u202eb")
     'a\\u202eb'

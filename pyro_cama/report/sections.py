@@ -1,4 +1,4 @@
-"""TODO report.sections."""
+"""The sections of a report, each from what the models say about the rows; None where there is nothing to say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, pictur
 
 _UNIT = {"offset": "offset (standard deviations of the clean rows)", "gain": "gain (reading times this)"}
 _MOST = 60  # columns in a table
-_LONGEST = 36  # letters beside an axis
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,19 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
+    """A part of the page: its title, a sentence, and figures or tables."""
+
     title: str
     text: str = ""
     blocks: list[Block] = field(default_factory=list)
 
 
-def verdict_section(cama: CAMA) -> _Section:
-    """The guard's."""
+def verdict_section(cama: CAMA) -> Section:
+    """Returns the guard's verdict, and what it looked at."""
     title, found = "Verdict", cama.adaptation
     if found is None:
-        return _Section(title, "This model was not adapted: its graph has no manipulation latent, or nobody asked.")
+        return Section(title, "This model was not adapted: its graph has no manipulation latent, or nobody asked.")
     said = "The adaptation was kept" if found.accepted else "The adaptation was not kept"
     if found.applied and not found.accepted:
         said = "The adaptation cannot be trusted, but was to be kept always"
@@ -73,29 +74,28 @@ def verdict_section(cama: CAMA) -> _Section:
         head=["class", "training", "before", "after"],
         rows=[[str(name), *(f"{share:.1%}" for share in each)] for name, *each in shares],
     )
-    return _Section(title, f"{said}: {found.reason}.", [guarded, mix])
+    return Section(title, f"{said}: {found.reason}.", [guarded, mix])
 
 
-def moved_section(cama: CAMA) -> _Section | None:
+def moved_section(cama: CAMA) -> Section | None:
+    """Returns which columns moved, by how much and how surely; None of a model that was not adapted."""
     title = "Which columns moved"
     if cama.adaptation is None:
         return None
     try:
         found = cama.explain_shift()
     except ValueError as error:  # mechanisms without parameters
-        return _Section(title, str(error))
+        return Section(title, str(error))
     if not found.kept:
-        return _Section(title, "No shift was accepted, so that nothing is said to have moved.")
+        return Section(title, "No shift was accepted, so that nothing is said to have moved.")
     table = found.table.head(_MOST)
     sites = ["site"] if "site" in table else []
-    rows = [
-        [
-            str(row["column"]), *(str(row[site]) for site in sites),
-            "unknown" if found.note else "yes" if row["moved"] else "no", number_text(row["change"], 2),
-            "unknown" if found.note else f"{number_text(row['low'], 2)} to {number_text(row['high'], 2)}", row["reading"],
-        ]
-        for row in table.to_dict("records")
-    ]  # fmt: skip
+    rows = []
+    for row in table.to_dict("records"):
+        moved = "unknown" if found.note else "yes" if row["moved"] else "no"
+        interval = "unknown" if found.note else f"{number_text(row['low'], 2)} to {number_text(row['high'], 2)}"
+        names = [str(row["column"]), *(str(row[site]) for site in sites)]
+        rows.append([*names, moved, number_text(row["change"], 2), interval, row["reading"]])
     more = f" The {_MOST} largest changes of {len(found.table)}." if len(found.table) > _MOST else ""
     listing = Block(
         "The same in numbers: changes in training standard deviations (shares of discrete readings, units "
@@ -125,11 +125,11 @@ def moved_section(cama: CAMA) -> _Section | None:
         said = f"{found.note[0].upper()}{found.note[1:]}. Estimated to have moved: {guessed}."
     else:
         said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
-    return _Section(title, said, [plot, listing])
+    return Section(title, said, [plot, listing])
 
 
-def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
-    """How right every reading is."""
+def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:
+    """Returns accuracy, log-loss and calibration error of every reading, and precision and recall of the classes."""
     found = [_scores(reading, labels) for reading in readings]
     rows = [
         ["accuracy", *(f"{s.accuracy:.3f} ± {math.sqrt(s.accuracy * (1 - s.accuracy) / s.rows):.3f}" for s in found)],
@@ -158,7 +158,7 @@ def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _S
             rows=each,
         ),
     ]
-    return _Section("How right", text, blocks)
+    return Section("How right", text, blocks)
 
 
 def _scores(reading: Reading, labels: NDArray[np.int64]) -> Scores:
@@ -169,7 +169,7 @@ def _scores(reading: Reading, labels: NDArray[np.int64]) -> Scores:
 
 
 def confusion(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of every class (down) that are read as every class (across), (classes, classes); -1 is no label.
+    """Counts the rows of every class (down) that are read as every class (across), (classes, classes); -1 is no label.
 
     >>> confusion(np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]), np.array([0, 1, -1])).tolist()
     [[1, 0], [1, 0]]
@@ -178,7 +178,8 @@ def confusion(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.i
     return np.bincount(labels[known] * k + p[known].argmax(1), minlength=k * k).reshape(k, k)
 
 
-def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
+def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:
+    """Returns a table of every reading: rows of every class, as they are read."""
     blocks = []
     for reading in readings:
         counts, classes = confusion(reading.p, labels), [str(name) for name in reading.cama.classes]
@@ -193,10 +194,11 @@ def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) ->
                 shades=(0.55 * shares).round(3).tolist(),
             )
         )
-    return _Section("Confusion", "", blocks)
+    return Section("Confusion", "", blocks)
 
 
-def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> _Section:
+def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:
+    """Returns a picture: the share of right answers against the confidence in them."""
     figure, axis = new_axes()
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
     for reading, look in zip(readings, LOOK, strict=False):
@@ -214,7 +216,7 @@ def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) 
         f"Rows in {BINS} bins of confidence; larger marks hold more rows. On the dotted line answers are as right as "
         f"they are confident. Expected calibration error {errors}."
     )
-    return _Section(
+    return Section(
         "Calibration", "", [picture_block(figure, caption, "calibration", "Right answers against confidence")]
     )
 
@@ -222,7 +224,7 @@ def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) 
 def calibration(
     p: NDArray[np.float64], labels: NDArray[np.int64], bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Rows, mean confidence and share of right answers of every bin that holds rows; Guo et al. 2017, Figure 1.
+    """Returns rows, mean confidence and share of right answers of every bin that holds rows; Guo et al. 2017, Figure 1.
 
     Bins are those of :func:`pyro_cama.metrics.bins_of`.
 
@@ -241,8 +243,8 @@ def calibration(
 
 def robustness_section(
     readings: Sequence[Reading], clean: Table | None, drifts: Sequence[Drift], follow: bool, options: Mapping[str, Any]
-) -> _Section | None:
-    """Accuracy on the clean rows while columns drift."""
+) -> Section | None:
+    """Returns pictures of the accuracy on the clean rows while columns drift; None without drifts or clean rows."""
     if not drifts or clean is None:
         return None
     cama, m = readings[-1].cama, readings[-1].cama.graph.m
@@ -250,7 +252,7 @@ def robustness_section(
     table: dict[str, Any] = dict(read_table(clean, wanted).columns)
     y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
     # an m that is shared stands for what happened to the rows of the report, not to these
-    shown_ = readings if m is None or m.scope == "row" else readings[:1]
+    shown_ = readings if m is None or m.per_row else readings[:1]
     blocks = []
     for i, drift in enumerate(drifts):
         curves: dict[str, list[float]] = {reading.name: [] for reading in shown_}
@@ -277,21 +279,22 @@ def robustness_section(
             "the largest class."
         )
         blocks.append(picture_block(figure, caption, f"drift{i}", f"Accuracy by {what}"))
-    return _Section("If columns drift", "", blocks)
+    return Section("If columns drift", "", blocks)
 
 
 def _columns(graph: CausalGraph) -> set[str]:
-    """What a table has to hold."""
+    """Returns the columns that a table has to hold."""
     m = graph.m
-    return {*graph.order} | (set() if m is None or m.scope in ("row", "dataset") else {m.scope})
+    return {*graph.order} | (set() if m is None or m.site_column is None else {m.site_column})
 
 
 def _accuracy(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """Rows without probabilities are wrong."""
+    """Returns the share of right answers; rows without probabilities count as wrong."""
     return float(((p.argmax(1) == y) & np.isfinite(p).all(1)).mean())
 
 
-def training_section(cama: CAMA) -> _Section | None:
+def training_section(cama: CAMA) -> Section | None:
+    """Returns a picture of the losses by epoch; None of a model that was not fitted in this process."""
     if cama.history is None or not cama.history.rows:
         return None
     rows, best = cama.history.rows, cama.history.best_epoch
@@ -305,13 +308,14 @@ def training_section(cama: CAMA) -> _Section | None:
     axis.set(xlabel="epoch", ylabel="loss (nats a row)")
     axis.legend(frameon=False)
     caption = f"Loss of the clean model over {len(rows)} epochs; the weights of epoch {best + 1} (dotted) were kept."
-    return _Section("Training", "", [picture_block(figure, caption, "training", "Loss by epoch")])
+    return Section("Training", "", [picture_block(figure, caption, "training", "Loss by epoch")])
 
 
-def graph_section(cama: CAMA) -> _Section:
+def graph_section(cama: CAMA) -> Section:
+    """Returns the factorisation and a picture of the causal graph."""
     picture = svg_text(draw_graph(cama.graph), "graph", "The causal graph")
     caption = "The causal graph: roles by colour and shape, latents and what they act on dashed."
-    return _Section(
+    return Section(
         "The graph",
         cama.graph.factorisation(),
         [Block(caption, picture, paper=True, wide=True, name="The causal graph")],
