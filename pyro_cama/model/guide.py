@@ -131,7 +131,7 @@ class CAMAGuide(PyroModule):
                     pyro.sample(self.graph.z.name, self.z_dist(batch, self.target_value(batch, classes), m))
 
     def m_dist(self, batch: Batch | None) -> TorchDistribution:
-        """Returns q(m | x), batch shape ``(rows,)``; or q(m), ``()`` in scope dataset, ``(sites,)`` of a scope column."""
+        """Returns q(m | x), batch shape ``(rows,)``; of a shared m q(m), ``()``, or ``(sites,)`` for a scope column."""
         assert self.graph.m is not None
         posterior = self._networks["m"]
         if self.graph.m.per_row:
@@ -240,7 +240,7 @@ class CAMAGuide(PyroModule):
         return self.graph.nodes[group.nodes[0]].type == "continuous"
 
     def _children(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns what q(m | x) sees: the children as measured, their missing flags, ``(rows, width)``; images by name."""
+        """Returns what q(m | x) sees: children as measured and missing flags, ``(rows, width)``; images by name."""
         networks = self._networks
         children = self.graph.blanket.children
         values = self._filled(batch, children)
