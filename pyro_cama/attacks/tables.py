@@ -56,6 +56,7 @@ class AttackableTable:
         DataError: the table does not fit the graph.
 
     >>> import pyro_cama
+    >>> from pyro_cama.attacks.gradient import pgd
     >>> graph = {"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]}
     >>> table = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "y": [0, 0, 1, 1]})
     >>> pair = pyro_cama.build(graph, device="cpu").fit(table, max_epochs=0, progress=False)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from pyro_cama import CAMA, CausalGraph, DataError, build, cli
-from pyro_cama import report as module
 from pyro_cama.metrics import calibration_error
+from pyro_cama.report import sections as module
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.page import report
 from pyro_cama.report.sections import calibration, confusion
