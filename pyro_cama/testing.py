@@ -29,11 +29,12 @@ _EXTREME = 1e4
 def check_mechanism(mechanism: Mechanism, node: Node, likelihood: Likelihood | None = None) -> None:
     """Raises AssertionError unless a mechanism holds what training and adaptation rely on.
 
-    - At theta = 0 it changes no bit: values, and densities of a continuous node or a count (of levels up to 1e-12, of
-      pixels up to 20 units in the last place).
+    - At theta = 0 it changes no bit of values (of pixels up to 20 units in the last place) nor of densities (of levels
+      up to 1e-12, of pixels up to 1e-9).
     - ``invert`` undoes ``push``; where ``push`` is random, it draws from the distribution that ``transform`` gives.  Of
       levels, ``invert`` is the clean level's posterior; an image of 16 x 16 pixels or more comes back in its middle.
-    - ``transform`` is the density by the change of variables; probabilities of levels and counts sum to 1.
+    - ``transform`` is the density by the change of variables where ``push`` is not random; densities integrate to 1,
+      probabilities of levels and counts sum to 1.
     - theta of samples and rows broadcasts against distributions of samples, classes and rows, and values of rows.
     - Numbers of theta as large as 10,000 overflow nothing: values, log-densities and their gradients are finite.
     - ``simulate``, ``guess_from_moments``, ``alternatives``, ``prior_scale`` and ``describe`` return what they have to.
@@ -96,6 +97,7 @@ class _Likelihood:
         self.name = type(likelihood).__name__
 
     def check(self) -> None:
+        """Runs all checks."""
         _expect_serves(self.name, self.likelihood.types, self.node)
         _expect_hashable(self.name, self.likelihood)
         self.numbers()
@@ -109,22 +111,20 @@ class _Likelihood:
         return self.likelihood.bias(self.node).double() + 0.5 * torch.randn(*lead, self.likelihood.size(self.node))
 
     def numbers(self) -> None:
-        size, constants, bias = (
-            self.likelihood.size(self.node),
-            self.likelihood.constants,
-            self.likelihood.bias(self.node),
-        )
-        _expect(
-            isinstance(size, int) and size > 0, f"{self.name}.size: found {size!r}; expected a whole number above 0"
-        )
+        """Checks that size, constants and bias agree."""
+        size, constants = self.likelihood.size(self.node), self.likelihood.constants
+        whole = isinstance(size, int) and size > 0
+        _expect(whole, f"{self.name}.size: found {size!r}; expected a whole number above 0")
         _expect(
             0 <= constants < size,
             f"{self.name}.constants: found {constants} of {size} numbers; expected some that depend on the causes",
         )
+        bias = self.likelihood.bias(self.node)
         _expect_shape(f"{self.name}.bias", bias, (size,))
         _expect_finite(f"{self.name}.bias", bias)
 
     def distribution(self) -> None:
+        """Checks shapes of the distribution and its samples, and that these have finite log-probabilities."""
         found = self.likelihood.distribution(self.params(*_LEAD))
         _expect(
             tuple(found.batch_shape) == _LEAD and tuple(found.event_shape) == (),
@@ -138,10 +138,12 @@ class _Likelihood:
         _expect_finite(f"{self.name}'s log_prob of its samples", found.log_prob(x))
 
     def normalisation(self) -> None:
+        """Checks that the total probability is 1."""
         if self.node.type != "image":
             _expect_normalised(f"{self.name}.distribution", self.likelihood.distribution(self.params(3)), self.node)
 
     def joined(self) -> None:
+        """Compares what is joined with the distribution of numbers side by side."""
         constants = self.likelihood.constants
         if not constants:
             return
@@ -154,6 +156,7 @@ class _Likelihood:
         )
 
     def extremes(self) -> None:
+        """Checks that very large numbers overflow nothing."""
         size = self.likelihood.size(self.node)
         x = self.likelihood.distribution(self.params(1)).sample()
         for sign in (torch.ones(size), -torch.ones(size), torch.randn(8, size).sign()):
@@ -172,6 +175,7 @@ class _Mechanism:
         self.pushes = type(mechanism).push is not Mechanism.push
 
     def check(self) -> None:
+        """Runs all checks."""
         _expect_serves(self.name, self.mechanism.types, self.node)
         _expect_hashable(self.name, self.mechanism)
         self.numbers()
@@ -191,14 +195,17 @@ class _Mechanism:
 
     @property
     def image(self) -> bool:
+        """Whether the node is an image."""
         return self.node.type == "image"
 
     @property
     def discrete(self) -> bool:
+        """Whether the node has levels."""
         return self.node.type in ("categorical", "binary")
 
     @property
     def levels(self) -> int:
+        """The number of levels."""
         return self.node.classes or 2
 
     @property
@@ -233,10 +240,12 @@ class _Mechanism:
 
     @property
     def frequencies(self) -> Tensor | None:
+        """Frequencies of the levels in the training rows, ``(levels,)``; None where there are none."""
         return torch.softmax(torch.linspace(-0.5, 0.5, self.levels), 0) if self.discrete else None
 
     @property
     def statistics(self) -> dict[str, Tensor]:
+        """Statistics of the training rows, as a mechanism is given them."""
         frequencies = self.frequencies
         if frequencies is not None:
             return {"frequencies": frequencies}
@@ -246,6 +255,7 @@ class _Mechanism:
     # the checks
 
     def numbers(self) -> None:
+        """Checks size and prior scale."""
         size = self.mechanism.size(self.node)
         _expect(isinstance(size, int) and size >= 0, f"{self.name}.size: found {size!r}; expected a whole number")
         scale = self.mechanism.prior_scale(self.node)
@@ -253,6 +263,7 @@ class _Mechanism:
         _expect(bool((scale > 0).all()), f"{self.name}.prior_scale: found {scale.tolist()}; expected numbers above 0")
 
     def identity(self) -> None:
+        """Checks that theta = 0 changes nothing."""
         x, clean, size = self.values(8), self.clean(8), self.mechanism.size(self.node)
         seen = clean.sample()
         exact = 20 * torch.finfo(torch.float64).eps if self.image else 0.0
@@ -269,6 +280,7 @@ class _Mechanism:
             _expect_close(f"{self.name}.transform at theta = 0: log_prob", found, expected, loose)
 
     def inverse(self, theta: Tensor) -> None:
+        """Checks that what is pushed comes back or, where that is random, has the right distribution."""
         if self.discrete:
             self._posterior(theta)
             return
@@ -291,6 +303,7 @@ class _Mechanism:
             _expect_close(f"{self.name}: push(invert(push(x))) beside push(x)", again, pushed, 0.0)
 
     def density(self, theta: Tensor) -> None:
+        """Checks transform's density."""
         if self.image:
             found = self.mechanism.transform(self.clean(_THETAS), theta)
             _expect_shape(f"{self.name}.transform's mean", found.mean, (_THETAS, *self.event))
@@ -298,8 +311,8 @@ class _Mechanism:
             return
         clean = self.clean(_THETAS)
         moved = self.mechanism.transform(clean, theta)
+        _expect_normalised(f"{self.name}.transform", moved, self.node)
         if self.node.type != "continuous":
-            _expect_normalised(f"{self.name}.transform", moved, self.node)
             return
         self._change_of_variables(moved, clean, theta, (theta,))
         if self.mechanism.composes:
@@ -307,6 +320,7 @@ class _Mechanism:
             self._change_of_variables(self.mechanism.transform(moved, second), clean, theta, (second, theta))
 
     def broadcasting(self) -> None:
+        """Checks shapes under samples, classes and rows, and that a row's clean value is its own."""
         samples, _, rows = _LEAD
         theta, x, clean = self.thetas(samples, 1, rows), self.values(rows), self.clean(*_LEAD)
         found = self.mechanism.transform(clean, theta)
@@ -329,6 +343,7 @@ class _Mechanism:
             _expect_shape(f"{self.name}.push", pushed, lead)
 
     def extremes(self) -> None:
+        """Checks that very large numbers overflow nothing."""
         size, x = self.mechanism.size(self.node), self.values(2)[1:]
         clean = self.clean(1)
         for sign in (torch.ones(1, size), -torch.ones(1, size), torch.randn(8, size).sign()):
@@ -346,6 +361,7 @@ class _Mechanism:
                 )
 
     def simulation(self) -> None:
+        """Checks simulated thetas, and what they do to values."""
         if not self.mechanism.simulates:
             return
         size = self.mechanism.size(self.node)
@@ -361,6 +377,7 @@ class _Mechanism:
         _expect_values(f"{self.name}.push", pushed, self.node)
 
     def guess(self) -> None:
+        """Checks first guesses and alternatives."""
         size, x = self.mechanism.size(self.node), self.values(12)
         x = x.flatten() if self.image else x
         for name, values in (("usual", x), ("constant", x[-1:].expand(5))):
@@ -378,6 +395,7 @@ class _Mechanism:
                 _expect_finite(f"{self.name}.alternatives", other)
 
     def words(self) -> None:
+        """Checks what a theta is said to do."""
         size = self.mechanism.size(self.node)
         for theta in (torch.zeros(size), *self.thetas(5)):
             found = self.mechanism.describe(theta, self.node, self.statistics)
