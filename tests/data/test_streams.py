@@ -24,7 +24,7 @@ from pyro_cama.data.streams import FrameStream, Stream
 from pyro_cama.data.table_files import CsvStream, ParquetStream
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
-from tests.data.test_encoder import ALL_TYPES
+from tests.helpers.tables import ALL_TYPES
 
 FLAT = {name: node for name, node in ALL_TYPES.items() if name != "i"}
 

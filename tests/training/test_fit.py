@@ -18,6 +18,7 @@ from pyro_cama.data.minibatches import Streamed
 from pyro_cama.training.fit import plan
 from pyro_cama.training.options import FitOptions
 from tests.helpers.patches import rows_of_a_part
+from tests.helpers.training import Kill, Killed, same
 
 COLUMNS = [f"x{i}" for i in range(4)]
 GRAPH: dict[str, Any] = {
@@ -169,8 +170,6 @@ def test_held_out_rows_of_a_stream_are_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_stream_goes_on_after_a_stop(tmp_path: Path) -> None:
-    from tests.training.test_optimise import Kill, Killed, same
-
     source = written(table(), tmp_path, "parquet")
     kept: dict[str, Any] = {"checkpoints": tmp_path / "run", "max_epochs": 3}
     one = {"gradient_clip_val": 100.0}  # one minibatch a step, so that it stops in the midst of an epoch

@@ -20,23 +20,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from pyro_cama import CAMA, build
+from pyro_cama import build
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.optimise import optimise, quiet
 from pyro_cama.training.stages import History, Stage
 from tests.helpers.paths import ROOT
+from tests.helpers.training import GRAPH, Kill, Killed, fitted, same, table
 
-COLUMNS = [f"x{i}" for i in range(5)]
-GRAPH: dict[str, Any] = {
-    "target": "y",
-    "nodes": {"y": {"type": "binary"}, **dict.fromkeys(COLUMNS, "continuous")},
-    "edges": [f"y -> {name}" for name in COLUMNS],
-    "latents": {
-        "z": {"dim": 2, "children": COLUMNS},
-        "m": {"dim": 3, "children": COLUMNS, "mechanism": "affine", "scope": "dataset"},
-    },
-}
 IMAGE: dict[str, Any] = {
     "target": "y",
     "nodes": {
@@ -48,26 +39,9 @@ IMAGE: dict[str, Any] = {
 }
 
 
-def table(rows: int = 300, seed: int = 0) -> pd.DataFrame:
-    generator = np.random.default_rng(seed)
-    y = generator.integers(0, 2, rows)
-    x = 1.5 * y[:, None] + generator.normal(size=(rows, len(COLUMNS)))
-    return pd.DataFrame({"y": y, **dict(zip(COLUMNS, x.T, strict=True))})
-
-
 def images(rows: int = 60) -> dict[str, Any]:
     x, y = load_digits(n_class=2, return_X_y=True)
     return {"x": (x[:rows] / 16).reshape(-1, 1, 8, 8).astype("float32"), "y": np.array(["a", "b"])[y[:rows]]}
-
-
-def fitted(graph: dict[str, Any] = GRAPH, data: Any = None, **options: Any) -> CAMA:
-    cama = build(graph, seed=3, hidden=16, device="cpu")
-    return cama.fit(table() if data is None else data, progress=False, **{"max_epochs": 4, **options})
-
-
-def same(a: CAMA, b: CAMA) -> bool:
-    pairs = zip(a.modules.state_dict().values(), b.modules.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in pairs)
 
 
 # minibatches --------------------------------------------------------------------------------------------------------
@@ -194,24 +168,6 @@ def test_annealing_ends_near_zero() -> None:
     assert rates == pytest.approx([0.1 * 0.5 * (1 + np.cos(np.pi * e / 4)) for e in range(4)])
 
 
-# checkpoints --------------------------------------------------------------------------------------------------------
-
-
-class Killed(Exception):
-    """Raised in the midst of a fit."""
-
-
-class Kill(Callback):
-    """Stops a fit before a block of minibatches."""
-
-    def __init__(self, epoch: int, block: int) -> None:
-        self.at = (epoch, block)
-
-    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
-        if (trainer.current_epoch, index) == self.at:
-            raise Killed
-
-
 @pytest.mark.parametrize(
     ("kind", "epoch", "block"),
     [("blocks", 0, 0), ("blocks", 2, 0), ("steps", 1, 0), ("steps", 2, 3), ("images", 1, 1), ("images", 2, 1)],
@@ -300,7 +256,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 import torch
-from tests.training.test_optimise import fitted, table
+from tests.helpers.training import fitted, table
 cama = fitted(data=table(2000), max_epochs=25, checkpoints=sys.argv[1] or None, resume=True if sys.argv[1] else False,
               checkpoint_seconds=0)
 torch.save(cama.modules.state_dict(), sys.argv[2])
@@ -426,7 +382,7 @@ def test_checkpoints_tell_what_they_are_of(tmp_path: Path) -> None:
 PROCESSES = """
 import json, os, sys
 sys.path[:0] = {path!r}
-from tests.training.test_optimise import COLUMNS, fitted, table
+from tests.helpers.training import COLUMNS, fitted, table
 from pyro_cama.training.fit import Rows
 import pyro_cama.data.minibatches as minibatches
 seen = []
