@@ -20,7 +20,7 @@ from pyro_cama.data.open_stream import DataSource
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.class_posterior import class_posterior
+from pyro_cama.inference.class_posterior import class_posterior, most_probable_labels
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
 from pyro_cama.inference.generation import reconstruct, sample
@@ -33,9 +33,9 @@ from pyro_cama.model.pair import BY_NODE, Extensions, ModelGuidePair, Settings
 from pyro_cama.model.summary import summary
 from pyro_cama.networks.features import NetworkFactory
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
-from pyro_cama.training.fit import fit, plan, unfitted_on_error
+from pyro_cama.training.fit import fit, lightning_parts
 from pyro_cama.training.options import FitOptions
-from pyro_cama.training.simulated_interventions import Scale, scales_of
+from pyro_cama.training.simulated_interventions import Scale
 from pyro_cama.training.stages import History
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def build(
     decoders: Mapping[str, DecoderFactory] | None = None,
     device: str | torch.device = "auto",
 ) -> CAMA:
-    """A deep CAMA model, its factorisation and guide generated from the Markov blanket of the graph's target.
+    """Builds a deep CAMA model, factorisation and guide generated from the Markov blanket of the graph's target.
 
     Args:
         graph: a path (YAML, GML, GraphML, DOT), a dict, a networkx graph with node attributes, or a CausalGraph.
@@ -125,7 +125,18 @@ def load(folder: str | Path, *, device: str | torch.device = "auto", **extension
 
 
 class CAMA(ModelGuidePair):
-    """A deep causal manipulation augmented model over one graph.
+    """A deep causal manipulation augmented model over one graph; :func:`build` makes one.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 300)
+        >>> rows = pd.DataFrame({"y": y, "x": 4.0 * y + rng.normal(size=300)})
+        >>> graph = {"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]}
+        >>> cama = build(graph, hidden=8).fit(rows, max_epochs=10, lr=0.01, progress=False)
+        >>> cama.predict_proba(rows[["x"]]).shape
+        (300, 2)
+        >>> cama.score(rows) > 0.9
+        True
 
     Attributes:
         graph: the :class:`CausalGraph`.
@@ -198,8 +209,8 @@ class CAMA(ModelGuidePair):
         """Trains on clean labelled rows with do(m=0) (eq. 3), and on manipulated ones with m inferred (eqs. 4, 5).
 
         Args:
-            clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).  Files,
-                folders and loaders are read in parts, once an epoch; see :func:`pyro_cama.data.open_stream.open_stream`.
+            clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).  Files, folders
+                and loaders are read in parts, once an epoch; see :func:`pyro_cama.data.open_stream.open_stream`.
             manipulated: labelled rows under unknown manipulations; 20,000 of what is read in parts.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
                 or one a child (1.0 is offsets of one training standard deviation, say).  An image's may be severities
@@ -231,14 +242,30 @@ class CAMA(ModelGuidePair):
             FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
         """
         options = FitOptions(
-            max_epochs=max_epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-            conditional_weight=conditional_weight, conditional_share=conditional_share, mixing=mixing,
-            samples=samples, validation=validation, patience=patience, anneal=anneal,
-        )  # fmt: skip
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            conditional_weight=conditional_weight,
+            conditional_share=conditional_share,
+            mixing=mixing,
+            samples=samples,
+            validation=validation,
+            patience=patience,
+            anneal=anneal,
+        )
         self.history = fit(
-            self, clean, manipulated, scales_of(self, interventions), options, progress=progress, checkpoints=checkpoints,
-            resume=resume, checkpoint_seconds=checkpoint_seconds, trainer_kwargs=trainer_kwargs,
-        )  # fmt: skip
+            self,
+            clean,
+            manipulated,
+            interventions,
+            options,
+            progress=progress,
+            checkpoints=checkpoints,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            trainer_kwargs=trainer_kwargs,
+        )
         return self
 
     def lightning(
@@ -250,7 +277,7 @@ class CAMA(ModelGuidePair):
         progress: bool = True,
         **options: Any,
     ) -> tuple[Training, TrainingData]:
-        """What :meth:`fit` hands to Lightning, for a Trainer of one's own.
+        """Returns what :meth:`fit` hands to Lightning, for a Trainer of one's own.
 
         The module logs ``loss``, ``validation_loss`` and ``validation_accuracy`` after every epoch; it trains the
         weights of this very model.  When the Trainer is done, ``module.finish()`` does what is left of a fit.
@@ -264,22 +291,13 @@ class CAMA(ModelGuidePair):
 
         Then ``Trainer(max_epochs=module.epochs).fit(module, data)`` and ``module.finish()``.
         """
-        from pyro_cama.training.lightning_module import Training, TrainingData
+
+        def keep(history: History) -> None:
+            self.history = history
 
         expect_options("lightning", options, FitOptions)
         chosen = FitOptions(**options)
-        with unfitted_on_error(self):
-            made = plan(self, clean, manipulated, scales_of(self, interventions), chosen, progress=progress)
-
-        def finish(history: History) -> None:
-            self.history = history
-            made.finish()
-
-        module = Training(
-            made.stages, self.modules, made.parameters, weight_decay=chosen.weight_decay, patience=chosen.patience,
-            anneal=chosen.anneal, seed=self.settings.seed, progress=progress, after=finish,
-        )  # fmt: skip
-        return module, TrainingData(made.minibatches)
+        return lightning_parts(self, clean, manipulated, interventions, chosen, progress=progress, after=keep)
 
     def adapt(self, new_data: DataSource, clean: DataSource | None = None, **options: Any) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
@@ -288,6 +306,17 @@ class CAMA(ModelGuidePair):
 
         Returns:
             An adapted copy, ``self`` untouched; ``copy.adaptation`` says whether the change was kept, and why.
+
+        Example:
+            >>> rng = np.random.default_rng(0)
+            >>> y = rng.integers(0, 2, 300)
+            >>> rows = pd.DataFrame({"y": y, "x": 4.0 * y + rng.normal(size=300)})
+            >>> graph = {"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]}
+            >>> cama = build(graph, hidden=8).fit(rows, max_epochs=10, lr=0.01, progress=False)
+            >>> shifted = rows.assign(x=rows["x"] + 5.0)
+            >>> adapted = cama.adapt(shifted[["x"]], progress=False)
+            >>> adapted.adaptation.accepted, adapted.score(shifted) > cama.score(shifted)
+            (True, True)
         """
         from pyro_cama.adaptation.adapt import adapt
 
@@ -296,7 +325,7 @@ class CAMA(ModelGuidePair):
         return copy
 
     def explain_shift(self, *, level: float = 0.95) -> Explanation:
-        """What :meth:`adapt` found: which children moved, by how much, in raw units with intervals.
+        """Returns which children moved between training and :meth:`adapt`, by how much, in raw units with intervals.
 
         See :func:`pyro_cama.adaptation.explain.explain_shift`; call it on the copy that ``adapt`` returned.
         """
@@ -305,7 +334,7 @@ class CAMA(ModelGuidePair):
         return explain_shift(self, self.adaptation, level=level)
 
     def diagnose(self, data: Table, **options: Any) -> Diagnosis:
-        """Whether the graph and the fitted densities fit clean labelled rows: suspects, edges, badly fitted nodes.
+        """Tests whether graph and fitted densities fit clean labelled rows: suspects, edges, badly fitted nodes.
 
         Needs ``pip install pyro_cama[pgmpy]``; options as :func:`pyro_cama.diagnosis.diagnose.diagnose`.
         """
@@ -329,9 +358,9 @@ class CAMA(ModelGuidePair):
         refine_z: int = 0,
         power: float = 1.0,
     ) -> NDArray[np.float64]:
-        """p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
+        """Returns p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
 
-        NaN where a reading is so far from the training rows that no density can be told.
+        NaN where a reading is so far from the training rows that no density is finite.
 
         Args:
             do: "auto" is do(m=0) until q(m | x) has been trained, the inferred m after; None infers m; or a value of m
@@ -368,36 +397,37 @@ class CAMA(ModelGuidePair):
         )
 
     def predict(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> NDArray[Any]:
-        """The most probable label of every row, as the YAML names it, ``(rows,)``; options as :meth:`predict_proba`.
+        """Returns the most probable label of every row, as the YAML names it, ``(rows,)``.
 
-        None for a row without probabilities: a reading is too far from the training rows for any.
+        None for a row without probabilities: a reading is too far from the training rows for any.  Options as
+        :meth:`predict_proba`.
         """
-        found = self.predict_proba(data, do, **options)
-        labels, told = self.encoder.labels(found.argmax(1)), np.isfinite(found).all(1)
-        if not told.all():
-            labels = labels.astype(object)
-            labels[~told] = None
-        return labels
+        return most_probable_labels(self, self.predict_proba(data, do, **options))
 
     def score(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> float:
-        """Accuracy on rows that hold the target; a row without probabilities is a wrong one."""
+        """Returns the accuracy on rows that hold the target; a row without probabilities is a wrong one.
+
+        Options as :meth:`predict_proba`.
+        """
         y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
-        found = self.predict_proba(data, do, **options)
-        return float(((found.argmax(1) == y.numpy()) & np.isfinite(found).all(1)).mean())
+        p = self.predict_proba(data, do, **options)
+        return float(((p.argmax(1) == y.numpy()) & np.isfinite(p).all(1)).mean())
 
     def elbo(self, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> Tensor:
-        """A lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats and training standard deviations.
+        """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats.
+
+        The density is of readings in training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
         """
         return elbo(self, data, do, samples=samples)
 
     def log_weights(self, batch: Batch, **options: Any) -> LogWeights:
-        """The log-weights of encoded rows; options as :func:`pyro_cama.inference.log_weights.log_weights`."""
+        """Returns the log-weights of encoded rows; options as :func:`pyro_cama.inference.log_weights.log_weights`."""
         return log_weights(self.model, self.guide, batch, **options)
 
     def sample(self, n: int, do: UserDo = None, *, seed: int = 0) -> pd.DataFrame:
-        """Rows from the model, in raw units.
+        """Draws rows from the model, in raw units.
 
         Args:
             do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
@@ -405,7 +435,7 @@ class CAMA(ModelGuidePair):
         return sample(self, n, do, seed=seed)
 
     def reconstruct(self, data: Table, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> pd.DataFrame:
-        """The children as they would have been under ``do`` (default: not manipulated), in raw units.
+        """Estimates the children as they would have been under ``do`` (default: not manipulated), in raw units.
 
         m, y and z are inferred from the rows as measured; then m takes the value of ``do``.  Means for numbers, the
         most probable level for discrete children.

@@ -48,7 +48,7 @@ _current: ContextVar[_Noise | None] = ContextVar("pyro_cama_noise", default=None
 
 @contextmanager
 def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
-    """Inside, :func:`draw_site` uses noise that is a function of seed, site name and sample index alone.
+    """Makes :func:`draw_site` use noise inside that is a function of seed, site name and sample index alone.
 
     Args:
         strict: raise :class:`NoCommonNoise` for a distribution without a known map from noise to values; else it is
@@ -63,7 +63,7 @@ def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
 
 
 def draw_site(d: TorchDistribution, name: str) -> Tensor:
-    """A (reparameterised, where possible) draw; under :func:`common_noise` with samples in the third-last batch dim.
+    """Draws a site, reparameterised where it can be; under :func:`common_noise` with samples at batch dimension -3.
 
     Raises:
         NoCommonNoise: under strict common noise, for a distribution that has no known map from noise to values.

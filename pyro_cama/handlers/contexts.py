@@ -1,4 +1,4 @@
-"""TODO handlers.contexts."""
+"""Contexts to run Pyro programs in: without its overhead, and with a seed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 
 @contextmanager
 def fast() -> Iterator[None]:
-    """Pyro without its parameter store and validation: what no caller of ours reads."""
+    """Runs Pyro without its parameter store and validation, which nothing in this package reads."""
     with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
         yield
 
 
 class seeded:
-    """Draws inside are a function of the seed, and leave the caller's random state as it was."""
+    """Makes draws inside a function of the seed, and leaves the caller's random state as it was."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

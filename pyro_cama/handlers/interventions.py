@@ -1,4 +1,4 @@
-"""TODO handlers.interventions."""
+"""Interventions on Pyro programs, ``do``, and proposals in the place of a guide's distributions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 
 Do = Mapping[str, Any]
+"""Values by the name of the latent or node that an intervention sets."""
 
 
 def intervene(program: Callable[..., Any], do: Do | None) -> Callable[..., Any]:
-    """The program under ``do``, the intervened latent gone from its trace: no prior term, no gradient to its guide."""
+    """Returns the program under ``do``, the intervened latent gone from its trace.
+
+    So it has no prior term there, and no gradient reaches its guide.
+    """
     if not do:
         return program
     return poutine.block(poutine.do(program, data=dict(do)), hide=list(do))

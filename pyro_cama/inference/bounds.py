@@ -1,4 +1,8 @@
-"""TODO inference.bounds."""
+"""What is made of log-weights: the ELBO (eqs. 3 and 4), its marginal (eq. 7), Bayes' rule (eq. 6), all as reductions.
+
+Shapes are ``(samples, classes, rows)``, reduced from the left.  The importance-weighted bound is that of Burda et al.
+2016, *Importance Weighted Autoencoders*.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pyro_cama.model.guide import CAMAGuide
 
 
 def shared_draw(model: CAMAModel, guide: CAMAGuide) -> tuple[Tensor, Tensor]:
-    """One reparameterised draw of a shared m, for ``do`` of all its rows, and its ratio.
+    """Draws a shared m once, reparameterised, for ``do`` of all its rows, and its ratio.
 
     Returns:
         m, ``(dim,)`` or ``(sites, dim)``; log p(m) - log q(m), ``(1, sites)``.
@@ -24,28 +28,28 @@ def shared_draw(model: CAMAModel, guide: CAMAGuide) -> tuple[Tensor, Tensor]:
 
 
 def shared_mean(guide: CAMAGuide) -> Tensor:
-    """The mean of a shared m's posterior, ``(dim,)`` or ``(sites, dim)``."""
+    """Returns the mean of a shared m's posterior, ``(dim,)`` or ``(sites, dim)``."""
     mean: Tensor = guide.m_dist(None).mean
     return mean
 
 
 def mean_bound(weights: LogWeights) -> Tensor:
-    """mean_k w_k: the ELBO of eqs. 3 and 4, ``(classes, rows)``."""
+    """Returns mean_k w_k, the ELBO of eqs. 3 and 4, ``(classes, rows)``."""
     return weights.w.mean(0)
 
 
 def importance_bound(weights: LogWeights) -> Tensor:
-    """logsumexp_k w_k - log K: tightens with K, in expectation, ``(classes, rows)``."""
+    """Returns logsumexp_k w_k - log K, ``(classes, rows)``; a bound that tightens with K, in expectation."""
     return torch.logsumexp(weights.w, 0) - math.log(weights.w.shape[0])
 
 
 def context_of(weights: LogWeights) -> Tensor:
-    """log p(a, c) of every row, mean over draws, ``(rows,)``."""
+    """Returns log p(a, c) of every row, mean over draws, ``(rows,)``."""
     return weights.context.expand_as(weights.w).mean((0, 1))
 
 
 def marginal(bound: Tensor, log_prior_ratio: Tensor | None = None) -> Tensor:
-    """logsumexp over classes of a ``(classes, rows)`` bound: eq. 7, ``(rows,)``.
+    """Sums a ``(classes, rows)`` bound over the classes by logsumexp: eq. 7, ``(rows,)``.
 
     Args:
         log_prior_ratio: ``(classes,)``, log of new over old class proportions.
@@ -56,7 +60,9 @@ def marginal(bound: Tensor, log_prior_ratio: Tensor | None = None) -> Tensor:
 
 
 def shared_term(weights: LogWeights, site: Tensor | None, counts: Tensor | None) -> Tensor:
-    """A shared m's part of every row's bound, mean over samples: ``(rows,)``, zero in scope row and under ``do``.
+    """Returns a shared m's part of every row's bound, mean over samples, ``(rows,)``.
+
+    Zero in scope row and under ``do``.
 
     Args:
         site: of every row, where the scope is a column.
@@ -75,7 +81,7 @@ def shared_term(weights: LogWeights, site: Tensor | None, counts: Tensor | None)
 
 
 def class_log_probs(weights: LogWeights, *, m_samples: int = 1, log_prior_ratio: Tensor | None = None) -> Tensor:
-    """log p(y | x, a, c), eq. 6, ``(classes, rows)``.
+    """Returns log p(y | x, a, c), eq. 6, ``(classes, rows)``.
 
     Under a shared m the samples come as ``m_samples`` draws of m times the draws of z given each; q(m) is already the
     posterior given all rows, so p(y | x, m_k) is averaged over it with no ratio.

@@ -13,7 +13,7 @@ from pyro_cama.model.pair import ModelGuidePair
 def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> int:
     """Counts the draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m not given."""
     m = pair.graph.m
-    shared = m is not None and m.scope != "row" and m.name not in (do or {})
+    shared = m is not None and not m.per_row and m.name not in (do or {})
     return options.samples * options.m_samples if shared else options.samples
 
 

@@ -50,6 +50,19 @@ def class_posterior(
     return probabilities / probabilities.sum(1, keepdims=True)
 
 
+def most_probable_labels(pair: ModelGuidePair, probabilities: NDArray[np.float64]) -> NDArray[Any]:
+    """Returns the label of every row's most probable class, ``(rows,)``; None for a row without probabilities.
+
+    Args:
+        probabilities: of the classes, ``(rows, classes)``.
+    """
+    labels, finite = pair.encoder.labels(probabilities.argmax(1)), np.isfinite(probabilities).all(1)
+    if not finite.all():
+        labels = labels.astype(object)
+        labels[~finite] = None
+    return labels
+
+
 def class_log_posterior(
     pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:

@@ -12,7 +12,9 @@ from pyro_cama.model.pair import ModelGuidePair
 
 
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
-    """Class proportions of unlabelled rows by EM, from p(y | x) under the training ones (Saerens et al. 2002).
+    """Estimates class proportions of unlabelled rows by EM, from p(y | x) under the training ones.
+
+    After Saerens et al. 2002, *Adjusting the Outputs of a Classifier to New a Priori Probabilities*.
 
     Args:
         log_p: ``(classes, rows)``; rows without probabilities (NaN) have no part in it.

@@ -22,7 +22,9 @@ def clean_do(graph: CausalGraph) -> UserDo:
 
 
 def encode_do(pair: ModelGuidePair, do: Literal["auto"] | UserDo, rows: int | None = None) -> dict[str, Tensor] | None:
-    """Returns ``do`` as tensors: ``(dim,)``, ``(rows, dim)`` in scope row, ``(sites, dim)`` where a column is the scope.
+    """Returns ``do`` as tensors.
+
+    Shapes are ``(dim,)``, ``(rows, dim)`` in scope row, and ``(sites, dim)`` where a column is the scope.
 
     Args:
         do: "auto" is do(m=0) until q(m | x) has been trained, and None, the inferred m, after.
@@ -55,10 +57,10 @@ def encode_do(pair: ModelGuidePair, do: Literal["auto"] | UserDo, rows: int | No
         value = value.expand(m.dim)
     if value.shape[-1] != m.dim or value.dim() > 2:
         raise ValueError(f"do: {m.name!r} has {m.dim} dimensions, found a value of shape {tuple(value.shape)}")
-    if value.dim() > 1 and m.scope != "row":
-        sites = 1 if m.scope == "dataset" else pair.model.sites
+    if value.dim() > 1 and not m.per_row:
+        sites = 1 if m.per_dataset else pair.model.sites
         if len(value) != sites:
-            more = "" if m.scope == "dataset" else f" or ({sites}, {m.dim}), one for every {m.scope!r}"
+            more = "" if m.per_dataset else f" or ({sites}, {m.dim}), one for every {m.scope!r}"
             raise ValueError(
                 f"do: {m.name!r} has {_counted(len(value))}; scope {m.scope!r} has no value of every row: expected "
                 f"a number or ({m.dim},), one for all{more}"
@@ -95,7 +97,7 @@ def expect_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: int) -
 
 def _by_row(graph: CausalGraph, do: dict[str, Tensor] | None) -> dict[str, Tensor]:
     """The part of ``do`` that is a value of every row."""
-    by_row = graph.m is not None and graph.m.scope == "row"
+    by_row = graph.m is not None and graph.m.per_row
     return {name: value for name, value in (do or {}).items() if by_row and value.dim() > 1}
 
 

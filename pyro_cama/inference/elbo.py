@@ -1,10 +1,4 @@
-"""Per-row log-weights, and everything that is a reduction of them: the one place where ``do`` is applied.
-
-    w_k(y; do) = log p(x, y, z_k, m_k | a, c) - log q(z_k, m_k | x, y, a, c)
-
-for one row, one class, one sample; with ``do(m=m0)`` m leaves both sums.  A shared m (scope dataset or column) stays
-out of ``w``: its own ratio is counted once per dataset or site, outside the sum over classes.
-"""
+"""The bounds of eqs. 3, 4 and 7 as losses of Pyro, for :class:`pyro.infer.SVI` and training loops of one's own."""
 
 from __future__ import annotations
 
@@ -41,18 +35,19 @@ class _RowELBO(ELBO):
         self.rows = rows
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        """Pyro's ELBO wants one of every subclass; the weights here come of traces with plates of their own."""
+        """Traces guide and model: Pyro's ELBO wants this of every subclass, and the weights here never call it."""
         return get_importance_trace("flat", float("inf"), model, guide, args, kwargs)
 
     def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:
-        """``(rows,)``."""
+        """Reduces the weights to a bound of every row, ``(rows,)``."""
         return mean_bound(weights)[0]
 
     def intervention(self, model: CAMAModel) -> Do | None:
-        """What ``do`` sets."""
+        """Returns what ``do`` sets."""
         return self.do
 
     def differentiable_loss(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> Tensor:
+        """Returns minus the sum of the rows' bounds, log p(a, c) with them."""
         batch = as_batch(data, None)
         do = self.intervention(model)
         weights = log_weights(model, guide, batch, do=do, samples=self.num_particles, classes=self.classes, trace=True)
@@ -66,10 +61,12 @@ class _RowELBO(ELBO):
         return -(rows + context_of(weights)).sum()
 
     def loss(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> float:
+        """Returns the loss as a number, without gradients."""
         with torch.no_grad():
             return float(self.differentiable_loss(model, guide, data))
 
     def loss_and_grads(self, model: CAMAModel, guide: CAMAGuide, data: EncodedRows) -> float:
+        """Returns the loss as a number, and adds its gradients to the parameters'."""
         loss = self.differentiable_loss(model, guide, data)
         if loss.requires_grad:
             loss.backward()
@@ -77,7 +74,7 @@ class _RowELBO(ELBO):
 
 
 class InterventionELBO(_RowELBO):
-    """Eq. 3, for clean labelled rows: do(m=0), or do(m=m0) for a known manipulation.
+    """The intervention ELBO, eq. 3, for clean labelled rows: do(m=0), or do(m=m0) for a known manipulation.
 
     Example::
 
@@ -85,18 +82,20 @@ class InterventionELBO(_RowELBO):
         svi.step(pair.encode(frame))
     """
 
-    def intervention(self, model: CAMAModel) -> Do | None:  # noqa: D102
+    def intervention(self, model: CAMAModel) -> Do | None:
+        """Returns ``do``, by default do(m=0)."""
         return {model.graph.m.name: 0.0} if self.do is None and model.graph.m is not None else self.do
 
 
 class JointELBO(_RowELBO):
-    """Eq. 4, for labelled rows under an unknown manipulation."""
+    """The joint ELBO, eq. 4, for labelled rows under an unknown manipulation."""
 
 
 class MarginalELBO(_RowELBO):
-    """Eq. 7, for rows without labels: logsumexp over the classes."""
+    """The marginal ELBO, eq. 7, for rows without labels: logsumexp over the classes."""
 
     classes = True
 
-    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:  # noqa: D102
+    def bound(self, weights: LogWeights, model: CAMAModel) -> Tensor:
+        """Sums the ELBO over the classes, eq. 7, ``(rows,)``."""
         return marginal(mean_bound(weights))

@@ -1,8 +1,9 @@
-"""Lower bounds on the log evidence of rows: the ELBO of eqs. 3, 4 and 7, and the importance-weighted bound."""
+"""Lower bounds on log p of rows: the ELBO of eqs. 3, 4 and 7, and evidence, which is the importance-weighted bound."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,33 +23,45 @@ from pyro_cama.model.pair import ModelGuidePair
 
 
 def importance_evidence(
-    pair: ModelGuidePair, batch: Batch, ratio: Tensor, *, do: Any, samples: int | None = None
+    pair: ModelGuidePair, batch: Batch, ratio: Tensor, *, do: Mapping[str, Tensor] | None, samples: int | None = None
 ) -> Tensor:
-    """log p(x | a, c) of every row, ``(rows,)``; a shared m at its posterior mean."""
-    m = pair.graph.m
-    assert m is not None
+    """Estimates log p(x | a, c) of every row, log p(a, c) with it, ``(rows,)``, in nats: eq. 7 by the importance bound.
+
+    A shared m stands at its posterior mean; the density is the one that adaptation compares, see
+    :meth:`pyro_cama.model.manipulation.Manipulation.calibrated`.
+
+    Args:
+        batch: rows; no label is looked at.
+        ratio: log of class proportions over the training ones, ``(classes,)``.
+        do: an intervention on m; None infers it.
+        samples: draws of the latents: 32, of images 8.
+    """
+    m = pair.graph.require_m()
     samples = samples or (8 if pair.model.has_images else 32)
-    if do is None and m.scope != "row":
+    if do is None and not m.per_row:
         do = {m.name: shared_mean(pair.guide)}
     calibrated = pair.manipulation.calibrated()
     with torch.no_grad(), fast(), common_noise(pair.settings.seed), calibrated:
-        found = []
+        parts = []
         for rows in torch.arange(batch.rows, device=pair.device).split(chunk_size(pair, samples)):
             weights = log_weights(pair.model, pair.guide, batch.select(rows), do=do, samples=samples, classes=True)
-            found.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
-        return torch.cat(found)
+            parts.append((marginal(importance_bound(weights), ratio) + context_of(weights)).double().cpu())
+        return torch.cat(parts)
 
 
 def elbo(
     pair: ModelGuidePair, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16
 ) -> Tensor:
-    """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``; see :meth:`pyro_cama.CAMA.elbo`."""
+    """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``: eq. 3, 4 or 7, by ``do`` and labels.
+
+    Arguments as :meth:`pyro_cama.CAMA.elbo`.
+    """
     expect_whole("elbo", "samples", samples)
     batch = pair.encode(data)
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
     site = torch.zeros(batch.rows, dtype=torch.long, device=pair.device) if batch.site is None else batch.site
     counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
-    found = []
+    parts = []
     with torch.no_grad(), fast(), common_noise(pair.settings.seed):
         for rows in row_chunks(pair, batch, samples):
             part = batch.select(rows)
@@ -60,8 +73,8 @@ def elbo(
             if y is not None:
                 known = part.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
                 total = torch.where(known, bound.gather(0, y.long()[None])[0], total)
-            found.append((total + shared_term(weights, part.site, counts)).cpu())
-    return torch.cat(found)
+            parts.append((total + shared_term(weights, part.site, counts)).cpu())
+    return torch.cat(parts)
 
 
 def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.float64]:
@@ -74,8 +87,8 @@ def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.
     """
     unlabelled = pair.encode(rows, target="ignore")
     m = pair.graph.m
-    do: Any = "clean"
+    do: Literal["clean"] | UserDo = "clean"
     if m is not None and pair.m_trained:
-        do = None if m.scope == "row" else {m.name: shared_mean(pair.guide).detach()}
-    found: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
-    return found
+        do = None if m.per_row else {m.name: shared_mean(pair.guide).detach()}
+    bounds: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
+    return bounds

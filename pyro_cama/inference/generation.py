@@ -39,9 +39,12 @@ class _Greys(Messenger):
 def ancestral_sample(
     pair: ModelGuidePair, do: Do | None, rows: int, site: Tensor | None = None, *, greys: bool = True
 ) -> Batch:
-    """Rows that the model draws itself under ``do``, labels among them.
+    """Draws rows from the model under ``do``, labels among them.
 
     Args:
+        do: an intervention on m; None draws it too.
+        rows: how many.
+        site: of every row, where a column is m's scope.
         greys: a Bernoulli image is its mean, and no draw of black and white pixels.
     """
     nothing = Batch(values={}, observed={}, site=site, rows=rows)

@@ -1,4 +1,10 @@
-"""TODO inference.log_weights."""
+"""Per-row log-weights, of which every bound and every prediction is a reduction: the one place where ``do`` is applied.
+
+    w_k(y; do) = log p(x, y, z_k, m_k | a, c) - log q(z_k, m_k | x, y, a, c)
+
+for one row, one class, one sample; with ``do(m=m0)`` m leaves both sums.  A shared m (scope dataset or column) stays
+out of ``w``: its own ratio is counted once per dataset or site, outside the sum over classes.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +56,7 @@ def log_weights(
     proposals: Mapping[str, TorchDistribution] | None = None,
     power: float = 1.0,
 ) -> LogWeights:
-    """The log-weights of every sample, class and row.
+    """Returns the log-weights of every sample, class and row.
 
     Args:
         do: values of the manipulation latent, ``(dim,)`` or ``(rows, dim)``, for model and guide alike.
@@ -71,7 +77,7 @@ def log_weights(
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
-    """Whether groups may be scored whole: no subclass overrides a site of the model, or the guide's program."""
+    """Returns whether groups may be scored whole: no subclass overrides a site of the model, or the guide's program."""
     ours = all(getattr(type(model), n) is getattr(CAMAModel, n) for n in ("forward", "node_dist", "z_dist", "m_dist"))
     return ours and type(guide).forward is CAMAGuide.forward
 
@@ -104,7 +110,7 @@ def _traced(
     graph = model.graph
     log_p, log_q = _site_log_probs(model_trace), _site_log_probs(guide_trace)
     shared = None
-    if graph.m is not None and graph.m.scope != "row" and graph.m.name in log_p:
+    if graph.m is not None and not graph.m.per_row and graph.m.name in log_p:
         shared = (log_p.pop(graph.m.name) - log_q.pop(graph.m.name)).reshape(samples, -1)
     context_nodes = {n for n in graph.order if n != graph.target and n not in graph.blanket.children}
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
@@ -125,7 +131,7 @@ def _site_log_probs(trace: Any) -> dict[str, Tensor]:
 
 
 def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
-    """Says which site a custom guide lacks or has too many of.
+    """Refuses a custom guide that lacks a site or has too many.
 
     Raises:
         ValueError: the guide's sites are not the model's latents.
@@ -163,7 +169,7 @@ def _grouped(
             q = q.expand((samples, 1, sites))
             m = draw_site(q, graph.m.name)
             m_ratio = _ratio(model.m_dist, q, m)
-            if graph.m.scope == "row":
+            if graph.m.per_row:
                 ratio = ratio + m_ratio
             else:
                 shared = m_ratio.reshape(samples, -1)

@@ -1,4 +1,4 @@
-"""TODO inference.options."""
+"""The options of a prediction: defaults and checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pyro_cama.graph.causal_graph import CausalGraph
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """How a prediction looks for the latents and weighs what was measured; see :meth:`CAMA.predict_proba`."""
+    """How a prediction looks for the latents and weighs what was measured; see
+    :meth:`pyro_cama.CAMA.predict_proba`."""
 
     samples: int = 16
     m_samples: int = 4
@@ -24,8 +25,11 @@ class PredictionOptions:
 
     @classmethod
     def checked(cls, where: str, graph: CausalGraph, do: Mapping[str, Any] | None, **options: Any) -> Self:
-        """
+        """Returns the options after checking them, those left out at their defaults.
+
         Args:
+            where: the call, for messages.
+            graph: whose latents options may be for.
             do: an intervention on m, which leaves nothing of m to look for.
 
         Raises:
@@ -42,7 +46,7 @@ class PredictionOptions:
                 expect_whole(where, name, value, least)
                 options[name] = int(value)
         found = cls(**options)
-        if (found.widen != 1 or found.refine) and (graph.m is None or graph.m.scope != "row"):
+        if (found.widen != 1 or found.refine) and (graph.m is None or not graph.m.per_row):
             raise ValueError(f"{where}: widen and refine are for a manipulation of scope row, where each row has its m")
         if (found.widen != 1 or found.refine) and do:
             raise ValueError(

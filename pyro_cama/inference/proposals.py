@@ -32,39 +32,39 @@ from pyro_cama.model.pair import ModelGuidePair
 
 
 def proposals(
-    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, budget: PredictionOptions
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> dict[str, TorchDistribution]:
-    """By latent, what to draw it from in the guide's place: nothing where the guide's own is as good as asked for.
+    """Returns by latent what to draw it from in the guide's place; nothing where the options ask for no better.
 
     Args:
         do: an intervention on m, which then needs no proposal.
-        budget: with :func:`m_proposal` and :func:`z_proposal`; m stays at the mean of its proposal while z is moved.
+        options: with :func:`m_proposal` and :func:`z_proposal`; m stays at the mean of its proposal while z is moved.
     """
-    graph, power, found = pair.graph, budget.power, {}
-    if graph.m is not None and not do and (budget.widen != 1 or budget.refine):
-        found[graph.m.name] = m_proposal(pair, batch, widen=budget.widen, refine=budget.refine, power=power)
-    if budget.refine_z:
+    graph, power, found = pair.graph, options.power, {}
+    if graph.m is not None and not do and (options.widen != 1 or options.refine):
+        found[graph.m.name] = m_proposal(pair, batch, widen=options.widen, refine=options.refine, power=power)
+    if options.refine_z:
         assert graph.z is not None
         m = None
         if graph.m is not None:
             with torch.no_grad():
                 m = _mean_of_m(pair, batch, do, found.get(graph.m.name))
-        found[graph.z.name] = z_proposal(pair, batch, m, steps=budget.refine_z, power=power)
+        found[graph.z.name] = z_proposal(pair, batch, m, steps=options.refine_z, power=power)
     return found
 
 
 def weights_within(
-    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, draws: int, budget: PredictionOptions
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, draws: int, options: PredictionOptions
 ) -> LogWeights:
-    """The log-weights of every class, from ``draws`` of the best proposals that the budget affords.
+    """Returns the log-weights of every class, from ``draws`` of the proposals that the options ask for.
 
     Differentiable in the batch's values, the proposals held fixed: where a latent has been moved to a maximum, the
     derivative of the maximum is just that (the envelope theorem).
     """
     still = replace(batch, values={name: value.detach() for name, value in batch.values.items()})
-    better = proposals(pair, still, do, budget)
+    better = proposals(pair, still, do, options)
     return log_weights(
-        pair.model, pair.guide, batch, do=do, samples=draws, classes=True, proposals=better, power=budget.power
+        pair.model, pair.guide, batch, do=do, samples=draws, classes=True, proposals=better, power=options.power
     )
 
 
@@ -72,7 +72,7 @@ def _mean_of_m(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None,
     assert pair.graph.m is not None
     if do:
         return do[pair.graph.m.name]
-    if pair.graph.m.scope != "row":
+    if not pair.graph.m.per_row:
         return shared_mean(pair.guide)
     if proposal is None:
         return _moments(pair.guide.m_dist(batch), "refine_z needs", f"q({pair.graph.m.name} | x)")[0]
@@ -83,7 +83,7 @@ def _mean_of_m(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None,
 def m_proposal(
     pair: ModelGuidePair, batch: Batch, *, widen: float, refine: int, power: float = 1.0, lr: float = 0.1
 ) -> TorchDistribution:
-    """A normal proposal for the m of every row, batch shape ``(rows,)``.
+    """Finds a normal proposal for the m of every row, batch shape ``(rows,)``.
 
     Args:
         widen: factor on the scale of q(m | x).
@@ -108,7 +108,7 @@ def m_proposal(
 def z_proposal(
     pair: ModelGuidePair, batch: Batch, m: Tensor | None, *, steps: int, power: float = 1.0, lr: float = 0.1
 ) -> TorchDistribution:
-    """A normal proposal for the z of every row under every class, batch shape ``(classes, rows)``.
+    """Finds a normal proposal for the z of every row under every class, batch shape ``(classes, rows)``.
 
     Its scale is that of q(z | x, y) and its mean ``steps`` Adam steps away from that of q, up log p(x, y, z | m).
 
@@ -129,8 +129,8 @@ def z_proposal(
 
     def joint(z: Tensor) -> Tensor:
         here: TorchDistribution = dist.Delta(z, event_dim=1)
-        options: dict[str, Any] = {"classes": True, "proposals": {name: here}, "power": power}
-        return log_weights(pair.model, pair.guide, batch, do=do, **options).w[0]
+        scoring: dict[str, Any] = {"classes": True, "proposals": {name: here}, "power": power}
+        return log_weights(pair.model, pair.guide, batch, do=do, **scoring).w[0]
 
     return dist.Normal(_gradient_ascent(pair, joint, loc, steps, lr), scale).to_event(1)
 

@@ -1,4 +1,4 @@
-"""fit: what a table, a file or a folder of images and the options become for the engine to optimise."""
+"""fit: what a table, a file or a folder of images and the options become for Lightning to optimise (eqs. 3 to 5)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from pyro_cama._arguments import expect, number
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.minibatches import Minibatches, Shuffled, Streamed, row_selector
-from pyro_cama.data.open_stream import open_stream
+from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -31,8 +32,11 @@ from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
-from pyro_cama.training.simulated_interventions import Scale
+from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History, Stage
+
+if TYPE_CHECKING:
+    from pyro_cama.training.lightning_module import Training, TrainingData
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,27 @@ class Rows:
     Attributes:
         minibatches: those to train on.
         held: those to validate on, 0 rows if there are none.
-        some: all of them in memory, a uniform sample of a stream.
+        sample: all of them in memory, a uniform sample of a stream.
         rows: how many there are in all.
     """
 
     minibatches: Minibatches
     held: Batch
-    some: Batch
+    sample: Batch
     rows: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the engine optimises, and what is left to do after it."""
+    """What is optimised, and what is left to do after it.
+
+    Attributes:
+        stages: with a loss each, one after the other.
+        parameters: that move.
+        minibatches: of the clean rows.
+        about: what has to be the same where a killed fit goes on, by name.
+        finish: to be called when all stages are done.
+    """
 
     stages: list[Stage]
     parameters: Sequence[Tensor]
@@ -65,66 +77,46 @@ class Plan:
 
 def plan(
     pair: ModelGuidePair,
-    clean: Any,
-    manipulated: Any,
-    interventions: Mapping[str, Scale],
+    clean: DataSource,
+    manipulated: DataSource | None,
+    interventions: float | Mapping[str, Scale] | None,
     options: FitOptions,
     *,
     progress: bool,
 ) -> Plan:
-    """Encodes the data, and says what to minimise: eqs. 3 to 5 and the conditional term, in one stage or two.
+    """Encodes the data, and decides what to minimise: eqs. 3 to 5 and the conditional term, in one stage or two.
+
+    Args:
+        pair: takes the encoder of the data where it has none.
+        clean, manipulated, interventions: see :meth:`pyro_cama.CAMA.fit`.
+        options: the rest of its options.
+        progress: shows how far a stream has been read.
 
     Raises:
         DataError: the data do not fit the graph.
-        ValueError: manipulated rows for a graph without a manipulation.
+        ValueError: manipulated rows or interventions for a graph that cannot have them.
     """
+    scales = scales_of(pair, interventions)
     if manipulated is not None and pair.graph.m is None:
         raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
     rows = _rows(pair, clean, options, progress)
     other = None if manipulated is None else pair.read(manipulated, "use")
     if other is not None:
         _require_target(pair.graph, other)
-    images, weight = pair.model.has_images, options.conditional_weight
-    usual_epochs, usual_share, draws = (20, 0.25, 2) if images else (300, 1.0, 8)
-    epochs = usual_epochs if options.max_epochs is None else options.max_epochs
-    share = usual_share if options.conditional_share is None else options.conditional_share
-    served = other is not None or bool(interventions)
-    common: dict[str, Any] = {"mixing": options.mixing, "interventions": interventions, "conditional_share": share}
-
-    def stage(epochs: int, weight: float, lr: float, title: str) -> Stage:
-        loss = fit_loss(pair.model, pair.guide, other, samples=options.samples, conditional_weight=weight, **common)
-        held_loss = fit_loss(pair.model, pair.guide, other, samples=draws, conditional_weight=weight, **common)
-
-        def validate() -> dict[str, float]:
-            total, right, asked = 0.0, 0, 0
-            with pair.seeded():
-                for index in torch.arange(rows.held.rows, device=pair.device).split(chunk_size(pair, draws)):
-                    part = rows.held.select(index)
-                    total += float(held_loss(part)) * part.rows
-                for index in every_nth(rows.held, share).split(chunk_size(pair, 1)):
-                    hits, of = _hits(pair, rows.held.select(index))
-                    right, asked = right + hits, asked + of
-            figures = {"loss": total / rows.held.rows}
-            return figures | ({"accuracy": right / asked} if asked else {})
-
-        return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)
-
-    # told to classify from the start, a decoder of images never learns to use z
-    half = epochs // 2 if images and weight else 0
-    stages = [stage(half, 0.0, options.lr, "fit, densities")] if half else []
-    stages.append(stage(epochs - half, weight, options.lr / 2 if half else options.lr, "fit"))
+    stages = _stages(pair, rows, other, scales, options)
+    m_trains = other is not None or bool(scales)
     # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
-    idle = set() if served else {id(p) for p in pair.manipulation_parameters().values()}
+    idle = set() if m_trains else {id(p) for p in pair.manipulation_parameters().values()}
     moving = [p for p in pair.modules.parameters() if p.requires_grad and id(p) not in idle]
 
     def finish() -> None:
-        if weight and epochs and pair.graph.m is not None:
+        if options.conditional_weight and stages[-1].epochs and pair.graph.m is not None:
             with pair.seeded():
-                calibrate(pair.model, pair.guide, rows.some, seed=pair.settings.seed, progress=progress)
-        pair.m_trained = pair.m_trained or served
+                calibrate(pair.model, pair.guide, rows.sample, seed=pair.settings.seed, progress=progress)
+        pair.m_trained = pair.m_trained or m_trains
 
     about = asdict(options) | {
-        "interventions": interventions,
+        "interventions": scales,
         "rows": rows.rows,
         "manipulated rows": 0 if other is None else other.rows,
         "network sizes and seed": asdict(pair.settings),
@@ -134,11 +126,57 @@ def plan(
     return Plan(stages, moving, rows.minibatches, about, finish)
 
 
+def _stages(
+    pair: ModelGuidePair, rows: Rows, manipulated: Batch | None, scales: Mapping[str, Scale], options: FitOptions
+) -> list[Stage]:
+    """One stage, or of images two, the first without the conditional term: else the decoder never learns to use z."""
+    images, weight = pair.model.has_images, options.conditional_weight
+    default_epochs, default_share, draws = (20, 0.25, 2) if images else (300, 1.0, 8)
+    epochs = default_epochs if options.max_epochs is None else options.max_epochs
+    share = default_share if options.conditional_share is None else options.conditional_share
+
+    def stage(epochs: int, weight: float, lr: float, title: str) -> Stage:
+        loss, held_loss = (
+            fit_loss(
+                pair.model,
+                pair.guide,
+                manipulated,
+                mixing=options.mixing,
+                interventions=scales,
+                conditional_weight=weight,
+                conditional_share=share,
+                samples=samples,
+            )
+            for samples in (options.samples, draws)
+        )
+        validate = partial(_validate, pair, rows.held, held_loss, share, draws)
+        return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)
+
+    half = epochs // 2 if images and weight else 0
+    first = [stage(half, 0.0, options.lr, "fit, densities")] if half else []
+    return [*first, stage(epochs - half, weight, options.lr / 2 if half else options.lr, "fit")]
+
+
+def _validate(
+    pair: ModelGuidePair, held: Batch, loss: Callable[[Batch], Tensor], share: float, draws: int
+) -> dict[str, float]:
+    """The mean loss of the held-out rows, of so many draws, and the accuracy on a share of them."""
+    total, right, labelled = 0.0, 0, 0
+    with pair.seeded():
+        for index in torch.arange(held.rows, device=pair.device).split(chunk_size(pair, draws)):
+            part = held.select(index)
+            total += float(loss(part)) * part.rows
+        for index in every_nth(held, share).split(chunk_size(pair, 1)):
+            part_right, part_labelled = _hits(pair, held.select(index))
+            right, labelled = right + part_right, labelled + part_labelled
+    return {"loss": total / held.rows} | ({"accuracy": right / labelled} if labelled else {})
+
+
 def fit(
     pair: ModelGuidePair,
-    clean: Any,
-    manipulated: Any,
-    interventions: Mapping[str, Scale],
+    clean: DataSource,
+    manipulated: DataSource | None,
+    interventions: float | Mapping[str, Scale] | None,
     options: FitOptions,
     *,
     progress: bool,
@@ -147,7 +185,12 @@ def fit(
     checkpoint_seconds: float,
     trainer_kwargs: Mapping[str, Any] | None,
 ) -> History:
-    """Trains a pair in place, and returns what the optimisation did; see :meth:`pyro_cama.CAMA.fit`."""
+    """Trains a pair in place, and returns what the optimisation did; arguments as :meth:`pyro_cama.CAMA.fit`.
+
+    Raises:
+        DataError: the data do not fit the graph.
+        FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
+    """
     if resume and checkpoints is None:
         raise ValueError("fit(resume=True): expected checkpoints=, the folder to go on from")
     fits = number(checkpoint_seconds) and checkpoint_seconds >= 0
@@ -159,17 +202,64 @@ def fit(
             kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
             kept.begin()
     history = optimise(
-        made.stages, pair.modules, made.parameters, made.minibatches, weight_decay=options.weight_decay,
-        patience=options.patience, anneal=options.anneal, seed=pair.settings.seed, progress=progress,
-        per_step=pair.minibatches_per_step, checkpoints=kept, trainer_kwargs=trainer_kwargs,
-    )  # fmt: skip
+        made.stages,
+        pair.modules,
+        made.parameters,
+        made.minibatches,
+        weight_decay=options.weight_decay,
+        patience=options.patience,
+        anneal=options.anneal,
+        seed=pair.settings.seed,
+        progress=progress,
+        per_step=pair.minibatches_per_step,
+        checkpoints=kept,
+        trainer_kwargs=trainer_kwargs,
+    )
     made.finish()
     return history
 
 
+def lightning_parts(
+    pair: ModelGuidePair,
+    clean: DataSource,
+    manipulated: DataSource | None,
+    interventions: float | Mapping[str, Scale] | None,
+    options: FitOptions,
+    *,
+    progress: bool,
+    after: Callable[[History], None],
+) -> tuple[Training, TrainingData]:
+    """Returns what :func:`fit` would optimise, for a Trainer of the caller's; arguments as there.
+
+    Args:
+        after: called with the history when the module's ``finish`` is.
+    """
+    from pyro_cama.training.lightning_module import Training, TrainingData
+
+    with unfitted_on_error(pair):
+        made = plan(pair, clean, manipulated, interventions, options, progress=progress)
+
+    def finish(history: History) -> None:
+        after(history)
+        made.finish()
+
+    module = Training(
+        made.stages,
+        pair.modules,
+        made.parameters,
+        weight_decay=options.weight_decay,
+        patience=options.patience,
+        anneal=options.anneal,
+        seed=pair.settings.seed,
+        progress=progress,
+        after=finish,
+    )
+    return module, TrainingData(made.minibatches)
+
+
 @contextmanager
 def unfitted_on_error(pair: ModelGuidePair) -> Iterator[None]:
-    """What a model has learnt of data that cannot be trained on is forgotten."""
+    """Makes a pair forget what it has learnt inside, if that raises: data that cannot be trained on."""
     before = pair.model, pair.guide, pair.modules, pair.encoder
     try:
         yield
@@ -178,7 +268,7 @@ def unfitted_on_error(pair: ModelGuidePair) -> Iterator[None]:
         raise
 
 
-def _rows(pair: ModelGuidePair, clean: Any, options: FitOptions, progress: bool) -> Rows:
+def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress: bool) -> Rows:
     seed, stream = pair.settings.seed, open_stream(clean, pair.graph)
     if stream is not None:
         known = pair.encoder if pair.encoder.fitted else None
@@ -197,8 +287,8 @@ def _rows(pair: ModelGuidePair, clean: Any, options: FitOptions, progress: bool)
         source = Streamed(stream, pair.encoder, trained, options.batch_size, seed, found.threshold, pair.encode)
         return Rows(source, pair.encode(found.held), pair.encode(found.sample), found.rows)
     if not pair.encoder.fitted:
-        _take(pair, TableEncoder(pair.graph).fit(clean))
-    batch = pair.encode(clean, target="use")
+        _take(pair, TableEncoder(pair.graph).fit(clean))  # type: ignore[arg-type]  # no stream
+    batch = pair.encode(clean, target="use")  # type: ignore[arg-type]
     _require_target(pair.graph, batch)
     train, held = train_validation_split(batch.values[pair.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
@@ -206,7 +296,7 @@ def _rows(pair: ModelGuidePair, clean: Any, options: FitOptions, progress: bool)
 
 
 def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:
-    """A first look at the data: how they are encoded, and p(y) as frequent as the classes are.
+    """Takes the encoder, and sets p(y) as frequent as the classes are.
 
     p(y | x) is content with a wrong p(y) that the children's densities make up for, and there would be little else to
     move it: a missing reading, a power of those densities or a draw from the model would show it.

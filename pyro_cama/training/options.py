@@ -1,4 +1,4 @@
-"""TODO training.options."""
+"""The options of :meth:`pyro_cama.CAMA.fit` that say what is minimised, and how: defaults and checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pyro_cama._arguments import expect, expect_whole, number, whole
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit; see :meth:`pyro_cama.CAMA.fit`."""
+    """How to fit; see :meth:`pyro_cama.CAMA.fit` for what each is.
+
+    Raises:
+        ValueError: an option is out of range; names it, what was found and what was expected.
+    """
 
     max_epochs: int | None = None
     batch_size: int = 64
