@@ -1,4 +1,4 @@
-"""log p(x | a, c) of rows without labels, by which adaptations are compared."""
+"""Paired differences of the evidence of rows, winsorised, since it has heavy tails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Mean of ``a - b`` over rows and its standard error, the outer twentieths winsorised: evidence has heavy tails."""
+    """Estimates the mean of ``a - b`` over rows and its standard error, the outer twentieths winsorised."""
     gain = a - b
     if not bool(torch.isfinite(gain).all()):
         return math.nan, math.inf
@@ -20,7 +20,7 @@ def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 
 def winsorised(values: Tensor) -> Tensor:
-    """The values, their outer twentieths pulled in."""
+    """Returns the values, the outer twentieths pulled in to the 5th and 95th percentile."""
     if len(values) < 2 or not bool(torch.isfinite(values).all()):
         return values
     low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype))

@@ -27,10 +27,11 @@ _MOST = 8  # parameters in a reading without intervals: a confusion of many leve
 
 
 def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level: float = 0.95) -> Explanation:
-    """What the last adaptation of a model found.
+    """Estimates which children moved, and by how much, from the last adaptation of a model.
 
     Args:
         pair: a copy that ``adapt`` returned.
+        adaptation: what was decided about it.
         level: of the intervals.
 
     Raises:
@@ -48,8 +49,7 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
     folds = [torch.tensor(t) for t in adaptation.replicates]
     known = len(folds) > 1 or not adaptation.applied
     whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
-    scope = pair.graph.m.scope if pair.graph.m else "row"
-    sites = pair.encoder.sites if scope not in ("row", "dataset") else (None,)
+    sites = pair.encoder.sites if pair.graph.require_m().site_column is not None else (None,)
     rows: list[dict[str, Any]] = []
     parameters: list[dict[str, Any]] = []
     for index, site in enumerate(sites):

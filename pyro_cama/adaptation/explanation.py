@@ -1,12 +1,15 @@
-"""TODO adaptation.explanation."""
+"""What moved between two worlds: the table and the picture that ``explain_shift`` returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Explanation:
             lines.append(f"  {row['column']}{where}: {row['reading']}")
         return "\n".join(lines)
 
-    def plot(self, path: str | Path | None = None) -> Any:
-        """The change of every reading with its interval, those that moved in colour; a matplotlib figure.
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draws the change of every reading with its interval, those that moved in colour.
 
         Where the uncertainty is unknown, the estimates alone, as hollow dots.
 

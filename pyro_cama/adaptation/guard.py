@@ -1,4 +1,4 @@
-"""Whether an adaptation can be trusted: what its candidates look like, the checks, and the verdict that is kept."""
+"""Whether an adaptation can be trusted: checks of evidence, agreement, class proportions and recovery."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def judge(
     agree: float = 0.75,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
-    """Whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
+    """Judges whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
 
     Adapted to the other folds, it must explain held-out new rows better than no adaptation does, by more than a
     standard error; starts that explain the rows about as well must give the same labels; class proportions must be
@@ -32,6 +32,9 @@ def judge(
     the children.
 
     Args:
+        before: the unadapted model.
+        best: the candidate of the highest evidence.
+        candidates: all starts.
         held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
         anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
@@ -73,12 +76,12 @@ def judge(
 
 
 def total_variation(proportions: Tensor, expected: Tensor) -> float:
-    """Total-variation distance of class proportions."""
+    """Returns the total-variation distance of class proportions."""
     return float((proportions.cpu() - expected.cpu()).abs().sum()) / 2
 
 
 def proportion_tolerance(rows: int) -> float:
-    """The largest distance that needs no proof: 0.15, beside sampling noise."""
+    """Returns the largest total-variation distance that needs no proof: 0.15, beside sampling noise."""
     return 0.15 + rows**-0.5
 
 

@@ -16,7 +16,7 @@ from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
-from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
+from pyro_cama.model.posteriors import SharedPosterior
 
 SLEEP = 1  # the start that sleeps, where one can
 
@@ -31,17 +31,21 @@ def initialise_start(
     progress: bool | tqdm[Any] = False,
     trainer_kwargs: dict[str, Any] | None = None,
 ) -> str:
-    """Sets NN_pM and NN_qM to the k-th start and names it.
+    """Sets NN_pM and NN_qM to the k-th start, and returns its name.
 
     Args:
+        pair: a copy of the unadapted model.
         batch: the new rows.
         clean: training rows, where they are at hand.
+        k: 0 is at the training moments of the new rows, 1 where the model is, others are random; of images 0 is at the
+            moments or where the model is, and 1 after :func:`pyro_cama.adaptation.wake_sleep.sleep` where it can.
         steps: that follow.
+        progress, trainer_kwargs: of the sleep.
     """
     manipulation = pair.manipulation
     if manipulation.size == 0:
         return "here"
-    if pair.graph.m.scope == "row" and all(group.image for group in manipulation.groups):  # type: ignore[union-attr]
+    if pair.graph.require_m().per_row and all(group.image for group in manipulation.groups):
         if k == 0:
             return "here" if pair.m_trained or not _guesses(manipulation) else _at_moments(pair, batch)
         if k == SLEEP and can_sleep(pair):
@@ -69,7 +73,7 @@ def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
 
 def _sites(pair: ModelGuidePair) -> int:
     """How many thetas there are to begin with: one for all rows in scope row."""
-    q: Any = pair.guide.m_posterior
+    q = pair.guide.m_posterior
     return q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
 
 
@@ -85,15 +89,15 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor
         m, ``(sites, dim)``, and the theta it stands for.
     """
     manipulation = pair.manipulation
-    q: Any = pair.guide.m_posterior
+    q = pair.guide.m_posterior
     theta, sites = theta.to(pair.model.like, copy=True), len(theta)
     if batch.site is not None:
-        away = absent_sites(pair, batch)
-        theta[away] = _thetas(pair)[away]
+        absent = absent_sites(pair, batch)
+        theta[absent] = _thetas(pair)[absent]
     direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(pair.model.like)
     if batch.site is not None:
         # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
-        drifting = ~(away & (theta.abs() < 0.05).all(-1))
+        drifting = ~(absent & (theta.abs() < 0.05).all(-1))
         direction[~drifting] = 0.0
         theta[~drifting] = 0.0
         if int(drifting.sum()) <= manipulation.dim:
@@ -104,7 +108,7 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor
         if isinstance(q, SharedPosterior):
             q.loc.copy_(direction)
             q.raw_scale.fill_(-4.0)
-        elif isinstance(q, RowPosterior):
+        else:
             last = q.network[-1]
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
@@ -169,7 +173,7 @@ def _search(
 
 
 def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:
-    """The sites that have no rows here, bool ``(sites,)``."""
+    """Returns which sites have no rows here, bool ``(sites,)``."""
     assert batch.site is not None
     present = torch.bincount(batch.site[batch.site >= 0], minlength=pair.model.sites)
     return present == 0
@@ -229,6 +233,6 @@ def _random(pair: ModelGuidePair) -> Tensor:
     for group in pair.manipulation.groups:
         node = pair.graph.nodes[group.nodes[0]]
         nothing = torch.zeros(group.units, group.theta_size)
-        able = group.mechanism.simulates
-        parts.append((group.mechanism.simulate((group.units,), node, 1.0) if able else nothing).flatten())
+        simulates = group.mechanism.simulates
+        parts.append((group.mechanism.simulate((group.units,), node, 1.0) if simulates else nothing).flatten())
     return torch.cat(parts).to(pair.model.like)

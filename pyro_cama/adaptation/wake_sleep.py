@@ -22,24 +22,24 @@ from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
 
-WIDE = 3.0  # of the mechanism's usual sizes: half of a side is two standard deviations of what is dreamt first
+WIDE = 3.0  # prior scales: half of a side is two standard deviations of what is dreamt first
 PARTS = 0.4  # of m's directions that a row moves along while its manipulations are wide
-LEAST = 0.1  # of the mechanism's usual sizes, where the new rows seem not to move at all
-FARTHEST = 6.0  # usual sizes that a new row is believed to have moved by
+LEAST = 0.1  # prior scales, where the new rows seem not to move at all
+FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 
 
 def can_sleep(pair: ModelGuidePair) -> bool:
-    """Whether m is every row's own, manipulates images alone, and has a direction for each of theta's numbers."""
+    """Returns whether m is each row's own, manipulates images alone, and has a direction for every number of theta."""
     m = pair.graph.m
-    if m is None or m.scope != "row":
+    if m is None or not m.per_row:
         return False
     manipulation = pair.manipulation
-    able = all(g.image and g.theta_size and g.mechanism.simulates for g in manipulation.groups)
-    return able and 0 < manipulation.size <= manipulation.dim
+    simulates = all(g.image and g.theta_size and g.mechanism.simulates for g in manipulation.groups)
+    return simulates and 0 < manipulation.size <= manipulation.dim
 
 
 def epochs_of(steps: int) -> tuple[int, int]:
-    """Tens of steps of both parts of the sleep before so many steps awake: they cost a fraction of those."""
+    """Returns tens of steps of both parts of the sleep before so many steps awake: they cost a fraction of those."""
     return max(1, 4 * steps // 10), max(1, 2 * steps // 10)
 
 
@@ -57,12 +57,16 @@ def sleep(
     """Sets NN_pM to manipulations as wide as those of the new rows, and NN_qM to what reads them.
 
     Args:
+        pair: whose NN_pM and NN_qM are set.
+        new: the new rows.
         clean: rows to manipulate; None means that the model dreams them up.
         steps: that follow awake; see :func:`epochs_of`.
+        seed: of minibatches and noise.
+        progress, trainer_kwargs: see :func:`pyro_cama.training.optimise.optimise`.
         rows: dreamt up, and of the new rows that are looked at.
     """
     manipulation = pair.manipulation
-    usual, like = manipulation.prior_scale(), pair.model.like
+    prior_scale, like = manipulation.prior_scale(), pair.model.like
     if clean is None:
         with pair.seeded(seed):
             clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
@@ -82,15 +86,15 @@ def sleep(
             )  # fmt: skip
 
     wide, narrow = epochs_of(steps)
-    dream(torch.eye(manipulation.dim, manipulation.size).to(like) * usual * WIDE, PARTS, wide)
+    dream(torch.eye(manipulation.dim, manipulation.size).to(like) * prior_scale * WIDE, PARTS, wide)
     seen = torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device)
     with torch.no_grad():
         theta = manipulation.structured(pair.guide.m_dist(new.select(seen)).mean)
-    moved = (theta / usual).clamp(-FARTHEST, FARTHEST)
+    moved = (theta / prior_scale).clamp(-FARTHEST, FARTHEST)
     spread = moved.T @ moved / len(moved) + LEAST**2 * torch.eye(manipulation.size).to(like)
     variances, axes = torch.linalg.eigh(spread)
     directions = torch.zeros(manipulation.dim, manipulation.size).to(like)
-    directions[: manipulation.size] = (axes * variances.sqrt()).T * usual
+    directions[: manipulation.size] = (axes * variances.sqrt()).T * prior_scale
     dream(directions, 1.0, narrow)
 
 

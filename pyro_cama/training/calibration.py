@@ -1,4 +1,4 @@
-"""TODO training.calibration."""
+"""The end of a fit: what manipulation the training rows themselves seem to ask for, so that adaptation ignores it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from pyro_cama.training.stages import Stage
 def calibrate(
     model: CAMAModel, guide: CAMAGuide, clean: Batch, *, steps: int = 150, seed: int = 0, progress: bool = True
 ) -> None:
-    """Finds what manipulation the clean rows themselves ask for, and keeps it as ``Manipulation.calibration``.
+    """Fits the manipulation that the clean rows themselves ask for, and keeps it as ``Manipulation.calibration``.
 
-    See :meth:`Manipulation.calibrated` for why.  Nothing else changes; predictions never see it.
+    See :meth:`pyro_cama.model.manipulation.Manipulation.calibrated` for why.  Nothing else changes; predictions never
+    see it.
+
+    Args:
+        model, guide: as fitted; a graph with m.
+        clean: training rows; their labels have no part (eq. 7).
+        steps: of Adam, over 512 rows each.
+        seed: of draws and minibatches.
+        progress: shows a bar.
     """
     manipulation = model.manipulation
     if not any(g.mechanism.composes for g in manipulation.groups):
         return
-    graph = model.graph
-    assert graph.m is not None
-    zero = {graph.m.name: 0.0}
+    zero = {model.graph.require_m().name: 0.0}
 
     def loss(batch: Batch) -> Tensor:
         weights = log_weights(model, guide, batch, do=zero, samples=4, classes=True)

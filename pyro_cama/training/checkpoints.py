@@ -1,4 +1,4 @@
-"""TODO training.checkpoints."""
+"""Where a fit keeps what it needs to go on after it was killed, and the check that it is the same fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoints:
     seconds: float = 30.0
 
     def begin(self) -> Path | None:
-        """The checkpoint to go on from, if any; else makes the folder.
+        """Returns the checkpoint to go on from, if any; else makes the folder.
 
         Raises:
             FileExistsError: there is a checkpoint, and ``resume`` was not asked for.

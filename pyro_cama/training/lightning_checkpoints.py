@@ -1,4 +1,4 @@
-"""TODO training.lightning_checkpoints."""
+"""Checkpoints as Lightning writes and reads them: now and then, whole or not at all, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PeriodicCheckpoint(Checkpoint):
         self.path, self.seconds, self.last = path, seconds, time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Between blocks of minibatches; after the last one Lightning would take the epoch for ended."""
+        """Writes between blocks of minibatches; after the last one Lightning would take the epoch for ended."""
         if trainer.world_size == 1 and not trainer.is_last_batch and self._old():
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        """After validation."""
+        """Writes after validation."""
         if trainer.world_size > 1 or trainer.should_stop or self._old():
             self._save(trainer)
 
@@ -42,7 +42,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints written whole or not at all, and read without running anything that is in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Beside its place, then moved there."""
+        """Writes a checkpoint beside its place, then moves it there."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as part:
             torch.save(checkpoint, part)
@@ -50,5 +50,5 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Tensors, numbers and texts; anything else is refused."""
+        """Reads tensors, numbers and texts, and refuses anything else."""
         return super().load_checkpoint(path, map_location, weights_only=True)

@@ -71,7 +71,7 @@ class Training(LightningModule):
     # state -----------------------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the weights and Adam's state do not hold; plain numbers, texts and tensors."""
+        """Returns what the weights and Adam's state do not hold: plain numbers, texts and tensors."""
         rows, best_epoch = self.history.rows, self.history.best_epoch
         return {
             "rows": rows, "best_epoch": best_epoch, "best": self.best, "at": self.at, "began": self.began,
@@ -90,7 +90,7 @@ class Training(LightningModule):
         return self.stages[min(self.at, len(self.stages) - 1)]
 
     def finish(self) -> History:
-        """Puts the weights back to the best, and does what is left of a fit; what was done."""
+        """Puts the weights back to the best, does what is left of a fit, and returns the history."""
         self._take_best()
         self.close()
         if self.after is not None:
@@ -109,36 +109,36 @@ class Training(LightningModule):
     # steps -----------------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam; fused where nothing has to come between gradients and step."""
+        """Returns Adam, fused where nothing has to come between gradients and step."""
         mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
         return torch.optim.Adam(self.moving, lr=self.stage.lr, weight_decay=self.weight_decay, fused=not mixed)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """As the Trainer was told, else by a norm that no healthy step reaches."""
+        """Clips as the Trainer was told, else to a norm that no healthy step reaches."""
         self.clip_gradients(optimizer, gradient_clip_val or CLIP, gradient_clip_algorithm or "norm")
 
     def transfer_batch_to_device(self, batch: list[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
-        """Minibatches know how to move themselves; those in memory are there already."""
+        """Moves minibatches to the device; those in memory are there already."""
         return batch if device.type == "cpu" else [part.to(device) for part in batch]
 
     def on_train_start(self) -> None:
-        """A finished run that goes on has nothing to do."""
+        """Sets the bar to the epochs done, and stops a run that had finished before."""
         self.bar.set_description(self.stage.title, refresh=False)
         if self.owns_bar:
             self.bar.update(self.current_epoch - self.bar.n)
         self.trainer.should_stop = self.at >= len(self.stages)
 
     def on_train_epoch_start(self) -> None:
-        """The learning rate of the epoch."""
+        """Sets the learning rate of the epoch."""
         self.total, self.steps = 0.0, 0
         if self.anneal:
             done = (self.current_epoch - self.began) / self.stage.epochs
             self._set_lr(self.stage.lr * 0.5 * (1 + math.cos(math.pi * done)))
 
     def training_step(self, block: list[Any], index: int) -> Tensor | None:
-        """One minibatch's loss for Lightning to minimise; or all of a block's, each with a step of its own."""
+        """Returns one minibatch's loss for Lightning to minimise; or takes a step of its own for each of a block's."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), fast():
             torch.manual_seed(_seed(self.seed, self.current_epoch, index, self.global_rank))
@@ -223,7 +223,7 @@ class TrainingData(LightningDataModule):
         self.minibatches, self.per_step = minibatches, per_step
 
     def train_dataloader(self) -> _Blocks:
-        """One pass is one epoch; after a stop in its midst, the rest of it."""
+        """Returns the blocks of one epoch; after a stop in its midst, the rest of it."""
         assert self.trainer is not None
         return _Blocks(self.minibatches, self.per_step, self.trainer)
 

@@ -17,10 +17,16 @@ from pyro_cama.training.simulated_interventions import Scale, intervened
 
 
 def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
-    """ELBO(x, y) + w log p(y | x) of every row, ``(rows,)``, from weights of every class.
+    """Returns ELBO(x, y) + w log p(y | x) of every row, ``(rows,)``, from weights of every class.
 
     The second term is a difference of two bounds with the same draws, log p(y|x) ~ ELBO(x, y) - logsumexp_c ELBO(x, c).
     A row whose label is missing contributes its marginal ELBO (eq. 7).
+
+    Args:
+        weights: of every class, under do(m=0) for eq. 3, without for eq. 4.
+        y: labels, ``(rows,)``.
+        known: which of them are there, bool ``(rows,)``; None means all.
+        conditional_weight: w.
     """
     bound = mean_bound(weights)
     of_label = bound.gather(0, y.long()[None])[0]
@@ -40,11 +46,16 @@ def fit_loss(
     conditional_share: float = 1.0,
     samples: int,
 ) -> Callable[[Batch], Tensor]:
-    """The negative of eq. 5 per row, as a function of clean rows.
+    """Returns the negative of eq. 5 per row, as a function of clean rows: eq. 3 for those, eq. 4 for the others.
 
     Args:
+        model, guide: that are trained.
+        manipulated: labelled rows under unknown manipulations, if there are any.
         mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
+        interventions: scales of simulated ones, by child.
+        conditional_weight: w of :func:`labelled_bound`.
         conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
+        samples: draws of the latents per row.
     """
     graph = model.graph
     zero = {graph.m.name: 0.0} if graph.m is not None else None
@@ -82,6 +93,6 @@ def fit_loss(
 
 
 def every_nth(batch: Batch, share: float) -> Tensor:
-    """Numbers of rows that make up a share of the batch, spread over it: held-out rows may be sorted by class."""
+    """Returns row numbers that make up a share of the batch, spread over it: held-out rows may be sorted by class."""
     device = next(iter(batch.values.values())).device
     return torch.arange(0, batch.rows, max(1, math.floor(1 / share)), device=device)

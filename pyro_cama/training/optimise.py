@@ -35,11 +35,18 @@ def optimise(
     """Minimises the stages' losses over ``parameters`` with Adam, and keeps the best validated weights.
 
     Args:
+        stages: what is minimised, one after the other.
         modules: holds the parameters; its weights are put back to the best.
+        parameters: that move.
+        minibatches: that an epoch passes over.
+        weight_decay: Adam's.
+        patience: epochs without a better validation loss that end a stage.
         progress: a bar of its own, none, or the caller's, which is moved on by one an epoch.
         anneal: lets the learning rate fall to zero along a half cosine, in every stage.
+        seed: of the noise of every step.
         per_step: minibatches of one Lightning step: small tables would pay more for the step than for what is in it.
             Always 1 with several devices, mixed precision or whatever else Lightning does between gradients and step.
+        checkpoints: where to leave them, and whether to go on from one.
         trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Raises:
@@ -113,7 +120,7 @@ def _logger(logger: Any, checkpoints: Checkpoints | None) -> Any:
 
 
 def _distributed(given: dict[str, Any]) -> dict[str, Any]:
-    """Under do(m=0) q(m | x) has no gradients, which plain ddp takes for an error."""
+    """Lets ddp find unused parameters: under do(m=0) q(m | x) has no gradients, which it takes for an error."""
     strategy = given.get("strategy", "auto")
     if str(given.get("devices", 1)) != "1" and strategy == "auto":
         strategy = "ddp"
@@ -124,7 +131,7 @@ def _distributed(given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's start-up messages, which speak of hardware and workers, are not our user's concern."""
+    """Silences Lightning's start-up messages, which speak of hardware and workers."""
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]

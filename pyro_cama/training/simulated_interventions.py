@@ -1,4 +1,4 @@
-"""TODO training.simulated_interventions."""
+"""Simulated interventions: clean rows of every minibatch, manipulated at random, from which q(m | x) learns (eq. 5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ Scale = float | Mapping[str, float]
 
 
 def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
-    """Clean rows after a random intervention of their own on each of the named children; an image's is of one kind."""
+    """Returns clean rows after a random intervention of their own on each of the named children.
+
+    An image's is of one kind.
+
+    Args:
+        scales: by child, see :func:`scales_of`.
+    """
     manipulation = model.manipulation
     values = dict(batch.values)
     for group in manipulation.groups:
@@ -53,7 +59,7 @@ def scales_of(pair: ModelGuidePair, interventions: float | Mapping[str, Scale] |
     m = pair.graph.m
     if m is None:
         raise ValueError("fit(interventions=...): this graph has no manipulation latent (m is null)")
-    if m.scope != "row":
+    if not m.per_row:
         raise ValueError(
             f"fit(interventions=...) trains q(m | x) of single rows; {m.name!r} has scope {m.scope!r}, whose "
             "posterior is found by adapt(); declare scope: row, or leave interventions out"

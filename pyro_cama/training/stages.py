@@ -1,4 +1,4 @@
-"""TODO training.stages."""
+"""What an optimisation is made of, its stages, and what it leaves behind, its history."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 Loss = Callable[[Any], Tensor]
+"""From a minibatch, of any type, to the scalar to minimise."""
 
 
 @dataclass
