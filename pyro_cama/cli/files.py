@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from pyro_cama._files import put, replacing
+from pyro_cama._files import placing, replacing
 from pyro_cama.cama import CAMA
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.table_files import SUFFIXES, read_plain
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
-from pyro_cama.persistence.storage import FILES
+from pyro_cama.persistence.storage import FILES, write_files
 
 LARGE = 256 * 2**20  # bytes of a file that is read in parts
 
@@ -160,12 +158,8 @@ def write_model(cama: CAMA, usual: str | None, folder: Path, force: bool) -> Non
         OSError: what :func:`claim_model` raises; also a folder that cannot be written to.
     """
     claim_model(folder, force)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        cama.save(part / "new")
+    with placing(folder) as part:
+        write_files(cama, cama.adaptation, part)
         if usual is not None:
-            (part / "new" / USUAL).write_text(usual, encoding="utf-8")
+            (part / USUAL).write_text(usual, encoding="utf-8")
         claim_model(folder, force)
-        put(part / "new", folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

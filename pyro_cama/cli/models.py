@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,13 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
-from pyro_cama.errors import DataError
+from pyro_cama.errors import data_errors_at
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import scores
 from pyro_cama.report import report
 
 VALIDATION = 0.15  # of the rows of a fit
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Names the file in what a DataError says: the library does not know where its table comes from."""
-    try:
-        yield
-    except DataError as error:
-        if str(error).startswith(f"{path}: "):  # what reads files has named it
-            raise
-        raise DataError(f"{path}: {error}") from error
 
 
 @app.command()
@@ -83,7 +71,7 @@ def fit(
     claim_model(output, force)
     cama = build_from(graph, seed=seed, hidden=hidden, layers=layers, device=device)
     rows = read_rows(train, cama.graph)
-    with _about(train):
+    with data_errors_at(train):
         cama.fit(
             rows, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
             validation=VALIDATION, anneal=anneal, progress=shows_progress(), checkpoints=checkpoints, resume=resume,
@@ -151,7 +139,7 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
 
-    with _about(data):
+    with data_errors_at(data):
         write_tables(labelled(), output, force)
     said = "which of them are unusual is not known, as pyro-cama did not fit this model"
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
@@ -190,9 +178,9 @@ def adapt(
     usual = NoveltyThreshold.load(model)
     kept = None
     if clean is not None:
-        with _about(clean):
+        with data_errors_at(clean):
             kept = cama.read(read_rows(clean, cama.graph), "require")
-    with _about(data):
+    with data_errors_at(data):
         rows = read_rows(data, cama.graph)
         adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
         if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
@@ -221,7 +209,7 @@ def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int)
     """
     cama = load(model)
     table = read_table(data, cama.graph)
-    with _about(data):
+    with data_errors_at(data):
         click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
 
 
@@ -259,9 +247,9 @@ def report_command(
     table = read_table(data, cama.graph)
     clean_table = None if clean is None else read_table(clean, cama.graph)
     if clean is not None and clean_table is not None:
-        with _about(clean):
+        with data_errors_at(clean):
             cama.encode(clean_table, target="require")
-    with draft(output, force) as part, _about(data):
+    with draft(output, force) as part, data_errors_at(data):
         report(
             cama, table, part, before=other, clean=clean_table, drifts=drifts, follow=follow, steps=steps,
             progress=shows_progress(),

@@ -31,7 +31,7 @@ from pyro_cama.data.encoder_fit import EncoderFit
 from pyro_cama.data.row_numbers import Index, numbered
 from pyro_cama.data.streams import Stream
 from pyro_cama.data.tables import Columns
-from pyro_cama.errors import DataError
+from pyro_cama.errors import DataError, data_errors_at
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.schema import Level
 
@@ -118,7 +118,7 @@ def survey(
     order = torch.arange(batch.rows)
     parts = batch.select(order[:held]), batch.select(order[held : held + sample])
     if fitting is not None:
-        with _named(stream.name):
+        with data_errors_at(stream.name):
             learnt.learn(fitting)
             parts = fitting.encoded(parts[0]), fitting.encoded(parts[1])
     return Survey(learnt, rows, *parts, threshold)
@@ -262,7 +262,7 @@ def _pass(
     required = [name for name in columns if name != graph.target or target == "require"]
     for part, frame in stream.parts(columns, order):
         if absent := [name for name in required if name not in frame]:
-            with _named(stream.source(part)):
+            with data_errors_at(stream.source(part)):
                 Columns({}, [*(stream.names or map(str, frame.columns))], len(frame)).column(absent[0], graph)
         if len(frame) > stream.chunk:
             raise DataError(f"{stream.source(part)}: found {len(frame)} rows; expected at most {stream.chunk} a part")
@@ -292,16 +292,8 @@ def _placed(stream: Stream, part: int, frame: pd.DataFrame, some: Index | None =
     """DataErrors inside name the part's file, and number rows as its index does."""
     numbers = frame.index.to_numpy()
     numbers = numbers if numbers.dtype.kind == "i" else np.arange(len(frame))
-    with _named(stream.source(part)), numbered(numbers if some is None else numbers[some]):
+    with data_errors_at(stream.source(part)), numbered(numbers if some is None else numbers[some]):
         yield
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def _note(stream: Stream, graph: CausalGraph) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SubsetR
 
 from pyro_cama.data.row_numbers import Column, numbered
 from pyro_cama.data.tables import Table, from_rows, read_table
-from pyro_cama.errors import DataError
+from pyro_cama.errors import DataError, data_errors_at
 
 
 class Stream(ABC):
@@ -98,7 +97,7 @@ class LoaderStream(Stream):
         """See :meth:`Stream.parts`; the batches come in the loader's order."""
         start, part = 0, 0
         for number, batch in enumerate(self._loader):
-            with _naming(f"{self.name}, batch {number}"):
+            with data_errors_at(f"{self.name}, batch {number}"):
                 table = read_table(batch, {*columns})
             self.names = self.names or table.names
             for first in range(0, table.rows, self.chunk):
@@ -130,7 +129,7 @@ class RowsStream(Stream):
             if not (some := list(itertools.islice(rows, self.chunk))):
                 return
             index = np.arange(part * self.chunk, part * self.chunk + len(some))
-            with _naming(self.name), numbered(index):
+            with data_errors_at(self.name), numbered(index):
                 names, found = from_rows(some, {*columns})
             self.names = self.names or names
             yield part, _frame(found, 0, len(some)).set_index(index)
@@ -151,12 +150,3 @@ def _frame(columns: Mapping[str, Column], start: int, stop: int) -> pd.DataFrame
         return pd.Series([*entries] if entries.ndim > 1 else entries, index=index)
 
     return pd.DataFrame({name: part(column) for name, column in columns.items()}, index=index)
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Puts the place before what a DataError says."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error

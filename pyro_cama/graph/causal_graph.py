@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import networkx as nx
 
+from pyro_cama._files import replacing
 from pyro_cama._messages import listed, one_of, shown
-from pyro_cama.graph.formats import dump_yaml, from_networkx, parse_yaml, read_file, write_text
+from pyro_cama.graph.formats import dump_yaml, from_networkx, parse_yaml, read_file
 from pyro_cama.graph.latents import declared_latents, resolve_latents
 from pyro_cama.graph.nodes import Blanket, Latent, Node
 from pyro_cama.graph.schema import Edge, GraphSpec, NodeSpec, graph_error, validated
@@ -219,7 +220,8 @@ class CausalGraph:
         """
         text = dump_yaml(self.to_dict())
         if path is not None:
-            write_text(Path(path), text)
+            with replacing(Path(path)) as part:
+                part.write_text(text, encoding="utf-8", newline="\n")
         return text
 
     def to_networkx(self) -> nx.DiGraph[str]:

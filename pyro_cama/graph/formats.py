@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -220,20 +219,3 @@ def dump_yaml(raw: Mapping[str, Any]) -> str:
 def _arrow(cause: str, effect: str) -> str | list[str]:
     text = f"{cause} -> {effect}"
     return text if [part.strip() for part in text.split("->")] == [cause, effect] else [cause, effect]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: the folder is missing or cannot be written to.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -11,9 +11,6 @@ is at hand, :func:`load` reads both and takes tables; elsewhere ``torch.export.l
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pyro_cama._files import placing
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.row_numbers import rows_text
@@ -132,8 +130,7 @@ def export(
     budget = PredictionOptions.checked("export", pair.graph, None, samples=samples, m_samples=m_samples, power=power)
     if not pair.encoder.fitted:
         raise DataError("export: this model has not seen data yet: call fit(clean) first, or load a fitted one")
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already; choose another folder")
+    _expect_free(folder)
     given = encode_do(pair, do)
     if given and any(value.dim() > 1 for value in given.values()):
         raise ValueError("export(do=...): found a value a row, or a site; expected one for all rows")
@@ -150,17 +147,16 @@ def export(
         "encoding": pair.encoder.state(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with placing(folder) as part:
         (part / ENCODING).write_text(json.dumps(described, indent=1), encoding="utf-8")
         torch.export.save(traced, part / PROGRAM)
-        mode = (part / ENCODING).stat().st_mode & 0o777  # mkdtemp's folder is private; ours is as the umask has it
-        part.chmod(mode | (mode & 0o444) >> 2)
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        _expect_free(folder)  # tracing takes a while
     return folder
+
+
+def _expect_free(folder: Path) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; choose another folder")
 
 
 def load(folder: str | Path) -> Exported:

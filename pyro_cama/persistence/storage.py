@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pyro_cama._files import put
+from pyro_cama._files import placing
 from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.errors import DataError
@@ -36,40 +33,43 @@ def save(pair: ModelGuidePair, adaptation: Adaptation | None, folder: str | Path
         FileExistsError: the folder is there and ``overwrite`` is False, or it holds something else.
     """
     folder = Path(folder)
-    if folder.exists():
-        if not overwrite:
-            raise FileExistsError(f"{folder} is there already; pass overwrite=True, or choose another folder")
-        if not folder.is_dir() or any(p.name not in (*FILES, USUAL) for p in folder.iterdir()):
-            raise FileExistsError(f"{folder} holds something other than a saved model; choose another folder")
+    _expect_free(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        pair.graph.to_yaml(part / "graph.yaml")
-        settings = {
-            "format": FORMAT,
-            "graph": _fingerprint(pair.graph),
-            "settings": asdict(pair.settings),
-            "dtype": str(pair.model.like.dtype).removeprefix("torch."),
-            "extensions": pair.extensions.named(),
-            "m_trained": pair.m_trained,
-            "encoder": pair.encoder.state(),
-            "adaptation": None if adaptation is None else asdict(adaptation),
-        }
-        (part / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(pair).items()}
-        save_file(tensors, part / "tensors.safetensors")
-        # temporary folders and safetensors are private; all takes what the umask gives an ordinary file
-        mode = (part / "settings.json").stat().st_mode & 0o777
-        for name in FILES:
-            (part / name).chmod(mode)
-            with open(part / name, "rb+") as file:
-                os.fsync(file.fileno())
-        part.chmod(mode | (mode & 0o444) >> 2)
-        put(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with placing(folder) as part:
+        write_files(pair, adaptation, part)
+        _expect_free(folder, overwrite)  # writing takes a while
     return folder
+
+
+def _expect_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{folder} is there already; pass overwrite=True, or choose another folder")
+    if not folder.is_dir() or any(p.name not in (*FILES, USUAL) for p in folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something other than a saved model; choose another folder")
+
+
+def write_files(pair: ModelGuidePair, adaptation: Adaptation | None, folder: Path) -> None:
+    """Writes the files of a model, :data:`FILES`, to a folder that is there.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    pair.graph.to_yaml(folder / "graph.yaml")
+    settings = {
+        "format": FORMAT,
+        "graph": _fingerprint(pair.graph),
+        "settings": asdict(pair.settings),
+        "dtype": str(pair.model.like.dtype).removeprefix("torch."),
+        "extensions": pair.extensions.named(),
+        "m_trained": pair.m_trained,
+        "encoder": pair.encoder.state(),
+        "adaptation": None if adaptation is None else asdict(adaptation),
+    }
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(pair).items()}
+    save_file(tensors, folder / "tensors.safetensors")
 
 
 def read(

@@ -70,7 +70,7 @@ class Recode:
         _expect_affects("Recode", self.affects)
 
 
-Do: TypeAlias = Mapping[str, Number | Level | Shift | Recode]
+Interventions: TypeAlias = Mapping[str, Number | Level | Shift | Recode]
 
 
 @dataclass(frozen=True)

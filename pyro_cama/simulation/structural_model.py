@@ -54,7 +54,7 @@ from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
 from pyro_cama.simulation.equations import REFERENCE, Array, Equation, Standard
-from pyro_cama.simulation.interventions import LARGEST_COUNT, Act, Do, act_of
+from pyro_cama.simulation.interventions import LARGEST_COUNT, Act, Interventions, act_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph"
 _EQUATIONS, _REFERENCE_ROWS, _ROWS = range(3)  # streams of random numbers
@@ -110,7 +110,7 @@ class StructuralModel:
                 self._log_moments[name] = Standard.of(np.log1p(value))
             reference[name] = self._embedded(node, value)
 
-    def sample(self, n: int, seed: int = 0, do: Do | None = None) -> pd.DataFrame:
+    def sample(self, n: int, seed: int = 0, do: Interventions | None = None) -> pd.DataFrame:
         """Rows in raw units.
 
         The same seed gives the same rows with other interventions: each node's noise is its own, whatever is done to
@@ -166,7 +166,7 @@ class StructuralModel:
             value = self._log_moments[node.name](np.log1p(value))
         return value.reshape(len(value), -1)
 
-    def _acts(self, do: Do) -> dict[str, Act]:
+    def _acts(self, do: Interventions) -> dict[str, Act]:
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected a mapping of node to intervention, found {shown(do)}")
         m = self.graph.m
@@ -189,7 +189,7 @@ class StructuralModel:
         return f"<StructuralModel: {len(self.order)} nodes, target {self.graph.target!r}>"
 
 
-def simulate(graph: Source, n: int, seed: int = 0, do: Do | None = None) -> pd.DataFrame:
+def simulate(graph: Source, n: int, seed: int = 0, do: Interventions | None = None) -> pd.DataFrame:
     """Rows from a random structural causal model: ``StructuralModel(graph, seed).sample(n, seed, do)``.
 
     Equations and rows both follow from ``seed``, so the rows are the same people with and without ``do``.

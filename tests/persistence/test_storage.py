@@ -164,7 +164,7 @@ def test_a_folder_with_other_files_is_never_overwritten(original: CAMA, folder: 
         original.save(folder / "thesis.tex", overwrite=True)
 
 
-@pytest.mark.parametrize("step", ["save_file", "os.fsync"])
+@pytest.mark.parametrize("step", ["pyro_cama.persistence.storage.save_file", "os.fsync"])
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_crash_while_writing_leaves_what_was_there(
     step: str, exists: bool, original: CAMA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +177,7 @@ def test_a_crash_while_writing_leaves_what_was_there(
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"pyro_cama.persistence.storage.{step}", crash)
+    monkeypatch.setattr(step, crash)
     with pytest.raises(KeyboardInterrupt):
         adapted(original).save(folder, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
@@ -197,7 +197,7 @@ def test_a_crash_while_replacing_puts_the_old_one_back(
             raise OSError("disk full")
         replace(source, target)
 
-    monkeypatch.setattr("pyro_cama.persistence.storage.os.replace", crash)
+    monkeypatch.setattr("os.replace", crash)
     # graph.yaml is written by a replacement of its own, which is not the one that is meant
     monkeypatch.setattr(CausalGraph, "to_yaml", lambda self, path: path.write_text("target: y"))
     with pytest.raises(OSError, match="disk full"):
