@@ -1,4 +1,4 @@
-"""Words of messages: what was found, cut short, and what was expected; the line of the caller that a warning is about."""
+"""Words of messages: what was found and what was expected, cut short; and the caller's line that a warning names."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 
 
 def shown(value: object) -> str:
-    """The repr of what was found, cut to a readable length."""
+    """Returns the repr of what was found, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def listed(names: Iterable[object]) -> str:
-    """The names in quotes, the first eight of them."""
+    """Returns the names in quotes, the first eight of them, and how many there are if more."""
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > 8 else ""
     return ", ".join(map(repr, names[:8])) + more
 
 
 def one_of(name: object, names: Iterable[str]) -> str:
-    """'expected ...' for a name that is not among ``names``, with the nearest of them.
+    """Returns "expected ..." for a name that is not among ``names``, with the nearest of them if one is near.
 
     >>> one_of("Ages", ["age", "smoker"])
     "expected one of 'age', 'smoker'; did you mean 'age'?"
@@ -33,7 +33,7 @@ def one_of(name: object, names: Iterable[str]) -> str:
 
 
 def quoting(value: object) -> str:
-    """What to do about a value that should be text and is not."""
+    """Returns what to do about a value that should be text and is not."""
     if isinstance(value, bool):
         return "expected text: YAML reads unquoted yes, no, on, off, true and false as booleans, so quote it"
     return f"expected text: quote it, as in {str(value)!r}"

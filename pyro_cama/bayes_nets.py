@@ -22,7 +22,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.schema import graph_error
 
 Sampler = Callable[[int, int], pd.DataFrame]
-"""Rows from ``(n, seed)``."""
+"""A function of ``(n, seed)`` that draws ``n`` rows."""
 _CATEGORICAL = ("child", "insurance", "hepar2")
 _CONTINUOUS = ("ecoli70",)
 _CLASSES = ["low", "middle", "high"]
@@ -30,7 +30,7 @@ _THIRD = 0.4307272992954576  # the normal distribution's upper tertile
 
 
 def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFrame:
-    """Rows drawn from the network of a BIF file, by pgmpy's forward sampling.
+    """Draws rows from the network of a BIF file, by pgmpy's forward sampling.
 
     Args:
         path: the file (.bif or .bif.gz).
@@ -43,6 +43,7 @@ def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFr
     Raises:
         GraphError: the file is missing or no BIF.
         ImportError: pgmpy is not installed.
+        ValueError: ``n`` is no whole number of at least 1.
     """
     return _forward(read_bif(path), n, seed)
 
@@ -59,7 +60,7 @@ def _forward(model: Any, n: int, seed: int) -> pd.DataFrame:
 
 
 def example_network(name: str, target: str, *, latents: Mapping[str, Any] | None = None) -> tuple[CausalGraph, Sampler]:
-    """A network that comes with pgmpy, and what draws rows from it; nothing is downloaded.
+    """Returns a network that comes with pgmpy, and a function that draws rows from it; nothing is downloaded.
 
     ``child`` (20 nodes), ``insurance`` (27) and ``hepar2`` (70) are categorical.  ``ecoli70`` (46) is linear Gaussian:
     its nodes are continuous but for the target, which rows hold as its tertile, ``low``, ``middle`` or ``high``.  There
@@ -102,7 +103,7 @@ def _built(spec: dict[str, Any], name: str) -> CausalGraph:
 
 
 def _gaussian(model: Any, target: str, n: int, seed: int) -> pd.DataFrame:
-    """Rows of a linear-Gaussian network, the target cut at its tertiles."""
+    """Draws rows of a linear-Gaussian network, the target cut at its tertiles."""
     expect_whole("sample", "n", n)
     rows: pd.DataFrame = model.simulate(n, seed=seed)[list(model.nodes)]
     mean, covariance = model.to_joint_gaussian()

@@ -1,4 +1,4 @@
-"""How right predicted probabilities are: the few figures that the command line prints and the report shows."""
+"""Metrics of predicted probabilities: accuracy, log loss, calibration error, and precision, recall and F1 by class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of predictions on labelled rows.
+    """Metrics of predictions on labelled rows.
 
     Attributes:
         rows: how many.
@@ -37,7 +37,7 @@ class Scores:
     classes: pd.DataFrame
 
     def line(self) -> str:
-        """All but the classes, on one line."""
+        """Returns all but the classes, on one line."""
         return (
             f"accuracy {self.accuracy:.3f}, log-loss {self.log_loss:.3f}, "
             f"calibration error {self.calibration_error:.3f}"
@@ -49,9 +49,11 @@ class Scores:
 
 
 def scores(cama: CAMA, table: pd.DataFrame | Batch, **options: Any) -> Scores:
-    """Figures of a model on labelled rows.
+    """Computes the metrics of a model on labelled rows.
 
     Args:
+        cama: a fitted model.
+        table: labelled rows, in raw units or encoded.
         options: of :meth:`CAMA.predict_proba`.
 
     Raises:
@@ -66,7 +68,7 @@ def scores(cama: CAMA, table: pd.DataFrame | Batch, **options: Any) -> Scores:
 
 
 def classification_metrics(p: NDArray[np.float64], y: NDArray[np.int64], classes: tuple[Any, ...]) -> Scores:
-    """Figures of probabilities (rows, classes) and the right codes (rows,).
+    """Computes metrics from probabilities ``(rows, classes)`` and the right codes ``(rows,)``.
 
     >>> print(classification_metrics(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), ("a", "b")).line())
     accuracy 0.500, log-loss 0.511, calibration error 0.350
@@ -96,7 +98,8 @@ def classification_metrics(p: NDArray[np.float64], y: NDArray[np.int64], classes
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> float:
-    """Expected calibration error: mean gap of accuracy and confidence over bins of equal width, weighted by rows.
+    """Returns the expected calibration error: the mean gap of accuracy and confidence over bins of equal
+    width, weighted by rows.
 
     Guo, Pleiss, Sun and Weinberger, *On Calibration of Modern Neural Networks*, ICML 2017, eq. 3.
 
@@ -108,5 +111,5 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
 
 
 def bins_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
-    """The bin of every confidence, from 0, ``(rows,)``; bin i is (i / bins, (i + 1) / bins], the first one closed."""
+    """Returns the bins of confidences, ``(rows,)``, from 0; bin i is (i / bins, (i + 1) / bins], the first closed."""
     return np.ceil(confidence * bins).clip(1, bins).astype(int) - 1

@@ -1,4 +1,4 @@
-"""TODO data.batch."""
+"""Encoded rows: what a model and a guide read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Batch:
     rows: int
 
     def select(self, index: Tensor) -> Batch:
-        """The rows at ``index``: long (any number,), or bool (rows,).
+        """Returns the rows at ``index``: long (any number,), or bool (rows,).
 
         >>> batch = Batch({"x": torch.tensor([1.0, 2.0, 3.0])}, {}, None, 3)
         >>> batch.select(torch.tensor([2, 0])).values["x"].tolist()
@@ -47,21 +47,21 @@ class Batch:
         return self._mapped(lambda value: value[index], rows)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """The same rows on ``device``; ``dtype`` is for the float values only."""
+        """Returns the same rows on ``device``; ``dtype`` is for the float values only."""
         return self._mapped(
             lambda value: value.to(device=device, dtype=dtype if value.is_floating_point() else None),
             self.rows,
         )
 
     def without(self, *names: str) -> Batch:
-        """The same rows without these nodes; a name that is not here is no error."""
+        """Returns the same rows without these nodes; a name that is not here is no error."""
         values = {name: value for name, value in self.values.items() if name not in names}
         observed = {name: mask for name, mask in self.observed.items() if name not in names}
         return Batch(values, observed, self.site, self.rows)
 
     @staticmethod
     def concatenate(batches: Iterable[Batch]) -> Batch:
-        """The rows of all batches, in order. A mask that only some of them hold is filled up with True.
+        """Joins batches, their rows in order. A mask that only some of them hold is filled up with True.
 
         Raises:
             DataError: no batches, or batches that differ in their nodes or in having sites.

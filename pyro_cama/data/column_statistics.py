@@ -41,14 +41,14 @@ class Moments:
 
     @classmethod
     def of(cls, values: Floats) -> Self:
-        """The moments of values (rows, ...), one row or more."""
+        """Computes the moments of values (rows, ...), one row or more."""
         low, high = values.min(0), values.max(0)
         exponent = _exponent(low, high)
         scaled = np.ldexp(values, -exponent)
         return cls(len(values), scaled.mean(0), scaled.var(0), low, high, exponent)
 
     def merged(self, other: Moments) -> Moments:
-        """Those of both sets of values."""
+        """Returns the moments of both sets of values together."""
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         exponent, rows = _exponent(low, high), self.rows + other.rows
         one, two = (
@@ -60,7 +60,7 @@ class Moments:
         return Moments(rows, one[0] + share * apart, variance, low, high, exponent)
 
     def mean_sd(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in plain units; that of a constant is 1."""
+        """Returns mean and standard deviation in plain units; that of a constant is 1."""
         mean, sd = np.ldexp(self.mean, self.exponent), np.ldexp(np.sqrt(self.variance), self.exponent)
         width = np.ldexp(self.high, -self.exponent) - np.ldexp(self.low, -self.exponent)
         constant = width <= 8 * np.finfo(np.float64).eps
@@ -103,7 +103,7 @@ class ColumnStatistics:
         self._moments = [old.merged(new) for old, new in pairs] if self._moments else found
 
     def statistics(self) -> dict[str, Tensor]:
-        """What :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
+        """Returns what :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
         values: tuple[Any, ...]
         if self.node.levels:
             values = (self._counts / self.rows,)
@@ -117,7 +117,7 @@ class ColumnStatistics:
 
 
 def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
-    """What is learnt about a node, and its shapes."""
+    """Returns the names of the statistics of a node, and the shape of each."""
     if node.levels:
         return {"frequencies": (len(node.levels),)}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")

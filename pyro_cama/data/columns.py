@@ -1,8 +1,7 @@
-"""Tables of any kind as columns, and columns of any kind as plain arrays.
+"""Columns of any kind to the raw values of a node.
 
-What :mod:`pyro_cama.data` builds on: a DataFrame, a mapping or a torch Dataset becomes named columns, and a
-column of numbers, texts, lists, tensors and missing entries the raw values of a node. What does not fit is a
-DataError here.
+A column of numbers, texts, lists, tensors, paths of images and missing entries (:mod:`pyro_cama.data.tables` finds it
+in a table) becomes a plain array and a mask. What does not fit the node is a DataError here.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", 
 
 
 def levels_of(node: Node) -> tuple[Level, ...]:
-    """The levels of a node, none if it is not discrete."""
+    """Returns the levels of a node, none if it is not discrete."""
     return node.levels or ()
 
 
 def read_column(node: Node, column: Column, unknown_is_missing: bool = False) -> tuple[NDArray[Any], Mask]:
-    """Raw values (rows, ...), no more the caller's, and which rows hold one.
+    """Reads a column to the raw values (rows, ...) of a node, a copy, and a mask of the rows that hold one.
 
     Long codes (discrete), float64 (continuous, count) or floats of torch's default type (image). What a row
     without a value holds is arbitrary.
@@ -97,7 +96,7 @@ def _codes(node: Node, column: Column, unknown_is_missing: bool) -> Index:
 
 
 def read_sites(name: str, column: Column) -> tuple[Index, list[Level]]:
-    """Index (rows,) into the distinct sites, -1 where missing, and these sites in order of appearance.
+    """Reads a scope column: indices (rows,) into the distinct sites, -1 where missing, and these as they appear.
 
     Raises:
         DataError: an entry is no text, finite number or boolean.
@@ -131,7 +130,7 @@ def _factorized(name: str, column: Column) -> tuple[Index, list[Any]]:
 
 
 def text_of(value: Any) -> str:
-    """What makes two levels or sites the same: 1, 1.0 and "1" are."""
+    """Returns the text by which levels and sites are compared: 1, 1.0 and "1" are the same."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -169,8 +168,8 @@ def _expect_one_unit(node: Node, blocks: list[NDArray[Any]], rows: Index) -> Non
         other = rows[as_bytes.argmin()]
         raise DataError(
             f"column {node.name!r}: found uint8 in row {row_number(int(rows[as_bytes.argmax()]))}, "
-            f"{blocks[other].dtype} in row {row_number(int(other))} (counted from 0); expected one of them in all rows: "
-            "divide the uint8 by 255, or convert the others"
+            f"{blocks[other].dtype} in row {row_number(int(other))} (counted from 0); expected one of them in all "
+            "rows: divide the uint8 by 255, or convert the others"
         )
 
 

@@ -113,7 +113,7 @@ class TableEncoder:
     def encode(
         self, data: Table, target: Literal["require", "use", "ignore"] = "use", new_sites: bool = False
     ) -> Batch:
-        """The table's rows as tensors.
+        """Encodes the rows of a table as tensors.
 
         Args:
             data: the table, in raw units and level names.
@@ -158,7 +158,7 @@ class TableEncoder:
         return Batch(values, observed, site, table.rows)
 
     def encode_value(self, name: str, value: Any) -> Tensor:
-        """One value of a node, in raw units or as a level, as :meth:`encode` would give it, without the rows.
+        """Encodes one value of a node, in raw units or a level, as :meth:`encode` would, without the rows.
 
         Args:
             name: one of ``graph.order``.
@@ -176,7 +176,7 @@ class TableEncoder:
         return encode_values(node, raw, present, self.statistics[name])[0]
 
     def with_sites(self, data: Table) -> TableEncoder:
-        """A copy that also knows the sites of ``data``, appended after the known ones, whose indices stay.
+        """Returns a copy that also knows the sites of ``data``, appended after the known ones, whose indices stay.
 
         Without a scope column, a plain copy.
 
@@ -192,7 +192,7 @@ class TableEncoder:
         return other
 
     def decode(self, name: str, values: Tensor) -> NDArray[Any]:
-        """Encoded values of a node back in raw units or level names.
+        """Decodes values of a node to raw units or level names.
 
         Args:
             name: one of ``graph.order``.
@@ -222,7 +222,7 @@ class TableEncoder:
         return np.asarray(statistics["mean"].numpy() + statistics["sd"].numpy() * array)
 
     def labels(self, codes: Tensor | NDArray[Any]) -> NDArray[Any]:
-        """Codes of the target (any shape) as the labels that the graph names.
+        """Decodes codes of the target (any shape) to the labels that the graph names.
 
         The array has the labels' own type, or object if they mix types. Needs no :meth:`fit`.
 
@@ -232,7 +232,7 @@ class TableEncoder:
         return decode_values(self.graph.nodes[self.graph.target], torch.as_tensor(codes).detach().cpu())
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`fit` has learnt, as plain lists, numbers and texts for JSON; nothing is rounded."""
+        """Returns what :meth:`fit` has learnt, as plain lists, numbers and texts for JSON; nothing is rounded."""
         nodes = [self.graph.nodes[name] for name in self.graph.order]
         return {
             "levels": {node.name: list(levels_of(node)) for node in nodes if node.levels},
@@ -245,7 +245,7 @@ class TableEncoder:
 
     @classmethod
     def from_state(cls, graph: CausalGraph, state: Mapping[str, Any]) -> Self:
-        """The encoder of this graph that :meth:`state` has described.
+        """Returns the encoder of this graph that :meth:`state` has described.
 
         Raises:
             DataError: the state is damaged, or of another graph.

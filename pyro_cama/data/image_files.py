@@ -29,7 +29,7 @@ _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An image file as an array of this shape, (channels, height, width).
+    """Reads an image file to an array of this shape, (channels, height, width).
 
     Raises:
         DataError: no such file, one that is no image or damaged, another size, more than 8 bits a channel, or a shape
@@ -62,7 +62,7 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, ...]) -> NDArray[
 
 
 def image_table(folder: str | os.PathLike[str], graph: CausalGraph) -> pd.DataFrame:
-    """A folder of images with one subfolder a class, as a table: paths, and subfolders' names as labels.
+    """Makes a table of a folder of images with one subfolder a class: paths, and subfolders' names as labels.
 
     The layout is that of ``torchvision.datasets.ImageFolder``, which lists the files. Every subfolder is a
     level of the target; a level need not have one.
@@ -84,7 +84,7 @@ def image_table(folder: str | os.PathLike[str], graph: CausalGraph) -> pd.DataFr
 
 
 def labelled_paths(samples: Any, classes: Any, graph: CausalGraph, name: str) -> pd.DataFrame:
-    """The table of an ``ImageFolder``'s samples, pairs of path and number of class, and classes.
+    """Makes the table of an ``ImageFolder``'s samples, pairs of path and number of class, and classes.
 
     Raises:
         DataError: what :func:`image_table` raises.
@@ -107,7 +107,7 @@ def labelled_paths(samples: Any, classes: Any, graph: CausalGraph, name: str) ->
 
 
 def image_node(graph: CausalGraph, name: str) -> Node:
-    """The one image node of a graph; ``name`` is what messages call the folder.
+    """Returns the one image node of a graph; ``name`` is what messages call the folder.
 
     Raises:
         DataError: there is none, or several.

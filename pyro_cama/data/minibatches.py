@@ -20,10 +20,10 @@ class Minibatches(Protocol):
     """A source of minibatches that can be read again and again."""
 
     def __len__(self) -> int:
-        """Minibatches of an epoch, the same in every process."""
+        """Returns the number of minibatches of an epoch, the same in every process."""
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """The minibatches of an epoch; of ``world`` processes each gets its own rows of every one of them."""
+        """Yields the minibatches of an epoch; of ``world`` processes each gets its own rows of every one of them."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Shuffled:
 
 
 def own_rows(rows: int, rank: int, world: int) -> slice:
-    """The rows of a minibatch that one of several processes gets; too few to share are everybody's."""
+    """Returns the rows of a minibatch that one of several processes gets; too few to share are everybody's."""
     return slice(rank, None, world) if rows >= world else slice(None)
 
 
 def row_selector(batch: Batch) -> Callable[[Tensor], Batch]:
-    """From row numbers to those rows; all of them are the batch itself, in its own order."""
+    """Returns a function from row numbers to those rows; all of them are the batch itself, in its own order."""
 
     def take(rows: Tensor) -> Batch:
         device = next(iter(batch.values.values())).device
@@ -79,7 +79,17 @@ def row_selector(batch: Batch) -> Callable[[Tensor], Batch]:
 
 @dataclass(frozen=True)
 class Streamed:
-    """The minibatches of a stream: one pass an epoch, every process reads all and keeps its rows of each."""
+    """The minibatches of a stream: one pass an epoch, every process reads all and keeps its rows of each.
+
+    Attributes:
+        stream: the table.
+        encoder: fitted.
+        rows: how many are not held out.
+        batch_size: rows of a minibatch, of all processes together.
+        seed: of the order, and of the survey that drew the held-out rows.
+        threshold: :attr:`pyro_cama.data.sampling.Survey.threshold`; -1 leaves nothing out.
+        to: what is done to every minibatch, such as moving it to a device.
+    """
 
     stream: Stream
     encoder: TableEncoder
@@ -93,7 +103,7 @@ class Streamed:
         return -(-self.rows // self.batch_size)
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """See :class:`pyro_cama.data.minibatches.Minibatches`."""
+        """See :class:`Minibatches`."""
         for batch in minibatches(
             self.stream,
             self.encoder,

@@ -28,7 +28,7 @@ PIXELS = 2**26  # of the images of a part, at most
 
 
 def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> Stream | None:
-    """The table as a stream, or None if it is an ordinary table in memory.
+    """Opens a table that may be read in parts as a stream; returns None for an ordinary table in memory.
 
     Args:
         data: a .csv or .parquet file, a folder of such files (read in the order of their names) or of images with one
@@ -42,6 +42,7 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     Raises:
         DataError: no such file, another format, an empty folder or file, a loader that shuffles.
         ImportError: Parquet, and pyarrow is not installed.
+        ValueError: ``chunk`` is no whole number of at least 1.
     """
     if isinstance(data, Stream):
         return data

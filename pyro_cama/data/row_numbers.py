@@ -1,4 +1,4 @@
-"""TODO data.row_numbers."""
+"""Which rows a message means: row numbers, those of a part of a table counted in the whole table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBERS: ContextVar[Index | None] = ContextVar("_NUMBERS", default=None)
 
 @contextmanager
 def numbered(rows: Index) -> Iterator[None]:
-    """Messages inside call the rows of a table by these numbers: those of a part in the whole table."""
+    """Makes messages inside call the rows of a table by these numbers: those of a part in the whole table."""
     token = _NUMBERS.set(rows)
     try:
         yield
@@ -31,19 +31,20 @@ def numbered(rows: Index) -> Iterator[None]:
 
 
 def row_number(row: int) -> int:
+    """Returns the number by which messages call a row, see :func:`numbered`."""
     numbers = _NUMBERS.get()
     return row if numbers is None else int(numbers[row])
 
 
 def plain_scalar(value: Any) -> Any:
-    """A numpy scalar as Python's; a float32 0.1 means 0.1."""
+    """Returns a numpy scalar as Python's; a float32 0.1 means 0.1."""
     if isinstance(value, np.floating):
         return float(str(value))
     return value.item() if isinstance(value, np.generic) else value
 
 
 def rows_text(bad: Mask, values: Column | None = None, rows: Index | None = None) -> str:
-    """The first bad rows, counted from 0, with their values if given."""
+    """Returns the first bad rows in words, counted from 0, with their values if given."""
     places = np.flatnonzero(bad)
     text = []
     for place in places[:_SHOWN]:
@@ -57,5 +58,5 @@ def rows_text(bad: Mask, values: Column | None = None, rows: Index | None = None
 
 
 def sizes_text(shape: Iterable[int]) -> str:
-    """The sizes in words: 3, 4."""
+    """Returns the sizes of a shape in words, such as "3, 4"."""
     return ", ".join(str(size) for size in shape)

@@ -64,7 +64,7 @@ class Survey:
 
 
 def keys(seed: int, part: int, rows: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), (rows,): a function of the seed, the part's number and the place in it."""
+    """Draws uniform numbers in [0, 1), (rows,): a function of the seed, the part's number and the place in it."""
     return np.random.default_rng(_entropy(seed, part, _SURVEY)).random(rows)
 
 
@@ -91,6 +91,7 @@ def survey(
 
     Raises:
         DataError: what :meth:`TableEncoder.fit` raises, after the name of the file; rows are counted in the whole file.
+        ValueError: ``validation`` or ``sample`` is out of range.
     """
     fits = number(validation) and 0 <= validation < 1
     expect("survey", "validation", validation, fits, "a number of at least 0, less than 1")
@@ -135,7 +136,7 @@ def minibatches(
     survey_seed: int | None = None,
     target: Target = "use",
 ) -> Iterator[Batch]:
-    """One epoch: every row that is not held out once, encoded and shuffled; the last minibatch may be short.
+    """Yields one epoch: every row that is not held out once, encoded and shuffled; the last minibatch may be short.
 
     Parts come in a random order where the source can jump, and rows are shuffled across some four parts at a time. The
     order is a function of ``seed`` and ``epoch``.
@@ -151,6 +152,7 @@ def minibatches(
 
     Raises:
         DataError: the rows do not fit the graph, or are other ones than in an earlier pass.
+        ValueError: ``batch_size`` is no whole number of at least 1.
     """
     expect_whole("minibatches", "batch_size", batch_size)
     order, mixing = np.random.default_rng(_entropy(seed, epoch, _EPOCH)).spawn(2)
@@ -177,10 +179,18 @@ def minibatches(
 
 
 def sample_rows(stream: Stream, encoder: TableEncoder, rows: int, seed: int, target: Target = "use") -> Batch:
-    """A uniform sample of at most ``rows`` rows, encoded, in random order; one pass.
+    """Draws a uniform sample of at most ``rows`` rows, encoded, in random order; one pass.
+
+    Args:
+        stream: the table.
+        encoder: fitted.
+        rows: how many to draw.
+        seed: of the draw.
+        target: what to do about the labels, see :meth:`TableEncoder.encode`.
 
     Raises:
         DataError: a drawn row does not fit the graph.
+        ValueError: ``rows`` is no whole number of at least 1.
     """
     expect_whole("sample_rows", "rows", rows)
     found = _Smallest(rows)
@@ -193,7 +203,7 @@ def sample_rows(stream: Stream, encoder: TableEncoder, rows: int, seed: int, tar
 
 
 def encoded_parts(stream: Stream, encoder: TableEncoder, target: Target = "ignore") -> Iterator[Batch]:
-    """All rows, encoded, in file order and in parts of at most ``stream.chunk`` rows.
+    """Yields all rows, encoded, in file order and in parts of at most ``stream.chunk`` rows.
 
     Raises:
         DataError: the rows do not fit the graph.
@@ -203,7 +213,9 @@ def encoded_parts(stream: Stream, encoder: TableEncoder, target: Target = "ignor
 
 
 def with_sites(stream: Stream, encoder: TableEncoder) -> TableEncoder:
-    """A copy of the encoder that also knows the sites of the stream, as :meth:`TableEncoder.with_sites`; one pass.
+    """Returns a copy of the encoder that also knows the sites of the stream; one pass.
+
+    As :meth:`TableEncoder.with_sites` does for a table in memory.
 
     Raises:
         DataError: the scope column is missing.
@@ -241,7 +253,7 @@ class _Smallest:
             self.smallest()
 
     def smallest(self) -> tuple[NDArray[np.float64], Batch]:
-        """Keys and rows, by ascending key."""
+        """Returns keys and rows, by ascending key."""
         drawn = np.concatenate(self._keys)
         order = np.argsort(drawn, kind="stable")[: self._rows]
         self._keys = [drawn[order]]
@@ -310,7 +322,10 @@ def _entropy(*numbers: int) -> list[int]:
 
 
 def train_validation_split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers for training and for validation, stratified by label; none under 20 rows, 2,000 suffice of many."""
+    """Splits row numbers into those for training and those for validation, stratified by label.
+
+    Of fewer than 20 rows none are for validation, and of many 2,000 suffice.
+    """
     rows = len(y)
     fraction = min(fraction, 2000 / max(rows, 1))
     generator = np.random.default_rng(seed)

@@ -1,4 +1,7 @@
-"""TODO data.streams."""
+"""Tables read in parts: :class:`Stream`, and those of tables in memory, torch DataLoaders and IterableDatasets.
+
+:mod:`pyro_cama.data.table_files` has those of CSV and Parquet files.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class Stream(ABC):
         """
 
     def source(self, part: int) -> str:
-        """What messages call the place that a part comes from."""
+        """Returns what messages call the place that a part comes from."""
         return f"{self.name}, part {part}"
 
 
@@ -72,7 +75,7 @@ class FrameStream(Stream):
             yield part, _frame(table.columns, part * self.chunk, min(table.rows, (part + 1) * self.chunk))
 
     def source(self, part: int) -> str:
-        """The name of the table."""
+        """Returns the name of the table."""
         return self.name
 
 
@@ -108,7 +111,7 @@ class LoaderStream(Stream):
             start += table.rows
 
     def source(self, part: int) -> str:
-        """The name of the loader."""
+        """Returns the name of the loader."""
         return self.name
 
 
@@ -135,7 +138,7 @@ class RowsStream(Stream):
             yield part, _frame(found, 0, len(some)).set_index(index)
 
     def source(self, part: int) -> str:
-        """The name of the dataset."""
+        """Returns the name of the dataset."""
         return self.name
 
 

@@ -1,4 +1,4 @@
-"""TODO data.table_files."""
+"""CSV and Parquet files, one or a folder of them as one table, read in parts or whole."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Files(Stream):
         return frame
 
     def source(self, part: int) -> str:
-        """The part's file."""
+        """Returns the name of the part's file."""
         return str(self._paths[0])
 
 
@@ -122,7 +122,7 @@ class CsvStream(_Files):
             yield from enumerate(self._read(number, columns), number << _PER_FILE)
 
     def source(self, part: int) -> str:
-        """The part's file."""
+        """Returns the name of the part's file."""
         return str(self._paths[part >> _PER_FILE])
 
     def _read(self, number: int, columns: Collection[str]) -> Iterator[pd.DataFrame]:
@@ -197,7 +197,7 @@ class ParquetStream(_Files):
                 yield part + i, self._declared(frame, columns, self._paths[number])
 
     def source(self, part: int) -> str:
-        """The part's file."""
+        """Returns the name of the part's file."""
         return str(self._paths[self._groups[bisect_right(self._firsts, part) - 1][0]])
 
     def _tables(self, number: int, place: int, columns: Collection[str]) -> Iterator[Any]:
@@ -224,7 +224,7 @@ class ParquetStream(_Files):
 
 
 def read_plain(path: Path) -> pd.DataFrame:
-    """A whole table without a graph: the columns of a CSV file as text, those of a Parquet file as they are.
+    """Reads a whole table without a graph: the columns of a CSV file as text, those of a Parquet file as they are.
 
     Raises:
         DataError: as :func:`open_stream`, and a damaged line.
@@ -285,7 +285,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What pandas, pyarrow and the system raise about a file, as a DataError that names it."""
+    """Turns what pandas, pyarrow and the system raise about a file into a DataError that names it."""
     try:
         yield
     except DataError:

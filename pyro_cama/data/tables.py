@@ -1,4 +1,4 @@
-"""TODO data.tables."""
+"""Tables of any kind as named columns: DataFrames, mappings of arrays, torch Datasets of mappings a row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Columns:
     rows: int
 
     def column(self, name: str, graph: CausalGraph) -> Column:
-        """The column of this name.
+        """Returns the column of this name.
 
         Raises:
             DataError: there is none; the message names the nearest one that is no node.
@@ -91,7 +91,7 @@ def _from_dataset(data: Dataset[Any], wanted: Set[str]) -> tuple[list[str], dict
 
 
 def from_rows(rows: Iterable[Any], wanted: Set[str]) -> tuple[list[str], dict[str, Column]]:
-    """Names and wanted columns of rows, each a mapping of column name to value.
+    """Reads names and wanted columns of rows, each a mapping of column name to value.
 
     Raises:
         DataError: no rows, a row that is no mapping, or one without an entry of a column of the first row.
@@ -162,7 +162,7 @@ def _listed(values: Sequence[Any]) -> Column:
 
 
 def plain_entry(value: Any) -> Any:
-    """One entry: a tensor as array, an array of no dimension as scalar."""
+    """Returns one entry of a column: a tensor as array, an array of no dimension as scalar."""
     if isinstance(value, Tensor):
         value = _array(value)
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value

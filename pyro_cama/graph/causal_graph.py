@@ -96,7 +96,7 @@ class CausalGraph:
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
-        """A graph from YAML text.
+        """Reads a graph from YAML text.
 
         Raises:
             GraphError: the graph is at fault.
@@ -115,7 +115,7 @@ class CausalGraph:
 
     @classmethod
     def from_bif(cls, path: str | os.PathLike[str], target: str, *, latents: Mapping[str, Any] | None = None) -> Self:
-        """A graph from a BIF file, every variable categorical with its states as levels; probabilities are left out.
+        """Reads a graph from a BIF file, every variable categorical with its states as levels, probabilities left out.
 
         Args:
             path: the file (.bif or .bif.gz); rows of its network come from :func:`pyro_cama.bayes_nets.sample_bif`.
@@ -163,7 +163,7 @@ class CausalGraph:
         self.z, self.m = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
 
     def parents_of(self, name: str) -> tuple[str, ...]:
-        """The observed causes of a node within :attr:`order`, in its order.
+        """Returns the observed causes of a node within :attr:`order`, in its order.
 
         Raises:
             GraphError: there is no such node.
@@ -188,7 +188,7 @@ class CausalGraph:
         return self.m
 
     def factorisation(self) -> str:
-        """The joint density of :attr:`order` and the latents as text: causes, latents, effects."""
+        """Returns the joint density of :attr:`order` and the latents as text: causes, latents, effects."""
         latents = [latent for latent in (self.z, self.m) if latent is not None]
         first: list[str] = []
         then: list[str] = []
@@ -200,7 +200,7 @@ class CausalGraph:
         return " ".join([*first, *(f"p({latent.name})" for latent in latents), *then])
 
     def to_dict(self) -> dict[str, Any]:
-        """The graph in the form of the YAML file, nothing left to defaults."""
+        """Returns the graph in the form of the YAML file, nothing left to defaults."""
         nodes = {}
         for name, node in self.nodes.items():
             keys = {key: getattr(node, key) for key in ("type", "dim", "levels", "shape", "channels", "likelihood")}
@@ -213,7 +213,7 @@ class CausalGraph:
         return {"target": self.target, "nodes": nodes, "edges": edges, "latents": declared_latents(self.z, self.m)}
 
     def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The graph as YAML text, written to ``path`` too if given, whole or not at all.
+        """Returns the graph as YAML text, written to ``path`` too if given, whole or not at all.
 
         Raises:
             OSError: the file cannot be written.
@@ -225,7 +225,7 @@ class CausalGraph:
         return text
 
     def to_networkx(self) -> nx.DiGraph[str]:
-        """The graph with its nodes' keys as attributes; ``target`` and ``latents`` are the graph's own."""
+        """Returns a networkx graph: attributes of nodes are their keys, ``target`` and ``latents`` the graph's own."""
         raw = self.to_dict()
         graph: nx.DiGraph[str] = nx.DiGraph(target=raw["target"], latents=raw["latents"])
         graph.add_nodes_from(raw["nodes"].items())

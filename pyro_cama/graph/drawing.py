@@ -57,7 +57,7 @@ class _Box:
 
 
 def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -> Figure:
-    """The graph as a picture: target, parents, children, co-parents and latents told apart by colour and shape.
+    """Draws a graph: target, parents, children, co-parents and latents told apart by colour and shape.
 
     Nodes outside the target's Markov blanket are grey. Dashed edges come from the latents.
 
@@ -69,6 +69,8 @@ def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -
 
     Raises:
         ImportError: matplotlib is missing; names the extra.
+        OSError: the picture cannot be written.
+        ValueError: matplotlib knows no such format.
 
     >>> figure = draw_graph(CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}))
     >>> sorted(text.get_text() for text in figure.axes[0].texts)[:3]

@@ -25,7 +25,7 @@ _NETWORKX_OWN = {"name", "node_default", "edge_default"}
 
 
 def read_file(path: Path) -> object:
-    """What a graph file holds, not yet validated.
+    """Reads what a graph file holds, not yet validated.
 
     Raises:
         GraphError: the file is missing, unreadable or of an unknown format.
@@ -55,7 +55,7 @@ def read_file(path: Path) -> object:
 
 
 def parse_yaml(text: str, source: str) -> object:
-    """The value of a YAML document, loaded safely.
+    """Returns the value of a YAML document, loaded safely.
 
     Raises:
         GraphError: the text is no YAML, repeats a key, or holds tags of other than plain values.
@@ -160,7 +160,7 @@ def _unquoted(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_networkx(graph: nx.Graph[Any], source: str) -> dict[Any, Any]:
-    """A networkx graph in the form of the YAML file, not yet validated.
+    """Returns a networkx graph in the form of the YAML file, not yet validated.
 
     Raises:
         GraphError: the graph is undirected, or text in an attribute cannot be read.
@@ -197,7 +197,7 @@ def _number(text: str) -> int | str:
 
 
 def dump_yaml(raw: Mapping[str, Any]) -> str:
-    """The YAML text of a graph, an edge a line."""
+    """Returns the YAML text of a graph, an edge a line."""
     edges = [_arrow(*edge) for edge in raw["edges"]]
     parts: list[tuple[dict[str, Any], bool | None]] = [
         ({"target": raw["target"], "nodes": raw["nodes"]}, None),

@@ -30,7 +30,7 @@ _Size = Annotated[int, Field(ge=1)]
 
 
 def graph_error(source: str, faults: str | Iterable[str]) -> GraphError:
-    """One error for all faults of a source: in its line if there is one, else a line each."""
+    """Returns one error for all faults of a source: in its line if there is one, else a line each."""
     faults = [faults] if isinstance(faults, str) else list(dict.fromkeys(faults))
     if len(faults) == 1:
         return GraphError(f"{source}: {faults[0]}")
@@ -145,7 +145,7 @@ class GraphSpec(_Spec):
 
 
 def plain(value: object) -> Any:
-    """The value with mappings, sequences and numpy's types as dict, list and Python's scalars."""
+    """Returns the value with mappings, sequences and numpy's types as dict, list and Python's scalars."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -156,7 +156,7 @@ def plain(value: object) -> Any:
 
 
 def validated(raw: object, source: str) -> GraphSpec:
-    """The specification of a graph from a mapping.
+    """Validates the mapping that describes a graph.
 
     Raises:
         GraphError: it does not follow the format; all faults of form are listed.

@@ -1,4 +1,4 @@
-"""What may happen to an image: for evaluation, augmentation and simulated interventions."""
+"""Manipulations of images in batches, for evaluation, augmentation and simulated interventions."""
 
 from pyro_cama.image_manipulations.kinds import KINDS, Kind, manipulate
 

@@ -1,4 +1,8 @@
-"""TODO image_manipulations.geometry."""
+"""Spatial manipulations: matrices by kind, and the resampling of images through them.
+
+A matrix takes (x, y, 1) of a pixel of the result to that of the point it shows; see
+:class:`pyro_cama.image_manipulations.kinds.Kind`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from torch import Tensor
 
 
 def unless_zero(idle: Tensor, images: Tensor, changed: Tensor) -> Tensor:
-    """The changed rows within [0, 1], and the idle ones with every bit of theirs."""
+    """Returns the changed rows, clamped to [0, 1], and where ``idle`` (rows,) the rows as they were, bit by bit."""
     return torch.where(idle.to(images.device).reshape(-1, 1, 1, 1), images, changed.clamp(0.0, 1.0))
 
 
 def resampled(images: Tensor, matrix: Tensor) -> Tensor:
-    """Images seen through matrices ``(rows, 3, 3)``: bilinear interpolation, zeros outside.
+    """Resamples images through matrices ``(rows, 3, 3)``: bilinear interpolation, zeros outside.
 
     torchvision's affine takes one matrix a call, hence grid_sample.
     """
@@ -34,7 +38,7 @@ def resampled(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def pixel_axes(images: Tensor) -> tuple[Tensor, Tensor]:
-    """x of the columns, ``(W,)``, and y of the rows, ``(H,)``, in pixels from the centre."""
+    """Returns x of the columns, ``(W,)``, and y of the rows, ``(H,)``, in pixels from the centre."""
     height, width = images.shape[-2:]
     x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
     y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
@@ -56,21 +60,26 @@ def _affine(
 
 
 def vertical_shift(amount: Tensor, height: int, width: int) -> Tensor:
+    """Returns the matrices ``(rows, 3, 3)`` that move images down by ``amount`` heights."""
     return _affine(amount, y1=-amount * height)
 
 
 def horizontal_shift(amount: Tensor, height: int, width: int) -> Tensor:
+    """Returns the matrices ``(rows, 3, 3)`` that move images to the right by ``amount`` widths."""
     return _affine(amount, x1=-amount * width)
 
 
 def rotation(amount: Tensor, height: int, width: int) -> Tensor:
+    """Returns the matrices ``(rows, 3, 3)`` that turn images counter-clockwise by ``amount`` degrees."""
     cos, sin = amount.deg2rad().cos(), amount.deg2rad().sin()
     return _affine(amount, xx=cos, xy=-sin, yx=sin, yy=cos)
 
 
 def scaling(amount: Tensor, height: int, width: int) -> Tensor:
+    """Returns the matrices ``(rows, 3, 3)`` that enlarge images by the factor exp(``amount``)."""
     return _affine(amount, xx=(-amount).exp(), yy=(-amount).exp())
 
 
 def shear(amount: Tensor, height: int, width: int) -> Tensor:
+    """Returns the matrices ``(rows, 3, 3)`` that make upright lines lean right by ``amount`` degrees."""
     return _affine(amount, xy=amount.deg2rad().tan())

@@ -96,7 +96,7 @@ def manipulate(
     seed: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Every row manipulated in its own random way, or by exactly ``amount``.
+    """Manipulates every row in its own random way, or by exactly ``amount``.
 
     A row of amount 0, thus every row at severity 0, keeps each bit. All that is random is drawn on the CPU, whatever
     the images' device and dtype: a seed means the same amounts, places and noise everywhere. Kinds under one seed
@@ -146,7 +146,7 @@ def manipulate_all(
     generator: Generator | None = None,
     one_of: bool = False,
 ) -> Tensor:
-    """Every row manipulated in all of several ways, in their order, or in one of them.
+    """Manipulates every row in all of several ways, in their order, or in one of them.
 
     All of them are what :func:`manipulate` gives when called for one after the other with the same seed, but that
     spatial ones which follow each other share one resampling: it blurs once, and what leaves the frame may come back.
@@ -185,7 +185,7 @@ def manipulate_all(
 
 
 def expect_kinds(severities: Mapping[str, float], where: str = "manipulate_all") -> None:
-    """Checks severities by kind before there are images.
+    """Refuses severities by kind that do not fit, before there are images.
 
     Raises:
         ValueError: no mapping, an empty one, an unknown kind or a severity out of range; begins with ``where``.

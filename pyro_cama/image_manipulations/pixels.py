@@ -1,4 +1,8 @@
-"""TODO image_manipulations.pixels."""
+"""Manipulations of pixels, by kind.
+
+Each takes images ``(rows, C, H, W)``, amounts ``(rows, 1, 1, 1)`` and a generator on the CPU. The caller clamps the
+results to [0, 1]; :data:`pyro_cama.image_manipulations.KINDS` has the units of the amounts.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +18,41 @@ _SMALLEST_SD = 1e-6  # of noise and blur: nobody can see less, and its square is
 
 
 def brightness(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Adds the amount to every pixel."""
     return images + amount
 
 
 def contrast(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Multiplies the distance of every pixel from 0.5 by exp(amount)."""
     return 0.5 + (images - 0.5) * amount.exp()
 
 
 def inversion(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Mixes images with their negatives, of weight ``amount``."""
     return images.lerp(1.0 - images, amount)
 
 
 def gaussian_noise(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Adds normal noise of standard deviation ``amount`` to every pixel and channel."""
     return images + amount * torch.randn(images.shape, generator=generator).to(images)
 
 
 def shot_noise(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Replaces pixels by Poisson counts of the same mean, in quanta of the squared amount."""
     quantum = amount.double().cpu().clamp_min(_SMALLEST_SD).square()
     counts = torch.poisson(images.double().cpu() / quantum, generator=generator)
     return (quantum * counts).to(images)
 
 
 def impulse_noise(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Makes a share ``amount`` of the pixels black or white, each as likely."""
     uniform = _uniform(images, generator, *images.shape[-2:])
     black, white = uniform < amount / 2, uniform >= 1 - amount / 2
     return images.masked_fill(black, 0.0).masked_fill(white, 1.0)
 
 
 def blur(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Blurs images by a Gaussian of standard deviation ``amount``, in pixels."""
     # separable, and a matrix for each side of each row: no kernel size to choose, and no loop over rows
     across, down = (_averages(axis, amount) for axis in pixel_axes(images))
     return down @ images @ across.mT
@@ -53,11 +64,13 @@ def _averages(axis: Tensor, sd: Tensor) -> Tensor:
 
 
 def stripe(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Inverts images within a straight stripe at a random place, by weight ``amount``."""
     _, across = _line(images, generator)
     return images.lerp(1.0 - images, amount * _ink(across.abs(), min(images.shape[-2:]) / 8))
 
 
 def dotted_line(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Draws a white dotted line at a random place, of opacity ``amount``."""
     along, across = _line(images, generator)
     side = min(images.shape[-2:])
     along = along - (along / (side / 7)).round() * (side / 7)
@@ -65,6 +78,7 @@ def dotted_line(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
 
 
 def zigzag(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Draws a white zigzag line at a random place, of opacity ``amount``."""
     along, across = _line(images, generator)
     side = min(images.shape[-2:])
     turns = along / (side / 3.5)
@@ -92,6 +106,7 @@ def _ink(distance: Tensor, radius: float) -> Tensor:
 
 
 def occlusion(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Covers a black square of side ``amount``, in shorter sides of the image, at a random place."""
     height, width = images.shape[-2:]
     side = amount * min(height, width)
     right, down = _uniform(images, generator, 2, 1).unbind(2)
@@ -107,6 +122,7 @@ def _covered(pixels: int, side: Tensor, place: Tensor) -> Tensor:
 
 
 def fog(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    """Mixes images with a smooth random field, of weight ``amount``."""
     size = images.shape[-2:]
     field = images.new_zeros(())
     for octave in range(3):

@@ -1,4 +1,7 @@
-"""TODO simulation.equations."""
+"""The random equations of a structural causal model: signal, level and noise of a node.
+
+:mod:`pyro_cama.simulation.structural_model` writes them down.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,19 @@ _MAX_RATE = 500.0  # exp(-rate) has to be a normal number
 
 @dataclass(frozen=True)
 class Standard:
-    """To mean 0 and sd 1, by what was seen once; a constant stays one."""
+    """Standardises to mean 0 and sd 1, by the moments of what was seen once; a constant stays one."""
 
     mean: Array
     sd: Array
 
     @classmethod
     def of(cls, values: Array) -> Self:
+        """Returns what standardises these values, (n, ...)."""
         sd = values.std(0)
         return cls(values.mean(0), np.where(sd < 1e-9, 1.0, sd))
 
     def __call__(self, values: Array) -> Array:
+        """Returns the values standardised."""
         result: Array = (values - self.mean) / self.sd
         return result
 
@@ -52,6 +57,7 @@ class _Part:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, e: Array, discrete: bool, target: bool) -> Self:
+        """Draws w and g for a cause with the embedded values ``e`` (n, length of e) in the reference."""
         width = e.shape[1]
         if discrete:
             gap = 2.0 / (width - 1)
@@ -67,6 +73,7 @@ class _Part:
         return cls(float(weight), direction, inner, *curve, Standard.of(raw.curve(e)))
 
     def curve(self, e: Array) -> Array:
+        """Returns a u + b tanh(c u + d), (n,)."""
         u = self.inner(_dot(e, self.direction))
         result: Array = self.linear * u + self.bend * np.tanh(self.steep * u + self.turn)
         return result
@@ -112,7 +119,15 @@ class _Signal:
 
 
 class Equation:
-    """A node as a function of its embedded causes and of noise: codes (discrete) or floats, (n,) or (n, dim)."""
+    """A node as a function of its embedded causes and of noise: codes (discrete) or floats, (n,) or (n, dim).
+
+    Args:
+        node: the node.
+        causes: the reference rows of every cause, embedded, (n, length of e); they scale what is drawn.
+        discrete: the causes that are discrete.
+        target: the target's name.
+        rng: draws the equation.
+    """
 
     def __init__(
         self, node: Node, causes: Mapping[str, Array], discrete: set[str], target: str, rng: np.random.Generator
@@ -133,12 +148,13 @@ class Equation:
             self.level = np.log(rng.uniform(3, 8, size))
 
     def signal(self, causes: Mapping[str, Array], n: int) -> Array:
-        """f, (n, functions)."""
+        """Returns f, (n, functions)."""
         if not self.signals:
             return np.zeros((n, self.size))
         return np.stack([f(causes) for f in self.signals], axis=1)
 
     def __call__(self, seen: Mapping[str, Array], n: int, rng: np.random.Generator) -> Array:
+        """Draws the node's values for n rows whose embedded causes are in ``seen``."""
         f = self.signal({name: seen[name] for name in self.causes}, n)
         if self.node.levels:
             logits = _dot(f, self.contrasts) + self.level

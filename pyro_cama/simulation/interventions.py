@@ -1,4 +1,4 @@
-"""TODO simulation.interventions."""
+"""Interventions on simulated nodes: values set, shifted (:class:`Shift`) or recoded (:class:`Recode`)."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class Recode:
 
 
 Interventions: TypeAlias = Mapping[str, Number | Level | Shift | Recode]
+"""Node to what is done to it: a number or a level sets it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Act:
 
 
 def act_of(node: Node, given: Any, affects: str) -> Act:
+    """Returns what an intervention does to a node's values; ``affects`` where the intervention says nothing of it.
+
+    Raises:
+        ValueError: the intervention does not fit the node.
+    """
     where = f"do: {node.name!r} of type {node.type}"
     if isinstance(given, Shift | Recode):
         moves = (given.affects or affects) == "quantity"

@@ -111,7 +111,7 @@ class StructuralModel:
             reference[name] = self._embedded(node, value)
 
     def sample(self, n: int, seed: int = 0, do: Interventions | None = None) -> pd.DataFrame:
-        """Rows in raw units.
+        """Draws rows in raw units.
 
         The same seed gives the same rows with other interventions: each node's noise is its own, whatever is done to
         others. So two samples of a seed are counterfactual twins, and what is not caused by an intervention is
@@ -148,7 +148,7 @@ class StructuralModel:
         return pd.DataFrame(frame)
 
     def _style(self, n: int, stream: int, seed: int) -> dict[str, Array]:
-        """z by name, (n, dim), if there is one."""
+        """Draws z by name, (n, dim), if there is one."""
         z = self.graph.z
         rng = np.random.default_rng([seed, stream, len(self.graph.nodes)])
         return {} if z is None else {z.name: rng.standard_normal((n, z.dim))}
@@ -190,7 +190,7 @@ class StructuralModel:
 
 
 def simulate(graph: Source, n: int, seed: int = 0, do: Interventions | None = None) -> pd.DataFrame:
-    """Rows from a random structural causal model: ``StructuralModel(graph, seed).sample(n, seed, do)``.
+    """Draws rows from a random structural causal model: ``StructuralModel(graph, seed).sample(n, seed, do)``.
 
     Equations and rows both follow from ``seed``, so the rows are the same people with and without ``do``.
 
