@@ -55,6 +55,7 @@ class Recode:
     Raises:
         ValueError: ``to`` is no mapping, or ``affects`` is none of the above.
 
+    >>> from pyro_cama.simulation import simulate
     >>> graph = {"target": "y", "nodes": {"y": "binary", "x": "binary"}, "edges": ["y -> x"]}
     >>> half = Recode({0: {0: 0.5, 1: 0.5}})
     >>> rows = simulate(graph, 1000, seed=0, do={"y": 0, "x": half})

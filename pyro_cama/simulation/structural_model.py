@@ -31,6 +31,7 @@ Q is K x (K - 1), random with orthonormal columns that sum to 0, so that no two 
 intercepts i_k give level k the share 0.6 / K + 0.4 q_k of the reference, q ~ Dirichlet(2, ..., 2). Without causes f = 0
 and n = 1: N(0, 1), these shares, Poisson(l).
 
+>>> from pyro_cama.simulation import Shift
 >>> graph = {"target": "y", "nodes": {"y": "binary", "x": "continuous", "w": "count"}, "edges": ["y -> x -> w"]}
 >>> clean = simulate(graph, 1000, seed=0)
 >>> off = simulate(graph, 1000, seed=0, do={"x": Shift(offset=1.0, affects="measurement")})
