@@ -8,26 +8,23 @@ tells: the mechanism `intensity` finds the new gain without labels.
     python examples/exposure.py    # half a minute on one core
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.datasets import load_digits
 
 from pyro_cama import build
+from support.howto import SMOKE
 
-GRAPH: dict[str, Any] = {
+SCAN = {"type": "image", "shape": [1, 8, 8], "channels": 8, "likelihood": "normal"}
+ALONE: dict[str, Any] = {
     "target": "cell",
-    "nodes": {
-        "cell": {"type": "categorical", "levels": ["clear", "stained"]},
-        "exposure": "continuous",  # log of milliseconds, say
-        "scan": {"type": "image", "shape": [1, 8, 8], "channels": 8, "likelihood": "normal"},
-    },
-    "edges": ["cell -> scan", "exposure -> scan"],
+    "nodes": {"cell": {"type": "categorical", "levels": ["clear", "stained"]}, "scan": SCAN},
+    "edges": ["cell -> scan"],
     "latents": {"z": {"dim": 8}, "m": {"dim": 2, "mechanism": "intensity", "scope": "dataset"}},
 }
+# the exposure: log of milliseconds, say
+BESIDE = ALONE | {"nodes": ALONE["nodes"] | {"exposure": "continuous"}, "edges": ["cell -> scan", "exposure -> scan"]}
 
 
 def cells(rows: slice, seed: int, exposure: float = 0.0, gain: float = 1.0) -> dict[str, Any]:
@@ -38,40 +35,16 @@ def cells(rows: slice, seed: int, exposure: float = 0.0, gain: float = 1.0) -> d
     exposures = exposure + generator.normal(size=len(texture))
     brightness = 0.45 * np.exp(0.35 * exposures - 0.45 * stained + 0.03 * generator.normal(size=len(texture)))
     light = (0.3 + 0.7 * texture) * brightness[:, None, None, None]
-    light += 0.01 * generator.normal(size=light.shape)
-    return {
-        "scan": np.clip(gain * light, 0.0, 1.0).astype("float32"),
-        "exposure": exposures,
-        "cell": np.where(stained, "stained", "clear"),
-    }
+    scan = np.clip(gain * (light + 0.01 * generator.normal(size=light.shape)), 0.0, 1.0).astype("float32")
+    return {"scan": scan, "exposure": exposures, "cell": np.where(stained, "stained", "clear")}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds: few epochs")
-    parser.add_argument("--out", type=Path, help="not used: nothing is written")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    train, half = cells(slice(0, 900), seed=0), slice(900, None)
-    tests = {
-        "as in training": cells(half, seed=1),
-        "exposures one sd longer": cells(half, seed=1, exposure=1.0),
-        "sensor gain 0.7": cells(half, seed=1, gain=0.7),
-    }
-    alone = {key: value for key, value in GRAPH["nodes"].items() if key != "exposure"}
-    graphs = {"scan alone": GRAPH | {"nodes": alone, "edges": ["cell -> scan"]}, "with its exposure": GRAPH}
-    print(f"{'accuracy':<22}" + "".join(f"{name:>26}" for name in tests) + f"{'gain 0.7, adapted':>20}")
-    for name, graph in graphs.items():
-        cama = build(graph, hidden=32, device="cpu")
-        cama.fit(train, max_epochs=2 if options.smoke else 60, batch_size=64, lr=3e-3, anneal=True)
-        adapted = cama.adapt(tests["sensor gain 0.7"], steps=10 if options.smoke else 200)
-        found = [cama.score(test) for test in tests.values()]
-        print(
-            f"{name:<22}"
-            + "".join(f"{accuracy:>26.3f}" for accuracy in found)
-            + f"{adapted.score(tests['sensor gain 0.7']):>20.3f}  {adapted.adaptation.reason}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+train, later = cells(slice(0, 900), seed=0), slice(900, None)
+longer, weaker = "exposures one sd longer", "sensor gain 0.7"
+tests = {"as in training": cells(later, 1), longer: cells(later, 1, exposure=1), weaker: cells(later, 1, gain=0.7)}
+for name, graph in {"scan alone": ALONE, "with its exposure": BESIDE}.items():
+    cama = build(graph, hidden=32, device="cpu")
+    cama.fit(train, max_epochs=2 if SMOKE else 60, batch_size=64, lr=3e-3, anneal=True)
+    adapted = cama.adapt(tests[weaker], steps=10 if SMOKE else 200)
+    print(f"{name}: {', '.join(f'{test} {cama.score(cells):.3f}' for test, cells in tests.items())}")
+    print(f"  adapted to the weaker sensor {adapted.score(tests[weaker]):.3f}, {adapted.adaptation}")

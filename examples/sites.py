@@ -11,47 +11,28 @@ it, and as it was.
     python examples/sites.py
 """
 
-import argparse
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
-import torch
 
 from pyro_cama import build
 from support.clinic import Hospital, patients
+from support.howto import GRAPHS, SMOKE
 
-GRAPH = Path(__file__).parents[1] / "graphs" / "clinic.yaml"
-NORTH, SOUTH, WEST = Hospital("north"), Hospital("south"), Hospital("west")
-EAST = Hospital("east", thermometer=0.9, counter=1.6, cough_overlooked=0.4)
+north, south, west = Hospital("north"), Hospital("south"), Hospital("west")
+east = Hospital("east", thermometer=0.9, counter=1.6, cough_overlooked=0.4)
+people = {place: patients(60 if SMOKE else 400, seed) for seed, place in enumerate((north, south, east, west))}
+records = {place: place.measure(them, seed=0) for place, them in people.items()}
 
+# a smaller weight than the default: adaptation lives on densities, and gives the last point of accuracy for them
+cama = build(GRAPHS / "clinic.yaml")
+cama.fit(pd.concat([records[north], records[south]]), conditional_weight=10, max_epochs=3 if SMOKE else 60)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds: few patients, epochs and steps")
-    parser.add_argument("--out", type=Path, help="not used: nothing is written")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = 60 if options.smoke else 400
-    fit: dict[str, Any] = {"max_epochs": 3} if options.smoke else {"max_epochs": 60}
-    adapt: dict[str, Any] = {"steps": 10, "restarts": 1, "folds": 2} if options.smoke else {}
+new = pd.concat([records[east], records[west]]).drop(columns="infection")
+adapted = cama.adapt(new, steps=10 if SMOKE else 100)
+print(f"adaptation {adapted.adaptation}\n")
 
-    people = {hospital: patients(rows, seed) for seed, hospital in enumerate((NORTH, SOUTH, EAST, WEST))}
-    records = {hospital: hospital.measure(them, seed=0) for hospital, them in people.items()}
-    known = pd.concat([records[NORTH], records[SOUTH]])
-    # a smaller weight than the default: adaptation lives on densities, and gives the last point of accuracy for them
-    cama = build(GRAPH).fit(known, conditional_weight=10, **fit)
-
-    new = pd.concat([records[EAST], records[WEST]]).drop(columns="infection")
-    adapted = cama.adapt(new, **adapt)
-    print(f"adaptation {adapted.adaptation}\n")
-    print("hospital   accuracy  adapted   fever: recorded  reconstructed  true")
-    for hospital in (NORTH, EAST, WEST):
-        table = records[hospital]
-        fevers = [frame["fever"].mean() for frame in (table, adapted.reconstruct(table), people[hospital])]
-        scores = f"{cama.score(table):8.3f} {adapted.score(table):8.3f}"
-        print(f"{hospital.name:<10} {scores} {fevers[0]:17.2f} {fevers[1]:14.2f} {fevers[2]:5.2f}")
-
-
-if __name__ == "__main__":
-    main()
+print("hospital   accuracy  adapted   fever: recorded  reconstructed  true")
+for place in (north, east, west):
+    table = records[place]
+    fevers = [frame["fever"].mean() for frame in (table, adapted.reconstruct(table), people[place])]
+    scores = f"{cama.score(table):8.3f} {adapted.score(table):8.3f}"
+    print(f"{place.name:<10} {scores} {fevers[0]:17.2f} {fevers[1]:14.2f} {fevers[2]:5.2f}")

@@ -59,7 +59,7 @@ def test_every_script_is_listed(folder: str) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS["examples"])
 def test_examples(script: str, tmp_path: Path) -> None:
-    run(ROOT / "examples" / script, "--smoke", "--out", str(tmp_path / "results"), cwd=tmp_path)
+    run(ROOT / "examples" / script, cwd=tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"results"}, f"{script} wrote outside results/"
 
 
