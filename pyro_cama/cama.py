@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_cama._arguments import expect, expect_options, expect_whole, whole
+from pyro_cama._arguments import expect_options
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource
@@ -29,7 +29,7 @@ from pyro_cama.likelihoods import Likelihood
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
-from pyro_cama.model.pair import BY_NODE, Extensions, ModelGuidePair, Settings
+from pyro_cama.model.pair import Extensions, ModelGuidePair, Settings, device_named
 from pyro_cama.model.summary import summary
 from pyro_cama.networks.features import NetworkFactory
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
@@ -82,27 +82,15 @@ def build(
     ('x',)
     """
     causal = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
-    expect_whole("build", "hidden", hidden)
-    expect_whole("build", "layers", layers, 0)
-    expect("build", "seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to 4294967295")
+    settings = Settings(seed, hidden, layers)
     reserved = {"_INPUT", "_RETURN"} & set(causal.nodes)
     if reserved:
         raise GraphError(f"node {sorted(reserved)[0]!r}: Pyro's traces use this name themselves; rename the column")
-    by_node = (mechanisms, likelihoods, networks, encoders, decoders)
-    extensions = Extensions(model, guide, *(dict(option or {}) for option in by_node))  # type: ignore[arg-type]
-    for option in ("encoders", "decoders"):
-        flat = [n for n in getattr(extensions, option) if n in causal.nodes and causal.nodes[n].type != "image"]
-        if flat:
-            raise ValueError(f"build({option}=...): expected nodes of type image, found {sorted(flat)}")
-    for option in BY_NODE:
-        unknown = set(getattr(extensions, option)) - set(causal.order)
-        if unknown:
-            raise ValueError(
-                f"build({option}=...): {sorted(unknown)} not among the target and its blanket {causal.order}"
-            )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CAMA(causal, Settings(int(seed), int(hidden), int(layers)), extensions, torch.device(device))
+    extensions = Extensions(
+        model, guide, mechanisms or {}, likelihoods or {}, networks or {}, encoders or {}, decoders or {}
+    )
+    extensions.expect_fits(causal)
+    return CAMA(causal, settings, extensions, device_named(device))
 
 
 def load(folder: str | Path, *, device: str | torch.device = "auto", **extensions: Any) -> CAMA:

@@ -18,6 +18,7 @@ import pyro
 import torch
 from torch import nn
 
+from pyro_cama._arguments import expect, expect_whole, whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource, open_stream
@@ -48,6 +49,14 @@ class Settings:
     hidden: int = 64
     layers: int = 2
 
+    def __post_init__(self) -> None:
+        expect_whole("build", "hidden", self.hidden)
+        expect_whole("build", "layers", self.layers, 0)
+        fits = whole(self.seed, 0) and self.seed < 2**32
+        expect("build", "seed", self.seed, fits, "a whole number from 0 to 4294967295")
+        for name in ("seed", "hidden", "layers"):  # of numpy's numbers JSON does not know
+            object.__setattr__(self, name, int(getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class Extensions:
@@ -61,8 +70,29 @@ class Extensions:
     encoders: Mapping[str, EncoderFactory] = field(default_factory=dict)
     decoders: Mapping[str, DecoderFactory] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for option in BY_NODE:  # the caller's mappings may change later
+            object.__setattr__(self, option, dict(getattr(self, option)))
+
+    def expect_fits(self, graph: CausalGraph) -> None:
+        """Checks that the parts are for nodes that the graph's model has.
+
+        Raises:
+            ValueError: an encoder or decoder of another node than an image, or a part of no node of the model.
+        """
+        for option in ("encoders", "decoders"):
+            flat = [n for n in getattr(self, option) if n in graph.nodes and not graph.nodes[n].is_image]
+            if flat:
+                raise ValueError(f"build({option}=...): expected nodes of type image, found {sorted(flat)}")
+        for option in BY_NODE:
+            unknown = set(getattr(self, option)) - set(graph.order)
+            if unknown:
+                raise ValueError(
+                    f"build({option}=...): {sorted(unknown)} not among the target and its blanket {graph.order}"
+                )
+
     def named(self) -> list[str]:
-        """What a load must be given again, as ``build`` spells it."""
+        """Returns what a load must be given again, as ``build`` spells it."""
         found = [f"{key}=..." for key in BY_NODE if getattr(self, key)]
         found += [f"model={self.model.__name__}"] if self.model is not CAMAModel else []
         return found + ([f"guide={self.guide.__name__}"] if self.guide is not CAMAGuide else [])
@@ -70,6 +100,13 @@ class Extensions:
 
 SAMPLE = 20_000  # rows of a stream that are held in memory where some suffice for all
 NUMBERS = 2**28  # in them, at most
+
+
+def device_named(device: str | torch.device) -> torch.device:
+    """Returns the torch device of a name; "auto" takes a GPU where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 class ModelGuidePair:

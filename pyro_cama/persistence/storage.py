@@ -20,7 +20,7 @@ from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
-from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings
+from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings, device_named
 
 FORMAT = 3
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
@@ -107,12 +107,10 @@ def read(
             f"{folder}: the model was built with {', '.join(built) or 'no extensions'}; found "
             f"{', '.join(given.named()) or 'none'}: pass load(folder, ...) what build() was given"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     with _damage(folder / "settings.json"):
         encoder = TableEncoder.from_state(graph, stored["encoder"])
         dtype = getattr(torch, stored["dtype"])
-        pair = kind(graph, Settings(**stored["settings"]), given, torch.device(device), encoder, dtype)
+        pair = kind(graph, Settings(**stored["settings"]), given, device_named(device), encoder, dtype)
         pair.m_trained = bool(stored["m_trained"])
         kept = stored["adaptation"]
         adaptation = None if kept is None else Adaptation(**{name: _tuples(v) for name, v in kept.items()})
