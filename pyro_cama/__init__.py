@@ -6,7 +6,7 @@ Cheng Zhang, Kun Zhang and Yingzhen Li: A Causal View on Robustness of Neural Ne
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pyro_cama._version import __version__
+from pyro_cama._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pyro_cama.cama import CAMA, build, load
@@ -41,7 +41,6 @@ __all__ = [
     "Recode",
     "Shift",
     "StructuralModel",
-    "__version__",
     "build",
     "image_table",
     "load",

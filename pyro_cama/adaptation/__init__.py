@@ -1,7 +1,6 @@
 """Adaptation to a changed world without labels (eq. 8): starts, objective, guard, and what moved."""
 
-from pyro_cama.adaptation.adapt import adapt
 from pyro_cama.adaptation.explanation import Explanation
 from pyro_cama.adaptation.result import Adaptation
 
-__all__ = ["Adaptation", "Explanation", "adapt"]
+__all__ = ["Adaptation", "Explanation"]
