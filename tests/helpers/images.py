@@ -16,7 +16,7 @@ from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.mechanisms.image import ImageMechanism
 from tests.helpers.networks import networks
-from tests.helpers.random_graphs import row_selector, small
+from tests.helpers.random_graphs import rows_of, small
 
 QUICK: dict[str, Any] = {"progress": False}
 TARGET: dict[str, Any] = {"type": "categorical", "levels": ["p", "q", "r"]}
@@ -55,7 +55,7 @@ def model(role: str, scope: str = "row", **options: Any) -> CAMA:
 
 def rows(cama: CAMA, n: int, *missing: str) -> Batch:
     """Rows of the model with images of all greys; of the named nodes some entries are missing."""
-    batch = row_selector(cama, n)
+    batch = rows_of(cama, n)
     values = {name: torch.rand_like(v) if v.dim() > 2 else v for name, v in batch.values.items()}
     return Batch(values, {name: torch.arange(n) % 3 > 0 for name in missing}, None, n)
 

@@ -85,7 +85,7 @@ def small(spec: dict[str, Any], sites: int = 0, **options: Any) -> CAMA:
     return cama
 
 
-def row_selector(cama: CAMA, rows: int, missing: Callable[[], bool] = lambda: False) -> Batch:
+def rows_of(cama: CAMA, rows: int, missing: Callable[[], bool] = lambda: False) -> Batch:
     """Rows drawn from the model; ``missing`` says of every node in turn whether it lacks some values."""
     m = cama.graph.m
     column = m is not None and m.scope not in ("row", "dataset")

@@ -29,7 +29,7 @@ from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from tests.helpers.gradients import both_ways
 from tests.helpers.precision import in_double
-from tests.helpers.random_graphs import row_selector, small, specs
+from tests.helpers.random_graphs import rows_of, small, specs
 
 MIXED: dict[str, Any] = {
     "target": "y",
@@ -60,7 +60,7 @@ def mixed(scope: str = "row", mechanism: dict[str, str] | None = None, **options
 @pytest.mark.parametrize("trace", [True, False])
 def test_no_gradient_reaches_q_of_m_under_do(scope: str, mechanism: dict[str, str], trace: bool) -> None:
     cama = mixed(scope, mechanism)
-    batch = row_selector(cama, 6)
+    batch = rows_of(cama, 6)
 
     def gradients(do: dict[str, Any] | None) -> dict[str, float]:
         cama.modules.zero_grad()
@@ -84,7 +84,7 @@ def test_no_gradient_reaches_q_of_m_under_do(scope: str, mechanism: dict[str, st
 @pytest.mark.parametrize("scope", SCOPES)
 def test_no_m_in_either_trace_under_do(scope: str) -> None:
     cama = mixed(scope)
-    batch = row_selector(cama, 4)
+    batch = rows_of(cama, 4)
     for program in (cama.model, cama.guide):
         assert "m" in poutine.trace(program).get_trace(batch).nodes
         trace = poutine.trace(intervene(program, {"m": torch.zeros(2)})).get_trace(batch)
@@ -102,7 +102,7 @@ def test_intervening_on_nothing_is_the_program_itself() -> None:
 def test_under_do_the_prior_and_posterior_of_m_leave_the_weights(trace: bool) -> None:
     """Whatever q(m | x) is, the weights under do(m) stay as they are."""
     cama = mixed()
-    batch = row_selector(cama, 4)
+    batch = rows_of(cama, 4)
 
     def weights() -> LogWeights:
         pyro.set_rng_seed(0)
@@ -131,7 +131,7 @@ def test_traced_and_grouped_agree_on_any_graph(spec: dict[str, Any], rng: Any) -
             for parameter in cama.modules.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape))
         missing = rng.random() < 0.6
-        batch = row_selector(cama, 4, lambda: missing and rng.random() < 0.4)
+        batch = rows_of(cama, 4, lambda: missing and rng.random() < 0.4)
         m = cama.graph.m
         classes = rng.random() < 0.5
         do = None
@@ -153,7 +153,7 @@ def test_traced_and_grouped_agree(scope: str, classes: bool, do: Any, missing: b
         spec["edges"] += ["c2 -> x2", "a -> c2", "x4 -> x2"]
         spec["latents"] = {"m": {"dim": 2, "scope": scope, "affects": affects, "mechanism": {"x3": "concat"}}}
         cama = small(spec, sites=2)
-        batch = row_selector(cama, 5)
+        batch = rows_of(cama, 5)
         if missing:
             observed = {n: torch.rand(5) < 0.5 for n in ("a", "c", "x1", "x3", "y")}
             batch = Batch(batch.values, observed, batch.site, 5)
@@ -177,7 +177,7 @@ def test_fills_of_nodes_whose_names_are_anagrams_are_independent() -> None:
 def test_shapes(trace: bool) -> None:
     for scope in SCOPES:
         cama = mixed(scope)
-        batch = row_selector(cama, 4)
+        batch = rows_of(cama, 4)
         for classes, width in ((False, 1), (True, 3)):
             for do in (None, {"m": 0.0}):
                 weights = log_weights(cama.model, cama.guide, batch, do=do, samples=5, classes=classes, trace=trace)
@@ -196,7 +196,7 @@ def test_shapes(trace: bool) -> None:
 @pytest.mark.parametrize("trace", [True, False])
 def test_sites_never_adapted_to_are_read_with_m_zero(trace: bool) -> None:
     cama = mixed("clinic")
-    batch = row_selector(cama, 4)
+    batch = rows_of(cama, 4)
     with torch.no_grad():
         cama.manipulation_parameters()["NN_qM.loc"].add_(1.0)
         batch = Batch(batch.values, {}, torch.tensor([0, -1, 1, -1]), 4)
@@ -228,7 +228,7 @@ def test_shared_term_counts_every_site_once() -> None:
 
 def test_losses_are_the_reductions_of_the_weights() -> None:
     cama = mixed("clinic")
-    batch = row_selector(cama, 5)
+    batch = rows_of(cama, 5)
     for loss, do, classes in (
         (InterventionELBO(samples=3), {"m": 0.0}, False),
         (InterventionELBO(samples=3, do={"m": 0.5}), {"m": 0.5}, False),
@@ -250,7 +250,7 @@ def test_one_loss_object_serves_models_whose_latents_differ_in_name() -> None:
     other = small({**MIXED, "latents": {"drift": {"manipulation": True}, "m": None}})
     none = small({**MIXED, "latents": {"m": None}})
     for cama in (mixed(), other, none):
-        batch = row_selector(cama, 3)
+        batch = rows_of(cama, 3)
         m = cama.graph.m
         pyro.set_rng_seed(0)
         found = loss.loss(cama.model, cama.guide, batch)
@@ -369,7 +369,7 @@ def test_minibatches_of_a_shared_m_share_its_divergence() -> None:
 
 def test_minibatches_of_several_sites_take_the_rows_of_each() -> None:
     cama = mixed("clinic")
-    batch = row_selector(cama, 6)
+    batch = rows_of(cama, 6)
     batch = Batch(batch.values, {}, torch.tensor([0, 0, 1, 1, 1, 1]), 6)
     pyro.set_rng_seed(0)
     weights = log_weights(cama.model, cama.guide, batch, samples=4, trace=True)
@@ -440,7 +440,7 @@ class NoM(CAMAGuide):
 )
 def test_a_guide_whose_sites_do_not_match_is_told_which(guide: type[CAMAGuide], message: str) -> None:
     cama = mixed(guide=guide)
-    batch = row_selector(cama, 3)
+    batch = rows_of(cama, 3)
     assert not is_grouped(cama.model, cama.guide)
     with pytest.raises(ValueError, match=message):
         log_weights(cama.model, cama.guide, batch)
@@ -451,7 +451,7 @@ def test_a_guide_whose_sites_do_not_match_is_told_which(guide: type[CAMAGuide], 
 
 def test_a_guide_without_m_serves_under_do() -> None:
     cama = mixed(guide=NoM)
-    weights = log_weights(cama.model, cama.guide, row_selector(cama, 3), do={"m": 0.0})
+    weights = log_weights(cama.model, cama.guide, rows_of(cama, 3), do={"m": 0.0})
     assert weights.w.isfinite().all()
 
 
@@ -475,9 +475,9 @@ def test_overridden_parts_are_used() -> None:
     with in_double():
         cama = mixed(guide=Wide)
         assert is_grouped(cama.model, cama.guide)
-        both_ways(cama, row_selector(cama, 3), lambda: _seeded(0), samples=1)
+        both_ways(cama, rows_of(cama, 3), lambda: _seeded(0), samples=1)
     cama = mixed(guide=Wide)
-    batch = row_selector(cama, 3)
+    batch = rows_of(cama, 3)
     trace = poutine.trace(cama.guide).get_trace(batch)
     assert type(trace.nodes["z"]["fn"].base_dist).__name__ == "StudentT"
     changed = mixed(model=Noisy)
@@ -499,7 +499,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def test_the_two_ways_differ_for_a_model_that_overrides_a_factor() -> None:
     """So log_weights must not take the grouped one by itself."""
     cama = mixed(model=Noisy)
-    batch = row_selector(cama, 3)
+    batch = rows_of(cama, 3)
     found = {}
     for trace in (True, False, None):
         pyro.set_rng_seed(0)
@@ -511,7 +511,7 @@ def test_the_two_ways_differ_for_a_model_that_overrides_a_factor() -> None:
 def test_do_on_a_node_is_an_intervention_on_the_model_alone() -> None:
     """Its effects read the value given; the guide sees the data as they are."""
     cama = build({**MIXED, "latents": {"z": None, "m": None}}, hidden=4, layers=1)
-    batch = row_selector(cama, 4)
+    batch = rows_of(cama, 4)
     found = log_weights(cama.model, cama.guide, batch, do={"a": torch.tensor(2.0)}).w
     instead = Batch({**batch.values, "a": torch.full((4,), 2.0)}, {}, None, 4)
     torch.testing.assert_close(found, log_weights(cama.model, cama.guide, instead).w)

@@ -24,7 +24,7 @@ from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.manipulation import Manipulation
 from tests.helpers.precision import in_double
-from tests.helpers.random_graphs import row_selector, small, specs
+from tests.helpers.random_graphs import rows_of, small, specs
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
 IMAGE: dict[str, Any] = {
@@ -74,7 +74,7 @@ def test_mechanisms_at_rest_need_not_be_worked_out(spec: dict[str, Any], rng: An
         m = cama.graph.m
         if m is None:
             return
-        batch = row_selector(cama, 4, lambda: rng.random() < 0.2)
+        batch = rows_of(cama, 4, lambda: rng.random() < 0.2)
         options = {"do": {m.name: 0.0}, "samples": rng.choice([1, 2]), "classes": rng.random() < 0.5, "trace": trace}
         quick = measured(cama, batch, **options)
         with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +92,7 @@ def test_images_at_rest_are_not_moved(
         nodes = {**IMAGE["nodes"], "i": {**IMAGE["nodes"]["i"], "likelihood": likelihood, "channels": 3}}
         m = {"dim": 3, "mechanism": {"i": mechanism}}
         cama = jittered(small({**IMAGE, "nodes": nodes, "latents": {"z": {"dim": 2}, "m": m}}, hidden=5))
-        batch = row_selector(cama, 4)
+        batch = rows_of(cama, 4)
         quick = measured(cama, batch, do={"m": 0.0}, samples=2, classes=True, trace=trace)
         monkeypatch.setattr(Manipulation, "is_identity", lambda self, m: False)
         same(measured(cama, batch, do={"m": 0.0}, samples=2, classes=True, trace=trace), quick)
@@ -116,7 +116,7 @@ def test_a_gradient_in_m_at_zero_is_kept() -> None:
     cama = jittered(small({"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}))
     assert cama.graph.m is not None
     m = torch.zeros(cama.graph.m.dim, requires_grad=True)
-    log_weights(cama.model, cama.guide, row_selector(cama, 3), do={"m": m}).w.sum().backward()
+    log_weights(cama.model, cama.guide, rows_of(cama, 3), do={"m": m}).w.sum().backward()
     assert m.grad is not None
     assert m.grad.any()
 
@@ -217,7 +217,7 @@ def test_one_draw_is_the_first_of_a_plate_of_draws(spec: dict[str, Any], rng: An
     with in_double():
         torch.manual_seed(rng.randrange(1000))
         cama = jittered(small(spec, sites=3))
-        batch = row_selector(cama, 4)
+        batch = rows_of(cama, 4)
         found = {}
         for samples in (1, 2):
             with common_noise(5):
@@ -251,7 +251,7 @@ def test_flags_of_missing_values_are_left_out_where_none_is_missing(
     with in_double():
         torch.manual_seed(rng.randrange(1000))
         cama = jittered(small(spec, sites=3))
-        batch = row_selector(cama, 4)
+        batch = rows_of(cama, 4)
         flagged = Batch(batch.values, {n: torch.ones(4, dtype=torch.bool) for n in batch.values}, batch.site, 4)
         options: dict[str, Any] = {"samples": 2, "classes": rng.random() < 0.5, "trace": trace}
         same(measured(cama, flagged, **options), measured(cama, batch, **options))
@@ -263,7 +263,7 @@ def test_a_power_is_the_same_traced_and_grouped(spec: dict[str, Any], rng: Any) 
     with in_double():
         torch.manual_seed(rng.randrange(1000))
         cama = jittered(small(spec, sites=3))
-        batch = row_selector(cama, 4)
+        batch = rows_of(cama, 4)
         options: dict[str, Any] = {"samples": 2, "classes": rng.random() < 0.5, "power": 0.3}
         same(measured(cama, batch, trace=True, **options), measured(cama, batch, trace=False, **options))
 
