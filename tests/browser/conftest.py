@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import SIZES, Opened, written
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.pages import SIZES, Opened, written
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 
 import pytest
-from pages import HOSTILE, SIZES, Opened
+
+from tests.browser.pages import HOSTILE, SIZES, Opened
 
 Open = Callable[..., Opened]
 REPORTS = ("full", "hostile", "one")
