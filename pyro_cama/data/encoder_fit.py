@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -94,13 +94,15 @@ class EncoderFit:
             raise DataError(_empty(self.scope, self.rows))
         return sorted_sites(self._sites.values())
 
-    def encoded(self, raw: Batch) -> Batch:
+    def encoded(self, raw: Batch, statistics: Mapping[str, Mapping[str, Tensor]]) -> Batch:
         """Returns rows that :meth:`add` has returned, as :meth:`TableEncoder.encode` gives them; uses up ``raw``.
+
+        Args:
+            statistics: what :meth:`statistics` gave when all parts were there.
 
         Raises:
             DataError: a value too far from the others for the float type.
         """
-        statistics = self.statistics()
         masks = {name: mask.numpy() for name, mask in raw.observed.items()}
         values = {
             name: encode_values(self.graph.nodes[name], value.numpy(), masks[name], statistics[name])

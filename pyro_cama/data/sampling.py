@@ -121,7 +121,7 @@ def survey(
     if fitting is not None:
         with data_errors_at(stream.name):
             learnt.learn(fitting)
-            parts = fitting.encoded(parts[0]), fitting.encoded(parts[1])
+            parts = fitting.encoded(parts[0], learnt.statistics), fitting.encoded(parts[1], learnt.statistics)
     return Survey(learnt, rows, *parts, threshold)
 
 
