@@ -7,6 +7,8 @@ in a table) becomes a plain array and a mask. What does not fit the node is a Da
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
@@ -28,6 +30,9 @@ from pyro_cama.graph.schema import Level
 
 # what pandas.api.types.infer_dtype calls objects that are all numbers
 _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
+_INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORDS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 
 
 def levels_of(node: Node) -> tuple[Level, ...]:
@@ -80,10 +85,8 @@ def _codes(node: Node, column: Column, unknown_is_missing: bool) -> Index:
     if column.ndim > 1:
         raise _wrong_shape(node, column.shape[1:])
     levels = levels_of(node)
-    exact = {level: code for code, level in enumerate(levels)}
-    by_text = {text_of(level): code for code, level in enumerate(levels)}
     positions, found = _factorized(node.name, column)
-    matched = [exact.get(value, by_text.get(text_of(value), -1)) for value in found]
+    matched = _matched(levels, found)
     codes = np.array([*matched, -1])[positions]
     if unknown_is_missing or -1 not in matched:
         return codes
@@ -93,6 +96,27 @@ def _codes(node: Node, column: Column, unknown_is_missing: bool) -> Index:
         f"column {node.name!r}: found unknown levels in {rows_text(bad, column)}; "
         f"{one_of(first, [text_of(level) for level in levels])}; correct them, or add the level to the graph"
     )
+
+
+def _matched(levels: Sequence[Level], found: Sequence[Any]) -> list[int]:
+    """Codes of values, -1 for what is no level.
+
+    A value is matched exactly, else by how it is written, else by :func:`text_of` where that is true of one level
+    alone; among levels that are all numbers a text counts as the number it spells, wherever the column comes from.
+    """
+    exact = {level: code for code, level in enumerate(levels)}
+    written = {_written(level): code for code, level in enumerate(levels)}
+    times = Counter(text_of(level) for level in levels)
+    alike = {text_of(level): code for code, level in enumerate(levels) if times[text_of(level)] == 1}
+    numbers: dict[Any, int] = {} if any(isinstance(level, str) for level in levels) else exact
+
+    def code(value: Any) -> int:
+        if value in exact:
+            return exact[value]
+        found = written.get(_written(value), alike.get(text_of(value), -1))
+        return numbers.get(_spelled(value), -1) if found < 0 and isinstance(value, str) else found
+
+    return [code(value) for value in found]
 
 
 def read_sites(name: str, column: Column) -> tuple[Index, list[Level]]:
@@ -130,8 +154,29 @@ def _factorized(name: str, column: Column) -> tuple[Index, list[Any]]:
 
 
 def text_of(value: Any) -> str:
-    """Returns the text by which levels and sites are compared: 1, 1.0 and "1" are the same."""
+    """Returns the text by which levels and sites are compared: 1, 1.0, "1" and "1.0" are the same, "01" is another.
+
+    A text is a whole float's where it is just what that is written as: whole numbers beside a missing one become
+    floats in pandas, and "1.0" in its files.
+    """
+    if isinstance(value, str) and _FLOAT.fullmatch(value) and str(float(value)) == value:
+        value = float(value)
+    return _written(value)
+
+
+def _written(value: Any) -> str:
+    """How a value is written, a whole float as an integer."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _spelled(text: str) -> Level:
+    """The number or boolean that a text spells; any other text as it is."""
+    bare = text.strip()
+    if bare in _WORDS:
+        return _WORDS[bare]
+    if _INTEGER.fullmatch(bare):
+        return int(bare)
+    return float(bare) if _FLOAT.fullmatch(bare) else text
 
 
 def _stacked(node: Node, column: Column, shape: tuple[int, ...]) -> NDArray[Any]:

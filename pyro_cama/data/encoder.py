@@ -59,7 +59,8 @@ class TableEncoder:
     Series are read by position, not by index. A vector is a (rows, dim) array or a column of equal-length
     lists, an image a (rows, *shape) array of floats in [0, 1] or of uint8, or a column of paths of image files
     (:mod:`pyro_cama.data.image_files` says which). None, NaN and pd.NA are missing entries. A level is matched
-    exactly or else by its text: 1, 1.0 and "1" are one level. Sites are told apart by their text. A scope column
+    exactly or else by its text: 1, 1.0, "1" and "1.0" are one level unless the graph has several of them, and "01" is
+    one only where all levels are numbers. Sites are told apart by their text, "01" from 1. A scope column
     that is a node too may hold new levels after the fit: the node's entry is then missing.
 
     Float tensors have torch's default dtype. The caller's data are never changed.

@@ -56,7 +56,7 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
         return LoaderStream(data, size)
     if isinstance(data, IterableDataset):
         return RowsStream(data, size)
-    if hasattr(data, "samples") and hasattr(data, "classes"):
+    if _is_image_folder(data):
         if getattr(data, "transforms", None) is not None:
             raise DataError(
                 "the ImageFolder: found a transform, which would not be applied; expected none: save the images as "
@@ -66,6 +66,14 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     if isinstance(data, pd.DataFrame | Mapping) and any(_holds_paths(data, name) for name in images):
         return FrameStream(data, size)
     return None
+
+
+def _is_image_folder(data: Any) -> bool:
+    """Whether rows are an ``ImageFolder``'s: pairs of path and number of class. A table's columns may be named so."""
+    if isinstance(data, pd.DataFrame | Mapping) or not (hasattr(data, "samples") and hasattr(data, "classes")):
+        return False
+    samples = data.samples
+    return isinstance(samples, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in samples[:1])
 
 
 def _open_path(path: Path, graph: CausalGraph, chunk: int) -> Stream:

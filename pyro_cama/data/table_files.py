@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import re
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
@@ -21,15 +20,11 @@ from pyro_cama.data.streams import Stream
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
-from pyro_cama.graph.schema import Level
 
 SUFFIXES = (".csv", ".parquet")
 # what a numeric column may say where nothing was measured; to a column of levels these may be levels
 NO_NUMBER = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 _PER_FILE = 32  # bits of a part's number that count the parts of one CSV file
-_INTEGER = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_WORDS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 
 
 class _Files(Stream):
@@ -101,8 +96,8 @@ class _Files(Stream):
 class CsvStream(_Files):
     """CSV files: UTF-8, fields separated by commas, names in the first line.
 
-    An empty field is missing, in a numeric column also NA, NaN, null and None. Columns of levels that are all texts are
-    text; in the others, and in the scope column, what reads as a number, true or false is one.
+    An empty field is missing, in a numeric column also NA, NaN, null and None. Levels and sites are texts as they
+    stand, which :mod:`pyro_cama.data.columns` matches as it does those of any other table.
     """
 
     def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
@@ -134,7 +129,6 @@ class CsvStream(_Files):
         wanted = self._columns_of(header, columns)
         nodes = self._graph.nodes
         texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].is_image)}
-        loose = [n for n in wanted if n in texts and not _is_text(nodes.get(n))]
         levels = {n for n in texts if n not in nodes or nodes[n].levels}
         blank: Any = {name: [""] if name in levels else [*NO_NUMBER] for name in wanted}
         kinds: Any = dict.fromkeys(texts, "str")
@@ -146,8 +140,6 @@ class CsvStream(_Files):
             for frame in reader:
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
-                for name in loose:
-                    frame[name] = _values(frame[name])
                 yield self._declared(frame, columns, path)
 
 
@@ -296,29 +288,6 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a table") from error
     except ValueError as error:
         raise DataError(f"{path}: is no valid {path.suffix[1:].lower()} file: {error}") from error
-
-
-def _is_text(node: Node | None) -> bool:
-    """Whether a column is text whatever it looks like: "01" is no 1."""
-    return node is not None and (node.is_image or any(isinstance(level, str) for level in node.levels or ()))
-
-
-def _values(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Texts as the numbers or booleans they spell, each by itself, so that no part can differ from the next."""
-    codes, found = pd.factorize(column)
-    values = np.empty(len(found) + 1, dtype=object)
-    values[:-1] = [_value(text) for text in found]
-    values[-1] = None
-    return pd.Series(values[codes], index=column.index, dtype=object)
-
-
-def _value(text: str) -> Level:
-    bare = text.strip()
-    if bare in _WORDS:
-        return _WORDS[bare]
-    if _INTEGER.fullmatch(bare):
-        return int(bare)
-    return float(bare) if _FLOAT.fullmatch(bare) else text
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:

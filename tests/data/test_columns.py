@@ -96,6 +96,27 @@ def test_a_numpy_array_of_texts() -> None:
     assert encoded(np.array(["u", "v"]), {"type": "binary", "levels": ["v", "u"]})[1].values["x"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("levels", "column", "codes"),
+    [
+        ([1.0, 2.5], ["1.0", "1", "2.5", "2.50", "1e0"], [0, 0, 1, 1, 0]),
+        (["1", "1.0"], ["1.0", "1", "1", "1.0", "1"], [1, 0, 0, 1, 0]),  # both in the graph: distinct
+        (["1", "2"], ["1.0", "2", "1", "2.0", "1"], [0, 1, 0, 1, 0]),  # whole numbers that had a missing one beside them
+        (["1.0", "2.0"], [1, 2.0, "1", "2.0", 1.0], [0, 1, 0, 1, 0]),
+        ([False, True], ["false", "TRUE", "True", True, "False"], [0, 1, 1, 1, 0]),
+    ],
+)
+def test_levels_by_how_they_may_be_written(levels: list[Any], column: list[Any], codes: list[int]) -> None:
+    node = {"type": "binary" if False in levels else "categorical", "levels": levels}
+    assert encoded(column, node)[1].values["x"].tolist() == codes
+
+
+@pytest.mark.parametrize(("levels", "wrong"), [(["1", "2"], "01"), (["01", "2"], "1"), (["1000", "2"], "1e3")])
+def test_names_made_of_digits_are_no_numbers(levels: list[Any], wrong: str) -> None:
+    with pytest.raises(DataError, match=f"found unknown levels in row 0 .'{wrong}'"):
+        encoded([wrong, "2"], {"type": "categorical", "levels": levels})
+
+
 @pytest.mark.parametrize("levels", [[0, 1], ["0", "1"], [0.0, 1.0]])
 @pytest.mark.parametrize("column", [[0, 1], [0.0, 1.0], ["0", "1"], np.array([0, 1], dtype=np.float32), ["0", 1]])
 def test_levels_match_by_text(levels: list[Any], column: Any) -> None:

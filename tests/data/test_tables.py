@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.open_stream import open_stream
 from pyro_cama.errors import DataError
-from tests.helpers.tables import ALL_TYPES, Rows, SizedRows, Stream, all_types_table, assert_same, graph_of
+from tests.helpers.tables import ALL_TYPES, Rows, SizedRows, Stream, all_types_table, assert_same, graph_of, labels
 
 
 @pytest.mark.parametrize("kind", [Rows, SizedRows, Stream])
@@ -101,3 +102,14 @@ def test_a_table_that_is_none(table: Any, message: str) -> None:
     with pytest.raises(DataError) as caught:
         TableEncoder(graph_of(x="continuous")).fit(table)
     assert message in str(caught.value)
+
+
+def test_columns_named_samples_and_classes_are_columns() -> None:
+    graph = graph_of(samples="continuous", classes="count", transforms="continuous")
+    table = {"y": labels(4), "samples": [1.0, 2.0, 3.0, 4.0], "classes": [1, 2, 3, 4], "transforms": [0.0, 1, 2, 3]}
+
+    rows: Any = SizedRows([{name: column[i] for name, column in table.items()} for i in range(4)])
+    rows.samples, rows.classes = ("a", "b"), 2
+    for data in (pd.DataFrame(table), table, rows):
+        assert open_stream(data, graph) is None
+        assert TableEncoder(graph).fit(data).encode(data).values["classes"].tolist() == [1, 2, 3, 4]
