@@ -355,7 +355,8 @@ class CAMA(ModelGuidePair):
                 by its name: a number, ``(dim,)``, in scope row also ``(rows, dim)``, a value of every row, and where
                 a column is the scope ``(sites, dim)``, in the order of ``encoder.sites``.
             class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
-                (Saerens et al. 2002), which then do depend on the rows together.
+                (Saerens et al. 2002), which then do depend on the rows together.  The training ones stand where the
+                rows do not tell otherwise, see :mod:`pyro_cama.inference.class_prior`.
             samples: draws of z.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
@@ -369,7 +370,8 @@ class CAMA(ModelGuidePair):
 
         Raises:
             DataError: the table does not fit the graph.
-            ValueError: an argument out of range; of ``do`` also a value of every row that lacks rows or has too many.
+            ValueError: an argument out of range; in ``class_prior`` a share of a level that was in no training row; of
+                ``do`` also a value of every row that lacks rows or has too many.
         """
         return class_posterior(
             self,

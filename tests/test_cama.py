@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from pyro_cama import CAMA, DataError, GraphError, build
 from pyro_cama.attacks.tables import AttackableTable
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.class_prior import estimate_proportions
 from pyro_cama.likelihoods import Poisson
 from pyro_cama.model.guide import CAMAGuide
 from support.clinic import Hospital, patients
@@ -326,26 +325,23 @@ def test_new_class_proportions() -> None:
     )
 
 
-def test_proportions_found_without_labels() -> None:
-    rng = np.random.default_rng(0)
-    true = np.array([0.1, 0.9])
-    x = rng.normal(rng.choice([-1.0, 1.0], 20_000, p=true), 1.0)
-    train = torch.tensor([0.6, 0.4], dtype=torch.float64)
-    joint = dist.Normal(torch.tensor([[-1.0], [1.0]]), 1.0).log_prob(torch.tensor(x)) + train.log()[:, None]
-    found = estimate_proportions(torch.log_softmax(joint, 0), train)
-    assert found.numpy() == pytest.approx(true, abs=0.02)
-
-
 def test_a_level_without_training_rows_takes_no_part_in_new_proportions() -> None:
     raw = graph()
     known = CausalGraph(raw).nodes[LABEL].levels or ()
     raw["nodes"][LABEL] = {"type": "categorical", "levels": [*known, "unheard of"]}
     rows = Hospital("north").measure(CLINIC[:150], seed=0)
     cama = build(raw, hidden=8, device="cpu").fit(rows, max_epochs=1, conditional_weight=0.0, **QUICK)
-    for prior in ("estimate", np.full(len(cama.classes), 1 / len(cama.classes))):
-        found = cama.predict_proba(FEW, class_prior=prior)
+    shares = [*[1 / len(known)] * len(known), 0.0]
+    for prior in ("estimate", shares):
+        found = cama.predict_proba(FEW, class_prior=prior)  # type: ignore[arg-type]
         assert np.isfinite(found).all()
         assert found[:, -1].max() < 0.5
+    shares = [*[0.6 / len(known)] * len(known), 0.4]
+    said = "class_prior: found a share of 0.4 for 'unheard of', of which no training row was; expected 0 there"
+    with pytest.raises(ValueError, match=said):
+        cama.predict(FEW, class_prior=shares)
+    with pytest.raises(ValueError, match=said):
+        cama.adapt(rows, class_prior=shares)
 
 
 def test_estimated_proportions_follow_the_rows() -> None:

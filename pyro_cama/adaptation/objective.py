@@ -19,12 +19,12 @@ from pyro_cama.inference.bounds import (
     shared_mean,
     shared_term,
 )
+from pyro_cama.inference.class_prior import IMAGINED
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.objective import labelled_bound
 
 HOLD = 10.0  # nats for a squared change of a theta that is to stay where it is
-IMAGINED = 10.0  # rows of the expected classes: proportions wander only where the new rows insist
 
 Bound = Callable[[Batch, Tensor], Tensor]
 """From rows and the log ratio of class proportions to the mean bound of a row, less the prior of theta."""

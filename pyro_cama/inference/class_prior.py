@@ -1,4 +1,10 @@
-"""Class proportions p(y) of new rows: given, or estimated without labels by EM (Saerens et al. 2002)."""
+"""Class proportions p(y) of new rows: given, or estimated without labels by EM (Saerens et al. 2002).
+
+Few rows say little of their mix, and a single one would be taken for a world of its own class.  So the estimate is a
+posterior mode: beside the new rows there are :data:`IMAGINED` ones of the training classes (a Dirichlet prior), in
+``adapt`` too.  And where a likelihood-ratio test does not reject the training mix, that stands: with readings that tell
+little of the class, the most likely mix is far from the true one, often of one class alone, and no more likely for it.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +12,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
+from pyro_cama._messages import listed
 from pyro_cama.model.pair import ModelGuidePair
+
+IMAGINED = 10.0  # rows of the expected classes: proportions wander only where the new rows insist
+LEVEL = 0.05  # of the test of the training mix
+UNSEEN = 1e-3  # share of a level without training rows that no one can have meant
 
 
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
     """Estimates class proportions of unlabelled rows by EM, from p(y | x) under the training ones.
 
-    After Saerens et al. 2002, *Adjusting the Outputs of a Classifier to New a Priori Probabilities*.
+    After Saerens et al. 2002, *Adjusting the Outputs of a Classifier to New a Priori Probabilities*.  A step is
+    ``(sum of p(y | x) + IMAGINED train) / (rows + IMAGINED)``; the training proportions come back where the rows are as
+    likely under them.
 
     Args:
         log_p: ``(classes, rows)``; rows without probabilities (NaN) have no part in it.
         train: ``(classes,)``.
     """
-    log_p = log_p[:, ~log_p.isnan().any(0)]
-    if not log_p.shape[1]:
+    log_p = log_p[:, ~log_p.isnan().any(0)].double()
+    expected = train.double()
+    if _likelihood_ratio(log_p, expected, steps) < chi2.isf(LEVEL, max(int((train > 0).sum()) - 1, 1)):
         return train
+    return _mode(log_p, expected, IMAGINED, steps).to(train)
+
+
+def _mode(log_p: Tensor, train: Tensor, imagined: float, steps: int) -> Tensor:
+    """The proportions of highest posterior density; with no imagined rows, of highest likelihood."""
     new = train
     for _ in range(steps):
         posterior = torch.softmax(log_p + _log_ratio(new, train)[:, None], 0)
-        new = posterior.mean(1)
-    return new.clamp_min(1e-6)
+        last, new = new, (posterior.sum(1) + imagined * train) / (log_p.shape[1] + imagined)
+        if float((new - last).abs().max()) < 1e-7:
+            break
+    return new
+
+
+def _likelihood_ratio(log_p: Tensor, train: Tensor, steps: int) -> float:
+    """Twice the log of the rows' likelihood under their own mix over that under the training one.
+
+    Under the training mix it is chi-squared of as many degrees of freedom as proportions are free, also of a model whose
+    p(y | x) is too sure: the curvature of the log-likelihood is minus the squares of the scores, whatever the model, and
+    these have mean 0 as long as the mean of p(y | x) is the training proportions.
+    """
+    if not log_p.shape[1]:
+        return 0.0
+    ratio = _log_ratio(_mode(log_p, train, 0.0, steps), train)
+    return 2 * float(torch.logsumexp(log_p + ratio[:, None], 0).sum())
 
 
 def _log_ratio(new: Tensor, train: Tensor) -> Tensor:
-    """log of new over training proportions, ``(classes,)``; 0 for a class that no training row had."""
+    """Returns log of new over training proportions, ``(classes,)``; 0 for a class that no training row had."""
     return torch.where(train > 0, (new / train.clamp_min(1e-12)).clamp_min(1e-12).log(), torch.zeros_like(train))
 
 
@@ -43,7 +78,7 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
         log_p: log p(y | x, a, c) under the training proportions, ``(classes, rows)``.
 
     Raises:
-        ValueError: neither of these.
+        ValueError: neither of these, or a share of a level that no training row had.
     """
     train = pair.encoder.statistics[pair.graph.target]["frequencies"].to(log_p)
     if isinstance(class_prior, str):
@@ -57,5 +92,12 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
         raise ValueError(
             f"class_prior: expected {len(train)} proportions that sum to 1, for {list(pair.classes)}; "
             f"found {np.asarray(class_prior).tolist()}"
+        )
+    unseen = torch.nonzero((train == 0) & (new > UNSEEN)).flatten().tolist()
+    if unseen:
+        raise ValueError(
+            f"class_prior: found a share of {', '.join(f'{float(new[i]):g}' for i in unseen)} for "
+            f"{listed(pair.classes[i] for i in unseen)}, of which no training row was; expected 0 there, since nothing "
+            "is known of such rows: fit with some of them, or leave the level out"
         )
     return _log_ratio(new, train)

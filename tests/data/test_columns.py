@@ -101,7 +101,11 @@ def test_a_numpy_array_of_texts() -> None:
     [
         ([1.0, 2.5], ["1.0", "1", "2.5", "2.50", "1e0"], [0, 0, 1, 1, 0]),
         (["1", "1.0"], ["1.0", "1", "1", "1.0", "1"], [1, 0, 0, 1, 0]),  # both in the graph: distinct
-        (["1", "2"], ["1.0", "2", "1", "2.0", "1"], [0, 1, 0, 1, 0]),  # whole numbers that had a missing one beside them
+        (
+            ["1", "2"],
+            ["1.0", "2", "1", "2.0", "1"],
+            [0, 1, 0, 1, 0],
+        ),  # whole numbers, one missing beside them
         (["1.0", "2.0"], [1, 2.0, "1", "2.0", 1.0], [0, 1, 0, 1, 0]),
         ([False, True], ["false", "TRUE", "True", True, "False"], [0, 1, 1, 1, 0]),
     ],
