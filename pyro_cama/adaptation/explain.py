@@ -19,6 +19,7 @@ from torch import Tensor
 from pyro_cama._arguments import expect, number
 from pyro_cama.adaptation.explanation import Explanation
 from pyro_cama.adaptation.result import Adaptation
+from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -56,24 +57,26 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
         place = {} if site is None else {"site": site}
         if site is not None and site not in adaptation.sites:
             continue
-        for column, small, read in _readings(pair, manipulation):
+        for column, mechanism, read in _readings(pair, manipulation):
             estimate, resting = read(whole[index]), read(torch.zeros_like(whole[index]))
             others = [read(fold[index]) for fold in folds] if adaptation.applied else [estimate] * 2
             real = False
             for name, value in estimate.items():
-                low, high = _interval(value, [o[name] for o in others], level)
+                low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
                 if name != "change":
                     real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
                     parameters.append(
                         {"column": column, **place, "parameter": name, "estimate": value, "low": low, "high": high,
                          "unchanged": resting[name]}
                     )  # fmt: skip
-            low, high = _interval(estimate["change"], [o["change"] for o in others], level)
-            moved = bool(real and estimate["change"] >= small)
+            low, high = _interval(
+                estimate["change"], [o["change"] for o in others], level, mechanism.range_of("change")
+            )
+            moved = bool(real and estimate["change"] >= mechanism.noticeable)
             own = parameters[-len(estimate) + 1 :]
             rows.append(
                 {"column": column, **place, "moved": moved if known else pd.NA, "change": estimate["change"],
-                 "low": max(low, 0.0), "high": high, "small": small,
+                 "low": low, "high": high, "small": mechanism.noticeable,
                  "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
             )  # fmt: skip
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
@@ -86,9 +89,9 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
     return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason, note)
 
 
-def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, float, Any]]:
-    """Every manipulated component: its name, what is small, and a function from all of theta to its parameters."""
-    found: list[tuple[str, float, Any]] = []
+def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, Mechanism, Any]]:
+    """Every manipulated component: its name, its mechanism, and a function from all of theta to its parameters."""
+    found: list[tuple[str, Mechanism, Any]] = []
     for group in manipulation.groups:
         if not group.theta_size:
             continue
@@ -106,18 +109,24 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
                     theta = manipulation.theta(theta, group)
                     return group.mechanism.describe(theta if group.image else theta[at], node, own)
 
-                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism.noticeable, read))
+                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism, read))
     return found
 
 
-def _interval(value: float, others: list[float], level: float) -> tuple[float, float]:
-    """Delete-a-group jackknife around ``value``; infinite where nothing was held out."""
-    k = len(others)
+def _interval(
+    value: float, others: list[float], level: float, within: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float]:
+    """Delete-a-group jackknife around ``value``, cut to the values there are; all of these where nothing was held out.
+
+    Cut rather than taken on a scale where the range has no end: such an interval of a share never holds 0, which is
+    what a share is that nothing happened to.
+    """
+    k, (least, greatest) = len(others), within
     if k < 2:
-        return -math.inf, math.inf
+        return within
     se = math.sqrt((k - 1) / k * float(np.square(np.array(others) - np.mean(others)).sum()))
     half = float(student.ppf(0.5 + level / 2, k - 1)) * se
-    return value - half, value + half
+    return max(value - half, least), min(value + half, greatest)
 
 
 def _words(estimate: dict[str, float], resting: dict[str, float], intervals: list[dict[str, Any]], moved: bool) -> str:

@@ -22,9 +22,10 @@ class Explanation:
             for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``moved``
             whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
             (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
-            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` is
-            infinite, and ``reading`` holds estimates.
-        parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, and ``unchanged``, its value
+            and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` the
+            most there can be, and ``reading`` holds estimates.
+        parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, cut to what there can be (shares
+            to 0 and 1), and ``unchanged``, its value
             where nothing is manipulated.
         kept: whether the copy carries the change; if not, nothing is said to have moved.
         reason: the adaptation's own.

@@ -55,9 +55,9 @@ def _mode(log_p: Tensor, train: Tensor, imagined: float, steps: int) -> Tensor:
 def _likelihood_ratio(log_p: Tensor, train: Tensor, steps: int) -> float:
     """Twice the log of the rows' likelihood under their own mix over that under the training one.
 
-    Under the training mix it is chi-squared of as many degrees of freedom as proportions are free, also of a model whose
-    p(y | x) is too sure: the curvature of the log-likelihood is minus the squares of the scores, whatever the model, and
-    these have mean 0 as long as the mean of p(y | x) is the training proportions.
+    Under the training mix it is chi-squared of as many degrees of freedom as proportions are free, also for a model
+    whose p(y | x) is too sure: the curvature of the log-likelihood is minus the squares of the scores, whatever the
+    model, and these have mean 0 as long as the mean of p(y | x) is the training proportions.
     """
     if not log_p.shape[1]:
         return 0.0

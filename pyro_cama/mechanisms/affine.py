@@ -113,6 +113,11 @@ class Affine(Mechanism):
             else 0.0,  # never negative: a little of it says nothing
         }
 
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns 0 as the least of a noise, and of a gain that cannot turn readings round."""
+        positive = {"change", "noise"} if self.shared else {"change", "noise", "gain"}
+        return (0.0 if parameter in positive else -math.inf), math.inf
+
     def _gain(self, theta: Tensor) -> Tensor:
         gain = bounded(theta[..., 0]).exp()
         return torch.where(theta[..., 3] > 1, -gain, gain) if self.shared else gain

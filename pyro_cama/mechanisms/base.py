@@ -6,6 +6,7 @@ manipulated" exactly, whatever NN_pM has learned.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -154,6 +155,10 @@ class Mechanism(ABC):
         """
         named = {f"theta {i}": float(value) for i, value in enumerate(theta)}
         return {"change": float((theta / self.prior_scale(node).to(theta)).norm())} | named
+
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns the least and the greatest value that what :meth:`describe` names can have; intervals end there."""
+        return (0.0 if parameter == "change" else -math.inf), math.inf
 
     def _no_simulation(self) -> NotImplementedError:
         return NotImplementedError(

@@ -61,6 +61,11 @@ class Composed(ImageMechanism):
         change = math.hypot(*(found.pop("change") for found in each))
         return {"change": change} | {name: value for found in each for name, value in found.items()}
 
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns what holds for all parts."""
+        lows, highs = zip(*(part.range_of(parameter) for part in self.parts), strict=True)
+        return max(lows), min(highs)
+
     def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
         """Returns every part with its own numbers of theta, ``(..., part.numbers)``."""
         return list(zip(self.parts, theta.split([part.numbers for part in self.parts], -1), strict=True))

@@ -89,6 +89,10 @@ class Confusion(Mechanism):
         pairs = [(i, j) for i in range(len(levels)) for j in range(len(levels)) if i != j]
         return {"change": float(moved)} | {f"{levels[i]} -> {levels[j]}": float(matrix[i, j]) for i, j in pairs}
 
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns 0 and 1: all are shares."""
+        return 0.0, 1.0
+
 
 def _is_code(x: Tensor) -> bool:
     """Returns whether values are integer codes, as a categorical node's are; a binary node's are floats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -53,3 +54,7 @@ class Rate(Mechanism):
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         gain = float(bounded(theta[0]).exp())
         return {"change": abs(gain - 1), "gain": gain}
+
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns 0 as the least: a factor of rates."""
+        return 0.0, math.inf

@@ -54,6 +54,10 @@ class Warp(ImageMechanism):
             "shear": float(bounded(theta[5], 2.0)),
         }
 
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns 0 as the least of factors of size."""
+        return (0.0 if parameter in ("change", "width", "height") else -math.inf), math.inf
+
     def _map(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the matrix, ``(..., 2, 2)``, and the offset, ``(..., 2)``."""
         cos, sin = theta[..., 2].cos(), theta[..., 2].sin()

@@ -309,6 +309,12 @@ class _MechanismChecks:
             )
             bad = [name for name, value in found.items() if not isfinite(value)]
             expect_holds(not bad, f"{self.name}.describe: found {bad} not finite; expected numbers")
+            for name, value in found.items():
+                low, high = self.mechanism.range_of(name)
+                expect_holds(
+                    low <= value <= high or name == "change",
+                    f"{self.name}.describe: found {name!r} at {value:g}; expected {low:g} to {high:g}, its range_of",
+                )
             change, at, more = found["change"], "", " or more"
             if not theta.any():
                 at, more = " at theta = 0", ""

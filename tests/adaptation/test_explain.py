@@ -114,7 +114,8 @@ def test_without_held_out_rows_nothing_is_certain() -> None:
     assert found.kept, "the copy carries it, trusted or not"
     assert found.table["change"].max() > 1
     assert found.moved == ()
-    assert np.isinf(found.parameters["high"]).all()
+    shares = found.parameters["parameter"].str.contains("->")
+    assert np.where(shares, found.parameters["high"] == 1, np.isinf(found.parameters["high"])).all()
     assert str(found).startswith("uncertainty unknown: adapting with 4 folds, with 8 rows or more, gives intervals; ")
 
 
@@ -213,3 +214,18 @@ def test_jackknife() -> None:
     se = math.sqrt(3 / 4 * 0.02)
     assert high - 1.0 == pytest.approx(3.18245 * se, rel=1e-4)
     assert low == pytest.approx(2.0 - high)
+
+
+def test_intervals_end_where_values_do() -> None:
+    assert _interval(0.961, [0.93, 0.99, 0.97, 0.95], 0.95, (0.0, 1.0))[1] == 1.0
+    assert _interval(0.02, [0.0, 0.06, 0.01, 0.01], 0.95, (0.0, 1.0))[0] == 0.0
+    assert _interval(0.5, [], 0.95, (0.0, 1.0)) == (0.0, 1.0)
+    found = adapted("dataset").explain_shift()
+    table, parameters = found.table, found.parameters
+    shares = parameters[parameters["parameter"].str.contains("->")]
+    assert len(shares) == 2
+    assert shares["low"].min() >= 0
+    assert shares["high"].max() <= 1
+    assert table.loc[table["column"] == "f", "high"].max() <= 1
+    assert table["low"].min() >= 0
+    assert parameters.loc[parameters["parameter"].eq("noise") | parameters["column"].eq("n"), "low"].min() >= 0
