@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
-from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
+from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, keep_at_rest, set_theta
 from pyro_cama.adaptation.new_rows import NewRows, pair_with_sites, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
@@ -109,6 +109,7 @@ def adapt(
     if applied:
         adapted.modules.load_state_dict(best.state)
         adapted.m_trained = True
+        keep_at_rest(adapted, base, new.batch)
     return adapted, _record(verdict, before, best, held_out, replicates, applied, new.batch.rows, new.sites(base))
 
 

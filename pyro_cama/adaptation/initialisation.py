@@ -179,6 +179,15 @@ def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:
     return present == 0
 
 
+def keep_at_rest(pair: ModelGuidePair, before: ModelGuidePair, batch: Batch) -> None:
+    """Sets q(m) of sites without rows here back to 0 where it stood there before: minibatches have jogged it."""
+    q = pair.guide.m_posterior
+    if batch.site is not None and isinstance(q, SharedPosterior):
+        resting = (shared_mean(before.guide) == 0).all(-1) & absent_sites(pair, batch)
+        with torch.no_grad():
+            q.loc[resting] = 0.0
+
+
 def _thetas(pair: ModelGuidePair) -> Tensor:
     """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
     manipulation = pair.manipulation

@@ -18,7 +18,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_prior import prior_log_ratio
-from pyro_cama.inference.do import UserDo, do_of_rows, encode_do, expect_rows
+from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do, expect_rows, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
@@ -91,6 +91,20 @@ def class_log_posterior(
 def log_posterior_of(
     pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:
-    """Returns log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``."""
-    weights = weights_within(pair, part, do_of_rows(pair, do, rows), draws_per_row(pair, do, options), options)
+    """Returns log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``.
+
+    Rows of a site without an m of its own get what do(m=0) gives them, from the same draws.
+    """
+    resting = rows_at_rest(pair, do, part.site)
+    if resting is None or not bool(resting.any()):
+        return _within(pair, part, do_of_rows(pair, do, rows), options)
+    if bool(resting.all()):
+        return _within(pair, part, encode_do(pair, clean_do(pair.graph)), options)
+    parts = [torch.nonzero(own).flatten() for own in (resting, ~resting)]
+    found = [log_posterior_of(pair, part.select(own), rows[own], do, options) for own in parts]
+    return torch.cat(found, 1)[:, torch.cat(parts).argsort()]
+
+
+def _within(pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions) -> Tensor:
+    weights = weights_within(pair, part, do, draws_per_row(pair, do, options), options)
     return class_log_probs(weights, m_samples=options.m_samples)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_cama._messages import shown
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.model.pair import ModelGuidePair
 
 UserDo = Mapping[str, Any] | None
@@ -82,6 +83,18 @@ def do_of_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: Tensor)
         if int(rows[-1]) >= len(value):
             raise ValueError(f"do: {name!r} has {_counted(len(value))}; the table has more")
     return {**do, **{name: value[rows] for name, value in by_row.items()}} if do else None
+
+
+def rows_at_rest(pair: ModelGuidePair, do: dict[str, Tensor] | None, site: Tensor | None) -> Tensor | None:
+    """Returns the rows whose m is 0 though it is inferred, bool ``(rows,)``; None where no scope column says so.
+
+    They are of a site that is not known, or of one that nothing was learnt of: its q(m) stands at 0.
+    """
+    m = pair.graph.m
+    if site is None or do or m is None or m.site_column is None:
+        return None
+    resting = (shared_mean(pair.guide) == 0).all(-1)
+    return (site < 0) | resting[site.clamp_min(0)]
 
 
 def expect_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: int) -> None:

@@ -33,7 +33,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
-from pyro_cama.inference.do import encode_do
+from pyro_cama.inference.do import clean_do, encode_do, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
@@ -239,7 +239,14 @@ class _Program(nn.Module):
         batch = Batch(given["value"], given["observed"], site, tensors[0].shape[0])
         pair = self.pair
         weights = weights_within(pair, batch, self.do, self.draws, self.budget)
-        return torch.softmax(class_log_probs(weights, m_samples=self.budget.m_samples), 0).T
+        found = class_log_probs(weights, m_samples=self.budget.m_samples)
+        resting = rows_at_rest(pair, self.do, site)
+        if resting is not None:
+            weights = weights_within(
+                pair, batch, encode_do(pair, clean_do(pair.graph)), self.budget.samples, self.budget
+            )
+            found = torch.where(resting, class_log_probs(weights), found)
+        return torch.softmax(found, 0).T
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Returns arguments of the right shapes and dtypes."""

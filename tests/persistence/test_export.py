@@ -94,6 +94,7 @@ def test_adapted_models(scope: str, tmp_path: Path) -> None:
         elsewhere = NEW.assign(site="nowhere")
         with pytest.warns(UserWarning, match="never adapted"):
             agree(program, cama, elsewhere)
+        agree(program, cama, table(33), do={"m": 0.0})  # a site that nothing was learnt of
         assert abs(program.predict_proba(elsewhere) - program.predict_proba(NEW)).max() > 1e-3
 
 
