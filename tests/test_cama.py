@@ -556,6 +556,7 @@ def test_a_new_site_is_read_unmanipulated_until_adapted_to() -> None:
     mixed = pd.concat([FEW, west, FEW.assign(hospital="east")]).sample(frac=1.0, random_state=0)
     with pytest.warns(UserWarning, match="site the model was never adapted to"):
         together = copy.predict_proba(mixed, None)
+    with pytest.warns(UserWarning, match="site the model was never adapted to"):
         alone = np.concatenate([copy.predict_proba(mixed.iloc[[i]], None) for i in range(len(mixed))])
     assert np.abs(together - alone).max() < 1e-5
     assert np.abs(copy.predict_proba(FEW.assign(hospital="east")) - clean).max() > 0.02

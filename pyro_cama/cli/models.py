@@ -10,6 +10,7 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA, load
 from pyro_cama.cli.app import app
@@ -22,7 +23,7 @@ from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.errors import data_errors_at
 from pyro_cama.inference.evidence import elbo_of_unlabelled
-from pyro_cama.inference.novelty import NoveltyThreshold
+from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
 from pyro_cama.metrics import scores
 from pyro_cama.report import report
 
@@ -77,25 +78,27 @@ def fit(
             validation=VALIDATION, anneal=anneal, progress=shows_progress(), checkpoints=checkpoints, resume=resume,
         )  # fmt: skip
         some, held = _validation(cama, rows, seed)
-    seen = elbo_of_unlabelled(cama, some)
-    if not np.isfinite(seen).all():
-        raise FloatingPointError("fit: the evidence of some rows is not finite; look for extreme values, or lower --lr")
-    write_model(cama, NoveltyThreshold.of(seen, elbo_of_unlabelled(cama, held)).to_json(), output, force)
-    click.echo(_fitted(cama, held))
+    try:
+        usual = NoveltyThreshold.fit(cama, some, held)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"fit: {error}; look for extreme values, or lower --lr") from None
+    write_model(cama, usual.to_json(), output, force)
+    click.echo(_fitted(cama, some.select(torch.from_numpy(held).nonzero()[:, 0].to(cama.device))))
     click.echo(f"wrote {output}")
 
 
-def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, Batch]:
-    """Returns the rows of a fit, of many a sample, and those that it held out."""
+def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, NDArray[np.bool_]]:
+    """Returns the rows of a fit, of many a sample, and which of them it held out."""
     stream = open_stream(rows, cama.graph)
     if stream is None:
         batch = cama.encode(rows)  # type: ignore[arg-type]
         _, held = train_validation_split(batch.values[cama.graph.target].cpu(), VALIDATION, seed)
-        return batch, batch.select(held.to(cama.device))
+        return batch, np.isin(np.arange(batch.rows), held.numpy())
     found = survey(
         stream, cama.graph, validation=VALIDATION, seed=seed, encoder=cama.encoder, progress=shows_progress()
     )
-    return Batch.concatenate([found.held, found.sample]), found.held
+    batch = Batch.concatenate([found.held, found.sample])
+    return batch, np.arange(batch.rows) < found.held.rows
 
 
 def _fitted(cama: CAMA, held: Batch) -> str:
@@ -122,9 +125,9 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
     """Labels for the rows of DATA, in its order.
 
     Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
-    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few. Label
-    and probabilities are empty where a reading is so far off that none can be told. A file of more than 256 MB is read,
-    and the labels are written, in parts.
+    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few, given
+    what was measured. Label and probabilities are empty where a reading is so far off that none can be told. A file of
+    more than 256 MB is read, and the labels are written, in parts.
     """
     claim(output, force, SUFFIXES)
     cama = load(model)
@@ -154,7 +157,7 @@ def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget
     columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
     columns["evidence"] = found
     if usual is not None:
-        columns["unusual"] = usual.flag(found)
+        columns["unusual"] = usual.flag(Scored(found, measured(cama, batch)))
     return pd.DataFrame(columns)
 
 
@@ -184,7 +187,7 @@ def adapt(
         rows = read_rows(data, cama.graph)
         adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
         if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
-            usual = usual.after(elbo_of_unlabelled(adapted, adapted.read(rows, "ignore")))
+            usual = usual.after(Scored.of(adapted, adapted.read(rows, "ignore")))
     write_model(adapted, None if usual is None else usual.to_json(), output, force)
     click.echo(str(adapted.adaptation))
     try:
