@@ -88,11 +88,13 @@ def do_of_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: Tensor)
 def rows_at_rest(pair: ModelGuidePair, do: dict[str, Tensor] | None, site: Tensor | None) -> Tensor | None:
     """Returns the rows whose m is 0 though it is inferred, bool ``(rows,)``; None where no scope column says so.
 
-    They are of a site that is not known, or of one that nothing was learnt of: its q(m) stands at 0.
+    They are of a site that is not known, or of one that nothing was learnt of while others were: its q(m) stands at 0.
     """
     m = pair.graph.m
     if site is None or do or m is None or m.site_column is None:
         return None
+    if not pair.m_trained:
+        return site < 0
     resting = (shared_mean(pair.guide) == 0).all(-1)
     return (site < 0) | resting[site.clamp_min(0)]
 

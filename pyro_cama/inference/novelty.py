@@ -185,7 +185,7 @@ class NoveltyThreshold:
             if (version := stored.pop("format")) != FORMAT:
                 raise ValueError(f"found format {version!r}; this pyro_cama reads {FORMAT}")
             bands = tuple(
-                Band(**{k: tuple(v) if isinstance(v, list) else v for k, v in band.items()})
+                Band(**{**band, "mean": tuple(band["mean"]), "variance": tuple(band["variance"])})
                 for band in stored.pop("bands")
             )
             found = cls(bands=bands, columns=tuple(stored.pop("columns")), **stored)
