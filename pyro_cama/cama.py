@@ -23,8 +23,9 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.class_posterior import class_posterior, most_probable_labels
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
-from pyro_cama.inference.generation import reconstruct, sample
+from pyro_cama.inference.generation import sample
 from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.inference.reconstruction import reconstruct
 from pyro_cama.likelihoods import Likelihood
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.model.generative_model import CAMAModel
@@ -416,19 +417,26 @@ class CAMA(ModelGuidePair):
         """Returns the log-weights of encoded rows; options as :func:`pyro_cama.inference.log_weights.log_weights`."""
         return log_weights(self.model, self.guide, batch, **options)
 
-    def sample(self, n: int, do: UserDo = None, *, seed: int = 0) -> pd.DataFrame:
+    def sample(self, n: int, do: Literal["auto"] | UserDo = "auto", *, seed: int = 0) -> pd.DataFrame:
         """Draws rows from the model, in raw units.
 
         Args:
-            do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.
+            do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.  Where
+                m is not among them, and under "auto", it is that of the rows last adapted to: in scope row drawn from
+                theirs, else the posterior's mean, with sites in the proportions of those rows.  Of a model that was
+                never adapted it is 0.  None draws m from its prior, which no training has seen.
+
+        Returns:
+            A column for every node of the model; where m's scope is a column, that too.
         """
         return sample(self, n, do, seed=seed)
 
     def reconstruct(self, data: Table, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> pd.DataFrame:
         """Estimates the children as they would have been under ``do`` (default: not manipulated), in raw units.
 
-        m, y and z are inferred from the rows as measured; then m takes the value of ``do``.  Means for numbers, the
-        most probable level for discrete children.
+        m, y and z are inferred from the rows as measured; then m takes the value of ``do`` (None leaves it).  A child's
+        effects follow: they read it as it would have been, or under ``affects: measurement`` as it was apart from m.
+        Means for numbers, the most probable level for discrete children.  Rows keep the labels of a DataFrame's index.
         """
         return reconstruct(self, data, do, samples=samples)
 

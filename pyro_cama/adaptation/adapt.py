@@ -29,6 +29,7 @@ from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.world import remember_world
 from pyro_cama.model.pair import ModelGuidePair, PairT
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
@@ -110,6 +111,7 @@ def adapt(
         adapted.modules.load_state_dict(best.state)
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
+        remember_world(adapted, new.batch)
     return adapted, _record(verdict, before, best, held_out, replicates, applied, new.batch.rows, new.sites(base))
 
 

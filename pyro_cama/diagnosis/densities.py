@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ def check_densities(pair: ModelGuidePair, batch: Batch, draws: int, seed: int) -
         By node the distance from the model's distribution, what is allowed, and the class where it is worst.
 
     Children are simulated given the rows' label, parents and co-parents, z drawn anew, and compared class by class; all
-    other nodes are simulated from the model alone.
+    other nodes are simulated from the model alone.  The density is the one that adaptation compares, see
+    :meth:`pyro_cama.model.manipulation.Manipulation.calibrated`.
     """
     graph = pair.graph
     labelled = batch.select(torch.from_numpy(observed_values(batch, graph.target)).to(pair.device).nonzero()[:, 0])
@@ -43,7 +45,8 @@ def check_densities(pair: ModelGuidePair, batch: Batch, draws: int, seed: int) -
     everything: list[tuple[str, NDArray[np.bool_]]] = [("", np.ones(len(codes), dtype=bool))]
     rng = np.random.default_rng(seed)
     given = labelled.without(*children)
-    with torch.no_grad(), fast(), pair.seeded(seed):
+    calibrated = pair.manipulation.calibrated() if graph.m is not None else nullcontext()
+    with torch.no_grad(), fast(), pair.seeded(seed), calibrated:
         parts = [program(given, samples=min(10, draws - done)) for done in range(0, draws, 10)]  # bounds the memory
         alone = program(rows=labelled.rows, samples=1)
     found = {}

@@ -1,13 +1,12 @@
-"""Rows that the model draws, and rows as they would have been under another intervention."""
+"""Rows that the model draws."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import pandas as pd
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -16,15 +15,12 @@ from torch import Tensor
 from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import shown
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.tables import Table
-from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.data.columns import text_of
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do, intervene
-from pyro_cama.inference.chunks import row_chunks
-from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
-from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.inference.do import UserDo, encode_do
+from pyro_cama.inference.world import draw_m, draw_sites
 from pyro_cama.likelihoods import GreyBernoulli
-from pyro_cama.model.generative_model import Causes
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -54,30 +50,59 @@ def ancestral_sample(
     return Batch(values=values, observed={}, site=site, rows=rows)
 
 
-def sample(pair: ModelGuidePair, n: int, do: UserDo, *, seed: int) -> pd.DataFrame:
+def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: int) -> pd.DataFrame:
     """Returns rows drawn from the model, in raw units; see :meth:`pyro_cama.CAMA.sample`."""
     expect_whole("sample", "n", n)
     expect_whole("sample", "seed", seed, 0)
+    auto = isinstance(do, str) and do == "auto"
+    if not (auto or do is None or isinstance(do, Mapping)):
+        raise ValueError(f"sample(do=...): expected 'auto', None or a mapping of node or latent, found {shown(do)}")
+    named: Mapping[str, Any] = {} if auto or do is None else do  # type: ignore[assignment]
     m = pair.graph.m
-    given: dict[str, Any] = {}
-    if do is not None and not isinstance(do, Mapping):
-        raise ValueError(f"sample(do=...): expected a mapping of node or latent to value, found {shown(do)}")
-    for name, value in (do or {}).items():
-        if m and name == m.name:
-            given |= encode_do(pair, {name: value}, n) or {}
-        else:
-            given[name] = _encode_value(pair, name, value)
-    program = intervene(pair.model, {k: v for k, v in given.items() if m and k == m.name})
-    nodes = {k: v for k, v in given.items() if not (m and k == m.name)}
-    if nodes:
-        program = poutine.do(program, data=nodes)
-    with torch.no_grad(), pair.seeded(seed), pyro.validation_enabled(False):
-        values = program(rows=n)
-    frame = {}
+    of_m = {name: value for name, value in named.items() if m and name == m.name}
+    nodes = {name: _encode_value(pair, name, value) for name, value in named.items() if name not in of_m}
+    given = encode_do(pair, of_m, n)
+    calibrated = pair.manipulation.calibrated() if m else nullcontext()
+    with torch.no_grad(), fast(), pair.seeded(seed), calibrated:
+        site = draw_sites(pair, n)
+        if m and not given and do is not None:
+            given = {m.name: draw_m(pair, n)}
+        program = intervene(pair.model, given)
+        if nodes:
+            program = poutine.do(program, data=nodes)
+        start = Batch(values={}, observed={}, site=site, rows=n)
+        if site is not None and m and m.site_column in pair.graph.order:
+            start = _placed(pair, program, start, nodes)
+        values = program(start)
+    return _frame_of(pair, values, start.site, n)
+
+
+def _placed(pair: ModelGuidePair, program: Callable[..., Any], start: Batch, nodes: Mapping[str, Tensor]) -> Batch:
+    """Rows whose sites are the drawn values of a node: it and what causes it, for the rest to be drawn given these."""
+    name = pair.graph.require_m().site_column
+    assert name is not None
+    nowhere = torch.full((start.rows,), -1, device=pair.device)
+    drawn = program(Batch(values={}, observed={}, site=nowhere, rows=start.rows))
+    causes = {name}
+    for node in reversed(pair.graph.order):
+        if node in causes:
+            causes |= set(pair.graph.parents_of(node))
+    codes = drawn[name].expand(start.rows)
+    numbers = {text_of(site): i for i, site in enumerate(pair.encoder.sites)}
+    site = torch.tensor([numbers.get(text_of(level), -1) for level in pair.encoder.decode(name, codes)])
+    values = {cause: drawn[cause] for cause in causes if cause not in nodes}
+    return Batch(values=values, observed={}, site=site.to(pair.device), rows=start.rows)
+
+
+def _frame_of(pair: ModelGuidePair, values: Mapping[str, Tensor], site: Tensor | None, rows: int) -> pd.DataFrame:
+    """Raw units; with the scope column, which need not be a node."""
+    frame: dict[str, Any] = {}
     for name in pair.graph.order:
-        node = pair.graph.nodes[name]
-        decoded = pair.encoder.decode(name, values[name].expand(n, *node.event_shape))
-        frame[name] = list(decoded) if node.event_shape else decoded
+        shape = pair.graph.nodes[name].event_shape
+        decoded = pair.encoder.decode(name, values[name].expand(rows, *shape))
+        frame[name] = list(decoded) if shape else decoded
+    if site is not None:
+        frame.setdefault(pair.graph.require_m().scope, [pair.encoder.sites[i] for i in site.tolist()])
     return pd.DataFrame(frame)
 
 
@@ -85,50 +110,3 @@ def _encode_value(pair: ModelGuidePair, name: str, value: Any) -> Tensor:
     if name not in pair.graph.order:
         raise ValueError(f"do: {name!r} is neither the manipulation latent nor a node of {list(pair.graph.order)}")
     return pair.encoder.encode_value(name, value).to(pair.device)
-
-
-def reconstruct(pair: ModelGuidePair, data: Table, do: Literal["clean"] | UserDo, *, samples: int) -> pd.DataFrame:
-    """Returns the children as they would have been under ``do``; see :meth:`pyro_cama.CAMA.reconstruct`."""
-    expect_whole("reconstruct", "samples", samples)
-    batch = pair.encode(data, target="ignore")
-    seen = encode_do(pair, "auto")
-    given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
-    frames = [
-        _reconstructed(pair, batch.select(rows), do_of_rows(pair, seen, rows), do_of_rows(pair, given, rows), samples)
-        for rows in row_chunks(pair, batch, samples)
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _reconstructed(pair: ModelGuidePair, batch: Batch, seen: UserDo, given: UserDo, samples: int) -> pd.DataFrame:
-    """The children of a part of the rows."""
-    m = pair.graph.m
-    with torch.no_grad(), fast(), common_noise(pair.settings.seed):
-        weights = log_weights(pair.model, pair.guide, batch, do=seen, samples=samples, classes=True)
-        # mixed over samples as well as classes: the weights are each draw's share of the posterior
-        share = torch.softmax(weights.w.flatten(0, 1), 0)
-        guide = poutine.trace(intervene(pair.guide, seen)).get_trace(batch, samples=samples, classes=True)
-        z = guide.nodes[pair.graph.z.name]["value"] if pair.graph.z else None
-        causes = Causes(pair.model, batch, z, samples)
-        if m is not None:
-            inferred: dict[str, Any] = {m.name: guide.nodes[m.name]["value"]} if m.name in guide.nodes else {}
-            causes.set_m({**inferred, **(seen or {}), **(given or {})}[m.name])
-        causes.values.update(batch.values)
-        causes.values[pair.graph.target] = pair.guide.target_value(batch, True)  # type: ignore[assignment]
-        frame: dict[str, Any] = {}
-        for name in pair.graph.blanket.children:
-            node = pair.graph.nodes[name]
-            d = pair.model.node_dist(name, causes)
-            mean = d.probs if node.type == "categorical" else d.mean
-            mean = mean.expand(samples, len(pair.classes), batch.rows, *mean.shape[d.batch_shape.__len__() :])
-            flat = mean.flatten(0, 1)
-            mixed = (share.reshape(*share.shape, *[1] * (flat.dim() - 2)) * flat).sum(0)
-            if node.type == "categorical":
-                mixed = mixed.argmax(-1)
-            elif node.type == "binary":
-                mixed = (mixed > 0.5).to(mixed)
-            decoded = pair.encoder.decode(name, mixed)
-            frame[name] = decoded if decoded.ndim == 1 else list(decoded)
-            if name not in batch.values:
-                causes.values[name] = mixed
-    return pd.DataFrame(frame)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from pyro import distributions as dist
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
@@ -55,6 +56,7 @@ def log_weights(
     trace: bool | None = None,
     proposals: Mapping[str, TorchDistribution] | None = None,
     power: float = 1.0,
+    m_samples: int | None = None,
 ) -> LogWeights:
     """Returns the log-weights of every sample, class and row.
 
@@ -65,6 +67,8 @@ def log_weights(
             one that broadcasts to ``(samples, classes, rows)``.
         power: of the children's densities, p(x | y, z, m, a, c)^power: below 1 for a model that is wrong in detail
             (Miller and Dunson 2019, *Robust Bayesian inference via coarsening*).
+        m_samples: draws of a shared m, each for ``samples / m_samples`` samples, one after the other; None draws m
+            for every sample.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.
     """
@@ -72,8 +76,49 @@ def log_weights(
     do = {name: _value(model, value) for name, value in (do or {}).items()}
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
-    way = _traced if trace else _grouped
-    return way(model, guide, batch, do, samples, classes, proposals or {}, power)
+    given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples))
+    return traced_draws(model, guide, batch, given)[0] if trace else _grouped(model, guide, batch, given)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a batch; all but ``run`` are the arguments of :func:`log_weights`.
+
+    Attributes:
+        run: samples that share a draw of m.
+    """
+
+    do: Do
+    samples: int = 1
+    classes: bool = False
+    proposals: Mapping[str, TorchDistribution] = field(default_factory=dict)
+    power: float = 1.0
+    run: int = 1
+
+
+def _run(model: CAMAModel, samples: int, m_samples: int | None) -> int:
+    """How many samples share a draw of m."""
+    if m_samples is None or model.graph.m is None or model.graph.m.per_row:
+        return 1
+    if samples % m_samples:
+        raise ValueError(f"log_weights: expected samples, {samples}, to be a multiple of m_samples, {m_samples}")
+    return samples // m_samples
+
+
+class _Runs(Messenger):
+    """Makes the first of every ``run`` draws of a site stand for all of them."""
+
+    def __init__(self, site: str, run: int) -> None:
+        super().__init__()
+        self.site, self.run = site, run
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self.site:
+            msg["value"], msg["done"] = _in_runs(draw_site(msg["fn"], msg["name"]), self.run), True
+
+
+def _in_runs(value: Tensor, run: int) -> Tensor:
+    return value if run == 1 else value[::run].repeat_interleave(run, 0)
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
@@ -89,36 +134,37 @@ def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
     return given
 
 
-def _traced(
-    model: CAMAModel,
-    guide: CAMAGuide,
-    batch: Batch,
-    do: Do,
-    samples: int,
-    classes: bool,
-    proposals: Mapping[str, TorchDistribution],
-    power: float,
-) -> LogWeights:
+def traced_draws(
+    model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request
+) -> tuple[LogWeights, dict[str, Tensor]]:
+    """Returns the log-weights through Pyro's traces, and the value of every site they belong to, by name.
+
+    A site with missing entries has those that were drawn, where it causes anything.
+    """
+    graph, samples, classes = model.graph, given.samples, given.classes
     # a plate of one costs every site another expansion
     arguments = {"samples": samples if samples > 1 or classes else None, "classes": classes}
-    drawn: Callable[..., Any] = intervene(guide, do)
-    if proposals:
-        drawn = Proposed(proposals)(drawn)
+    drawn: Callable[..., Any] = intervene(guide, given.do)
+    if given.proposals:
+        drawn = Proposed(given.proposals)(drawn)
+    if given.run > 1:
+        drawn = _Runs(graph.require_m().name, given.run)(drawn)
     guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
-    model_trace = poutine.trace(poutine.replay(intervene(model, do), guide_trace)).get_trace(batch, **arguments)
-    check_sites(model, guide_trace, do)
-    graph = model.graph
+    replayed = poutine.replay(intervene(model, given.do), guide_trace)
+    model_trace = poutine.trace(replayed).get_trace(batch, **arguments)
+    check_sites(model, guide_trace, given.do)
     log_p, log_q = _site_log_probs(model_trace), _site_log_probs(guide_trace)
+    values = {name: model_trace.nodes[name]["value"] for name in log_p}
     shared = None
     if graph.m is not None and not graph.m.per_row and graph.m.name in log_p:
         shared = (log_p.pop(graph.m.name) - log_q.pop(graph.m.name)).reshape(samples, -1)
     context_nodes = {n for n in graph.order if n != graph.target and n not in graph.blanket.children}
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     context = sum((log_p.pop(n) for n in context_nodes if n in log_p), zero)
-    if power != 1:
-        log_p |= {n: power * log_p[n] for n in graph.blanket.children}
+    if given.power != 1:
+        log_p |= {n: given.power * log_p[n] for n in graph.blanket.children}
     w = sum(log_p.values(), zero) - sum(log_q.values(), zero)
-    return _weights(_full(w, model, batch, samples, classes), shared, context)
+    return _weights(_full(w, model, batch, samples, classes), shared, context), values
 
 
 def _site_log_probs(trace: Any) -> dict[str, Tensor]:
@@ -146,16 +192,8 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
         raise ValueError(f"the guide samples {name!r}, which the model has not: expected {sorted(latents)}")
 
 
-def _grouped(
-    model: CAMAModel,
-    guide: CAMAGuide,
-    batch: Batch,
-    do: Do,
-    samples: int,
-    classes: bool,
-    proposals: Mapping[str, TorchDistribution],
-    power: float,
-) -> LogWeights:
+def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> LogWeights:
+    do, samples, classes, proposals = given.do, given.samples, given.classes, given.proposals
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     ratio, shared = zero, None
@@ -167,7 +205,7 @@ def _grouped(
             q = proposals.get(graph.m.name) or guide.m_dist(batch)
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
-            m = draw_site(q, graph.m.name)
+            m = _in_runs(draw_site(q, graph.m.name), given.run)
             m_ratio = _ratio(model.m_dist, q, m)
             if graph.m.per_row:
                 ratio = ratio + m_ratio
@@ -181,7 +219,7 @@ def _grouped(
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw_site(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist, q, z)
-    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=power)
+    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=given.power)
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
 
 

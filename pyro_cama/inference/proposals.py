@@ -63,9 +63,10 @@ def weights_within(
     """
     still = replace(batch, values={name: value.detach() for name, value in batch.values.items()})
     better = proposals(pair, still, do, options)
-    return log_weights(
-        pair.model, pair.guide, batch, do=do, samples=draws, classes=True, proposals=better, power=options.power
-    )
+    asked: dict[str, Any] = {"classes": True, "proposals": better, "power": options.power}
+    if draws > options.samples:  # of a shared m, see draws_per_row
+        asked["m_samples"] = options.m_samples
+    return log_weights(pair.model, pair.guide, batch, do=do, samples=draws, **asked)
 
 
 def _mean_of_m(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, proposal: Any) -> Tensor:

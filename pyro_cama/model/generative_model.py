@@ -277,7 +277,13 @@ class CAMAModel(PyroModule):
 
 
 class Causes:
-    """What has been sampled so far, and the features made of it, each computed once per call."""
+    """What has been sampled so far, and the features made of it, each computed once per call.
+
+    Attributes:
+        values: of nodes, as recorded.
+        clean: of children under ``affects: measurement``, where they are known apart from m: what their effects read.
+        z, m, theta: as they act on rows; theta is None where every mechanism is seen to be the identity.
+    """
 
     def __init__(self, model: CAMAModel, batch: Batch, z: Tensor | None = None, samples: int | None = None) -> None:
         networks = model._networks
@@ -286,6 +292,7 @@ class Causes:
         self._group_of = model.group_of
         self._places = model.places
         self.values: dict[str, Tensor] = {}
+        self.clean: dict[str, Tensor] = {}
         self.z = z
         self.m: Tensor | None = None
         self.theta: Tensor | None = None
@@ -325,12 +332,18 @@ class Causes:
 
     def _read(self, source: str) -> Tensor:
         """Returns a cause as its effects see it: as recorded, or the clean value under ``affects: measurement``."""
-        manipulation = self.manipulation
-        if manipulation is None or manipulation.affects.get(source) != "measurement" or self.theta is None:
+        if self.manipulation is None or self.manipulation.affects.get(source) != "measurement":
             return self.values[source]
-        group = next(g for g in manipulation.groups if source in g.nodes)
-        frequencies = self._inputs.frequencies(source)
-        return manipulation.invert(self.values[source], self.theta, group, group.component(source), frequencies)
+        return self.clean[source] if source in self.clean else self.undone(source)
+
+    def undone(self, name: str) -> Tensor:
+        """Returns a node's value with m's mechanism undone, where one acts; levels then as probabilities."""
+        group = self._group_of[name]
+        if self.theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
+            return self.values[name]
+        assert self.manipulation is not None
+        frequencies = self._inputs.frequencies(name)
+        return self.manipulation.invert(self.values[name], self.theta, group, group.component(name), frequencies)
 
     def measured(self, clean: TorchDistribution, group: Group, at: int | slice = slice(None)) -> TorchDistribution:
         """Returns a group's distribution (or some components') with m's mechanism applied, where one acts."""

@@ -222,7 +222,7 @@ class CAMAGuide(PyroModule):
             if group.nodes == (self.graph.target,):
                 continue
             if theta is not None and manipulation is not None and isinstance(group, MovedGroup) and group.theta_size:
-                clean = manipulation.undo(values, theta, group)
+                clean = self._filled_in(group, batch, values, manipulation.undo(values, theta, group))
                 if isinstance(clean, Tensor):
                     parts.append(clean)
                     continue
@@ -234,6 +234,28 @@ class CAMAGuide(PyroModule):
             else:
                 parts += [inputs(n, values[n]) for n in group.nodes]
         return _join(parts, batch.rows, self.like), images
+
+    def _filled_in(
+        self, group: Group, batch: Batch, values: Mapping[str, Tensor], clean: Tensor | dict[str, Tensor]
+    ) -> Tensor | dict[str, Tensor]:
+        """Returns a group's clean values, where an entry is missing its fill-in: no m has moved that."""
+        gone = [name for name in group.nodes if name in batch.observed or name not in batch.values]
+        if not gone:
+            return clean
+        nowhere = torch.zeros(batch.rows, dtype=torch.bool, device=self.like.device)
+        known = {n: batch.observed[n] if n in batch.values else nowhere for n in gone}
+        if isinstance(clean, Tensor):
+            mask = group.stack_masks(known, batch.rows)
+            assert mask is not None
+            return torch.where(mask, clean, group.stack(values))
+        found = dict(clean)
+        for name, mask in known.items():
+            fill = values[name]
+            if self.graph.nodes[name].type == "categorical":
+                fill = F.one_hot(fill, self.graph.nodes[name].classes).to(clean[name])
+            event = (1,) * (fill.dim() - 1)
+            found[name] = torch.where(mask.reshape(-1, *event), clean[name], fill)
+        return found
 
     def _plain(self, group: Group) -> bool:
         """Whether the networks read a group's values as they are."""

@@ -1,4 +1,8 @@
-"""NN_qM, the posterior of m in eq. 10: amortised where m is every row's own, a free normal where it is shared."""
+"""NN_qM, the posterior of m in eq. 10: amortised where m is every row's own, a free normal where it is shared.
+
+Beside its weights each keeps what is to be known of the rows that the model was last adapted to, so that the model can
+draw such rows after a copy or a load as well: buffers, zero until then, which nothing trains.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,23 @@ from torch import Tensor, nn
 
 from pyro_cama.networks.features import NamedModules, mlp
 
+WORLD = 512  # draws of m that stand for the rows adapted to
+
 
 class SharedPosterior(nn.Module):
-    """q(m) of a dataset (one row) or of every site (one row each): a free normal instead of a network."""
+    """q(m) of a dataset (one row) or of every site (one row each): a free normal instead of a network.
+
+    Attributes:
+        share: of every site (or 1 of the dataset) among the rows last adapted to, ``(sites,)``.
+    """
+
+    share: Tensor
 
     def __init__(self, sites: int, dim: int) -> None:
         super().__init__()
         self.loc = nn.Parameter(torch.zeros(sites, dim))
         self.raw_scale = nn.Parameter(torch.full((sites, dim), -1.0))
+        self.register_buffer("share", torch.zeros(sites))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Returns loc and scale, ``(sites, dim)`` each."""
@@ -32,12 +45,18 @@ class RowPosterior(nn.Module):
         hidden, layers: units of a layer, and hidden layers.
         dim: of m.
         encoders: of the children that are images, by name.
+
+    Attributes:
+        world: draws of the m of the rows last adapted to, from q's aggregate, ``(WORLD, dim)``.
     """
+
+    world: Tensor
 
     def __init__(self, inputs: int, hidden: int, dim: int, layers: int, encoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.encoders = NamedModules(encoders)
         self.network = mlp(inputs + hidden * len(encoders), hidden, 2 * dim, max(layers, 1))
+        self.register_buffer("world", torch.zeros(WORLD, dim))
 
     def forward(self, x: Tensor, images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns loc and scale, ``(rows, dim)`` each."""

@@ -22,7 +22,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
 from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings, device_named
 
-FORMAT = 3
+FORMAT = 4
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
 
 

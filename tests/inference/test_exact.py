@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.common_noise import common_noise, draw_site
 from pyro_cama.inference.bounds import class_log_probs, importance_bound, marginal, mean_bound, shared_term
 from pyro_cama.inference.elbo import JointELBO
 from pyro_cama.inference.log_weights import LogWeights, log_weights
@@ -447,6 +448,30 @@ def test_prediction_averages_over_a_shared_m() -> None:
 
 
 # missing values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_every_draw_of_a_shared_m_has_draws_of_z_of_its_own(trace: bool) -> None:
+    """Eq. 6 under a broad q(m): the mean over draws of m of p(y | x, m), as do(m) gives it with the same noise."""
+    world = worlds(scope="dataset")
+    cama = world.build()
+    world.exact_guide(cama, 0.4, shift=0.3, widen=1.5)
+    with torch.no_grad():
+        cama.guide.m_posterior.loc.fill_(0.4)  # type: ignore[union-attr, operator]
+        cama.guide.m_posterior.raw_scale.fill_(1.0)  # type: ignore[union-attr, operator]
+    batch = world.draw(6, 0.7)
+    with torch.no_grad(), common_noise(3):
+        every: dict[str, Any] = {"samples": 12, "classes": True}
+        weights = log_weights(cama.model, cama.guide, batch, **every, m_samples=3, trace=trace)
+        q: Any = cama.guide.m_dist(None)
+        given = []
+        for k, m in enumerate(draw_site(q.expand((12, 1, 1)), "m")[::4, 0, 0]):
+            w = log_weights(cama.model, cama.guide, batch, **every, do={"m": m}).w[4 * k : 4 * k + 4]
+            given.append(torch.softmax(torch.logsumexp(w, 0), 0))
+    found = class_log_probs(weights, m_samples=3).exp()
+    torch.testing.assert_close(found, torch.stack(given).mean(0), atol=1e-12, rtol=0)
+    with pytest.raises(ValueError, match=r"expected samples, 12, to be a multiple of m_samples, 5"):
+        log_weights(cama.model, cama.guide, batch, **every, m_samples=5, trace=trace)
 
 
 @pytest.mark.parametrize("trace", [True, False])

@@ -275,6 +275,26 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
+@settings(max_examples=40)
+@given(specs(max_nodes=7), st.randoms(use_true_random=False), st.sampled_from([1, 2, 3, 6]))
+def test_draws_of_a_shared_m_in_runs_are_the_same_traced_and_grouped(spec: dict[str, Any], rng: Any, runs: int) -> None:
+    torch.manual_seed(rng.randrange(1000))
+    with in_double():
+        cama = jittered(small(spec, sites=3, seed=rng.randrange(1000)))
+        batch = rows_of(cama, 5, missing=lambda: rng.random() < 0.3)
+        options: dict[str, Any] = {"samples": 6, "classes": True, "m_samples": runs}
+        traced, grouped = (measured(cama, batch, trace=trace, **options) for trace in (True, False))
+        same(traced, grouped)
+        if grouped[0].shared is None:  # every row has its own m, or there is none
+            same(grouped, measured(cama, batch, samples=6, classes=True))
+            return
+        assert traced[0].shared is not None
+        torch.testing.assert_close(traced[0].shared, grouped[0].shared, **CLOSE)
+        each = grouped[0].shared.unflatten(0, (runs, -1))
+        assert torch.equal(each, each[:, :1].expand_as(each))
+        assert len(each[:, 0].unique(dim=0)) == runs
+
+
 def test_the_import_alone_loads_nothing() -> None:
     heavy = ("torch", "pyro", "pandas", "numpy", "networkx", "lightning", "torchvision", "scipy", "pydantic")
     assert run(f"import sys, pyro_cama; print([m for m in {heavy} if m in sys.modules])") == "[]"
