@@ -358,7 +358,7 @@ class CAMA(ModelGuidePair):
             class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
                 (Saerens et al. 2002), which then do depend on the rows together.  The training ones stand where the
                 rows do not tell otherwise, see :mod:`pyro_cama.inference.class_prior`.
-            samples: draws of z.
+            samples: draws of z; of a shared m so many for each draw of m.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.
             widen, refine: in scope row, where m is inferred: a factor on the scale of q(m | x), and gradient steps of
                 every row's own m before it is drawn.  They help where q(m | x) is poor, and hurt where it is good and

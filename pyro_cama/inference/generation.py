@@ -60,7 +60,9 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
     named: Mapping[str, Any] = {} if auto or do is None else do  # type: ignore[assignment]
     m = pair.graph.m
     of_m = {name: value for name, value in named.items() if m and name == m.name}
-    nodes = {name: _encode_value(pair, name, value) for name, value in named.items() if name not in of_m}
+    nodes: dict[str, Any] = {
+        name: _encode_value(pair, name, value) for name, value in named.items() if name not in of_m
+    }
     given = encode_do(pair, of_m, n)
     calibrated = pair.manipulation.calibrated() if m else nullcontext()
     with torch.no_grad(), fast(), pair.seeded(seed), calibrated:

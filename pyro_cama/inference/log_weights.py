@@ -154,7 +154,7 @@ def traced_draws(
     model_trace = poutine.trace(replayed).get_trace(batch, **arguments)
     check_sites(model, guide_trace, given.do)
     log_p, log_q = _site_log_probs(model_trace), _site_log_probs(guide_trace)
-    values = {name: model_trace.nodes[name]["value"] for name in log_p}
+    values: dict[str, Any] = {name: model_trace.nodes[name]["value"] for name in log_p}
     shared = None
     if graph.m is not None and not graph.m.per_row and graph.m.name in log_p:
         shared = (log_p.pop(graph.m.name) - log_q.pop(graph.m.name)).reshape(samples, -1)

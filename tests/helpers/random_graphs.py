@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -97,3 +98,19 @@ def rows_of(cama: CAMA, rows: int, missing: Callable[[], bool] = lambda: False) 
         if missing():
             observed[name] = torch.rand(rows) < 0.5
     return Batch({name: value.detach() for name, value in drawn.items()}, observed, site, rows)
+
+
+def any_encoder(cama: CAMA) -> TableEncoder:
+    """One fitted to rows that have every level and some spread."""
+    generator = np.random.default_rng(0)
+    table: dict[str, Any] = {}
+    for name in cama.graph.order:
+        node = cama.graph.nodes[name]
+        if node.levels:
+            table[name] = [node.levels[i % len(node.levels)] for i in range(24)]
+        else:
+            table[name] = generator.poisson(4.0, (24, *node.event_shape)).astype(float)
+    m = cama.graph.m
+    if m is not None and m.site_column is not None:
+        table[m.site_column] = ["s", "t"] * 12
+    return TableEncoder(cama.graph).fit(table)

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_cama import CAMA, build, load
-from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.diagnosis.densities import check_densities
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.inference.world import draw_m, remember_world
 from pyro_cama.model.posteriors import WORLD, RowPosterior, SharedPosterior
-from tests.helpers.random_graphs import small, specs
+from tests.helpers.random_graphs import any_encoder, small, specs
 
 COLUMNS = [f"x{i}" for i in range(4)]
 QUICK: dict[str, Any] = {"progress": False}
@@ -206,19 +205,3 @@ def test_a_model_that_knows_its_rows_draws_their_like(spec: dict[str, Any], seed
             one, other = (np.clip(v, *np.quantile(one, [0.02, 0.98])) for v in (one, other))
         error = np.sqrt((one.var(0) + other.var(0)) / 2000) + 1e-9
         assert (abs(one.mean(0) - other.mean(0)) < 6 * error).all(), name
-
-
-def any_encoder(cama: CAMA) -> TableEncoder:
-    """One fitted to rows that have every level and some spread."""
-    generator = np.random.default_rng(0)
-    table: dict[str, Any] = {}
-    for name in cama.graph.order:
-        node = cama.graph.nodes[name]
-        if node.levels:
-            table[name] = [node.levels[i % len(node.levels)] for i in range(24)]
-        else:
-            table[name] = generator.poisson(4.0, (24, *node.event_shape)).astype(float)
-    m = cama.graph.m
-    if m is not None and m.site_column is not None:
-        table[m.site_column] = ["s", "t"] * 12
-    return TableEncoder(cama.graph).fit(table)

@@ -15,8 +15,7 @@ from pyro_cama import CAMA, build
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.model.posteriors import SharedPosterior
 from tests.helpers.precision import in_double
-from tests.helpers.random_graphs import rows_of, small, specs
-from tests.inference.test_generation import any_encoder
+from tests.helpers.random_graphs import any_encoder, rows_of, small, specs
 
 QUICK: dict[str, Any] = {"progress": False, "lr": 1e-2, "conditional_weight": 0.0}
 
