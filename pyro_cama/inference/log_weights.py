@@ -67,8 +67,8 @@ def log_weights(
             one that broadcasts to ``(samples, classes, rows)``.
         power: of the children's densities, p(x | y, z, m, a, c)^power: below 1 for a model that is wrong in detail
             (Miller and Dunson 2019, *Robust Bayesian inference via coarsening*).
-        m_samples: draws of a shared m, each for ``samples / m_samples`` samples, one after the other; None draws m
-            for every sample.
+        m_samples: draws of a shared m, each for ``samples / m_samples`` samples, see :func:`draw_in_runs`; None draws
+            m for every sample.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.
     """
@@ -106,7 +106,7 @@ def _run(model: CAMAModel, samples: int, m_samples: int | None) -> int:
 
 
 class _Runs(Messenger):
-    """Makes the first of every ``run`` draws of a site stand for all of them."""
+    """Draws a site by :func:`draw_in_runs`."""
 
     def __init__(self, site: str, run: int) -> None:
         super().__init__()
@@ -114,11 +114,23 @@ class _Runs(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == self.site:
-            msg["value"], msg["done"] = _in_runs(draw_site(msg["fn"], msg["name"]), self.run), True
+            msg["value"], msg["done"] = draw_in_runs(msg["fn"], self.site, self.run), True
 
 
-def _in_runs(value: Tensor, run: int) -> Tensor:
-    return value if run == 1 else value[::run].repeat_interleave(run, 0)
+def draw_in_runs(q: TorchDistribution, name: str, run: int) -> Tensor:
+    """Draws a site as :func:`draw_site` does, but every draw stands for ``run`` samples, one after the other.
+
+    A normal's second half of draws are the first half's mirror images: a few draws of m then agree with q in the mean,
+    and what is linear in m comes out exactly (antithetic variates; Hammersley and Morton 1956).
+    """
+    value = draw_site(q, name)
+    if run == 1:
+        return value
+    value = value[::run]
+    first = (len(value) + 1) // 2
+    if type(getattr(q, "base_dist", None)) is dist.Normal:
+        value = torch.cat([value[:first], 2 * q.mean[: len(value) - first] - value[: len(value) - first]])
+    return value.repeat_interleave(run, 0)
 
 
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
@@ -205,7 +217,7 @@ def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -
             q = proposals.get(graph.m.name) or guide.m_dist(batch)
             sites = q.batch_shape[-1] if q.batch_shape else 1
             q = q.expand((samples, 1, sites))
-            m = _in_runs(draw_site(q, graph.m.name), given.run)
+            m = draw_in_runs(q, graph.m.name, given.run)
             m_ratio = _ratio(model.m_dist, q, m)
             if graph.m.per_row:
                 ratio = ratio + m_ratio
