@@ -61,7 +61,7 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
     m = pair.graph.m
     of_m = {name: value for name, value in named.items() if m and name == m.name}
     nodes: dict[str, Any] = {
-        name: _encode_value(pair, name, value) for name, value in named.items() if name not in of_m
+        name: _encode_value(pair, name, value, n) for name, value in named.items() if name not in of_m
     }
     given = encode_do(pair, of_m, n)
     calibrated = pair.manipulation.calibrated() if m else nullcontext()
@@ -103,12 +103,13 @@ def _frame_of(pair: ModelGuidePair, values: Mapping[str, Tensor], site: Tensor |
         shape = pair.graph.nodes[name].event_shape
         decoded = pair.encoder.decode(name, values[name].expand(rows, *shape))
         frame[name] = list(decoded) if shape else decoded
-    if site is not None:
-        frame.setdefault(pair.graph.require_m().scope, [pair.encoder.sites[i] for i in site.tolist()])
+    if site is not None and (column := pair.graph.require_m().scope) not in frame:
+        frame[column] = [pair.encoder.sites[i] for i in site.tolist()]
     return pd.DataFrame(frame)
 
 
-def _encode_value(pair: ModelGuidePair, name: str, value: Any) -> Tensor:
+def _encode_value(pair: ModelGuidePair, name: str, value: Any, rows: int) -> Tensor:
     if name not in pair.graph.order:
         raise ValueError(f"do: {name!r} is neither the manipulation latent nor a node of {list(pair.graph.order)}")
-    return pair.encoder.encode_value(name, value).to(pair.device)
+    encoded = pair.encoder.encode_value(name, value).to(pair.device)
+    return encoded.expand(rows, *encoded.shape)
