@@ -17,11 +17,13 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_cama import distributions
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.nodes import Node
 from pyro_cama.graph.schema import NodeType
 
 MIN_SCALE = 1e-2  # standardised units: keeps a child that is constant within a class from owning the posterior
+_CONCENTRATIONS = (-4.6, 20.0)  # logarithms
 MIN_PROBABILITY = 1e-3  # of a pixel being on, or off
 
 
@@ -98,8 +100,17 @@ class Likelihood(ABC):
         """
         return self.distribution(torch.cat([free, constants.expand(*free.shape[:-1], -1)], -1))
 
-    def bias(self, node: Node) -> Tensor:
-        """Returns where the last layer's bias starts, shape ``(size,)``: zeros unless overridden."""
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Returns the numbers at which training starts, before a cause has a say: zeros unless overridden.
+
+        Args:
+            node: the node.
+            statistics: of its training entries, as in :attr:`pyro_cama.data.encoder.TableEncoder.statistics`, float64;
+                empty before there are any.
+
+        Returns:
+            ``(size,)``, or of a vector ``(dim, size)``.
+        """
         return torch.zeros(self.size(node))
 
     def __eq__(self, other: object) -> bool:
@@ -144,7 +155,7 @@ class Normal(Likelihood):
     def joined(self, free: Tensor, constants: Tensor) -> TorchDistribution:
         return dist.Normal(free.squeeze(-1), F.softplus(constants.squeeze(-1)) + MIN_SCALE)  # of a node, not of a row
 
-    def bias(self, node: Node) -> Tensor:
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         return torch.tensor([0.0, 0.5])
 
 
@@ -167,36 +178,43 @@ class StudentT(Likelihood):
         df = 2.0 + F.softplus(params[..., 2])
         return dist.StudentT(df, params[..., 0], F.softplus(params[..., 1]) + MIN_SCALE)
 
-    def bias(self, node: Node) -> Tensor:
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         return torch.tensor([0.0, 0.5, 5.0])
 
 
 class Categorical(Likelihood):
-    """Logits, one per level."""
+    """Logits, one per level, which start at the log frequencies."""
 
     types = ("categorical",)
 
     def size(self, node: Node) -> int:
         return node.classes
 
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+        logs = _log_frequencies(node, statistics)
+        return logs - logs.mean()
+
     def distribution(self, params: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=params)
 
 
 class Bernoulli(Likelihood):
-    """One logit, of the second level."""
+    """One logit, of the second level, which starts at the log odds."""
 
     types = ("binary",)
 
     def size(self, node: Node) -> int:
         return 1
 
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+        return _log_frequencies(node, statistics).diff()
+
     def distribution(self, params: Tensor) -> TorchDistribution:
         return dist.Bernoulli(logits=params.squeeze(-1))
 
 
 class Poisson(Likelihood):
-    """Log-rate of a count."""
+    """Log mean of a count, which starts at the training mean's."""
 
     types = ("count",)
 
@@ -204,11 +222,14 @@ class Poisson(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        return dist.Poisson(params.squeeze(-1).clamp(-15.0, 15.0).exp())
+        return distributions.Poisson(_mean(params.squeeze(-1)))
+
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+        return _log_mean(statistics).unsqueeze(-1)
 
 
 class NegativeBinomial(Likelihood):
-    """Gamma-Poisson: log-mean and one raw concentration a node, so that counts may be over-dispersed."""
+    """Gamma-Poisson: log mean, and one log concentration a node, so that counts may be over-dispersed."""
 
     types = ("count",)
     constants = 1
@@ -217,12 +238,30 @@ class NegativeBinomial(Likelihood):
         return 2
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        concentration = F.softplus(params[..., 1]) + MIN_SCALE
-        mean = params[..., 0].clamp(-15.0, 15.0).exp()
-        return dist.GammaPoisson(concentration, concentration / mean)
+        concentration = params[..., 1].clamp(*_CONCENTRATIONS).exp()
+        return distributions.GammaPoisson(concentration, concentration / _mean(params[..., 0]))
 
-    def bias(self, node: Node) -> Tensor:
-        return torch.tensor([0.0, 2.0])
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+        log_mean = _log_mean(statistics)
+        if "log_sd" not in statistics:
+            return torch.stack([log_mean, torch.full_like(log_mean, 0.75)], -1)
+        excess = statistics["log_sd"].square() - 1 / statistics["mean"].clamp_min(1.0)  # over a Poisson's
+        return torch.stack([log_mean, -excess.clamp(1e-8, 1.0).log()], -1)
+
+
+def _mean(log_mean: Tensor) -> Tensor:
+    return log_mean.clamp(-15.0, 40.0).exp()  # beyond any count there is, and far from what floats cannot hold
+
+
+def _log_mean(statistics: Mapping[str, Tensor]) -> Tensor:
+    """log of the mean count, () or (dim,): a network of some thousand small steps would not get there from 0."""
+    return statistics["mean"].clamp_min(1e-4).log() if "mean" in statistics else torch.zeros(())
+
+
+def _log_frequencies(node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
+    even = torch.full((node.classes,), 1 / node.classes)
+    frequencies = statistics.get("frequencies", even)
+    return frequencies.where(frequencies > 0, 1e-4).log()
 
 
 class GreyBernoulli(dist.Bernoulli):
@@ -249,7 +288,7 @@ class PixelBernoulli(Likelihood):
         probs = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * torch.sigmoid(params.squeeze(-1))
         return GreyBernoulli(probs=probs, validate_args=False)  # Pyro would refuse grey values
 
-    def bias(self, node: Node) -> Tensor:
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         return torch.tensor([-2.0])
 
 
@@ -258,7 +297,7 @@ class PixelNormal(Normal):
 
     types = ("image",)
 
-    def bias(self, node: Node) -> Tensor:
+    def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         return torch.tensor([0.3, -1.5])
 
 

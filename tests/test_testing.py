@@ -283,11 +283,16 @@ BROKEN_LIKELIHOODS: dict[str, tuple[Any, Node, str]] = {
         COUNT,
         r"constants: found 1 of 1 numbers; expected some that depend on",
     ),
-    "bias": (changed(Poisson, bias=lambda *_: torch.zeros(2)), COUNT, r"Own.bias: found shape \(2,\); expected \(1,\)"),
-    "infinite bias": (
-        changed(Poisson, bias=lambda *_: torch.tensor([torch.inf])),
+    "start": (changed(Poisson, start=lambda *_: torch.zeros(2)), COUNT, r"Own.start: found shape \(2,\); expected \(1,\)"),
+    "infinite start": (
+        changed(Poisson, start=lambda *_: torch.tensor([torch.inf])),
         COUNT,
-        r"bias: found 1 of 1 numbers inf",
+        r"start: found 1 of 1 numbers inf",
+    ),
+    "start by the statistics": (
+        changed(Poisson, start=lambda self, node, statistics: torch.zeros(2 if statistics else 1)),
+        COUNT,
+        r"Own.start: found shape \(2,\); expected \(1,\)",
     ),
     "batch shape": (
         changed(Poisson, distribution=lambda self, p: dist.Poisson(p.clamp(-15, 15).exp())),

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_cama.data.far_entries import LARGEST, Far, Spread
 from pyro_cama.graph.nodes import Node
 
 Floats = NDArray[np.float64]
@@ -84,41 +85,71 @@ class ColumnStatistics:
         self.rows = 0
         self._counts = np.zeros(node.classes, dtype=np.int64)
         self._moments: list[Moments] = []
+        self._spread = Spread()
 
-    def add(self, raw: NDArray[Any]) -> None:
-        """Takes in observed raw values (any number, ...), as :func:`pyro_cama.data.columns.read_column` gives them."""
+    def add(self, raw: NDArray[Any], places: NDArray[np.int64] | None = None) -> None:
+        """Takes in observed raw values (any number, ...), as :func:`pyro_cama.data.columns.read_column` gives them.
+
+        Args:
+            raw: the values.
+            places: the table's rows that they stand in; by default all rows from the first on.
+        """
         if not len(raw):
             return
-        self.rows += len(raw)
         if self.node.levels:
             self._counts += np.bincount(raw, minlength=self.node.classes)
         elif self.node.is_image:
             for start in range(0, len(raw), IMAGES):
                 self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
         else:
-            self._merge([Moments.of(part) for part in ([raw, np.log1p(raw)] if self.node.type == "count" else [raw])])
+            self._merge([Moments.of(part) for part in self._scales(raw)])
+            self._spread.add(raw, np.arange(self.rows, self.rows + len(raw)) if places is None else places)
+        self.rows += len(raw)
 
     def _merge(self, found: list[Moments]) -> None:
         pairs = zip(self._moments, found, strict=True)
         self._moments = [old.merged(new) for old, new in pairs] if self._moments else found
+
+    def _scales(self, raw: Floats) -> list[Floats]:
+        return [raw, np.log1p(raw)] if self.node.type == "count" else [raw]
+
+    def far(self) -> list[Far]:
+        """Returns which entries stand far from all others; none of levels and images.  Needs a value."""
+        return self._spread.far(self.node.type == "count") if self.node.is_number else []
 
     def statistics(self) -> dict[str, Tensor]:
         """Returns what :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
         values: tuple[Any, ...]
         if self.node.levels:
             values = (self._counts / self.rows,)
-        elif self.node.type == "count":
-            plain, log = self._moments
-            values = (plain.mean_sd()[0], *log.mean_sd())
-        else:
+        elif self.node.is_image:
             values = self._moments[0].mean_sd()
+        else:
+            far = self.far()
+            low, high = self._bounds(far)
+            moments = [part.mean_sd() for part in self._moments]
+            for i in {one.component for one in far}:  # those of the others
+                at = () if i is None else i
+                column = self._spread.sample if i is None else self._spread.sample[:, i]
+                others = column[(column >= low[at]) & (column <= high[at])]
+                for (mean, sd), part in zip(moments, self._scales(others), strict=True):
+                    mean[at], sd[at] = Moments.of(part).mean_sd()
+            values = (moments[0][0], *moments[-1], low, high) if self.node.type == "count" else (*moments[0], low, high)
         keys = statistic_shapes(self.node)
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
+
+    def _bounds(self, far: list[Far]) -> tuple[Floats, Floats]:
+        low, high = np.full(self.node.event_shape, -LARGEST), np.full(self.node.event_shape, LARGEST)
+        for one in far:
+            (high if one.value > one.bound else low)[() if one.component is None else one.component] = one.bound
+        return low, high
 
 
 def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     """Returns the names of the statistics of a node, and the shape of each."""
     if node.levels:
         return {"frequencies": (len(node.levels),)}
+    if node.is_image:
+        return {"mean": (), "sd": ()}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
-    return dict.fromkeys(keys, () if node.is_image else node.event_shape)
+    return dict.fromkeys((*keys, "low", "high"), node.event_shape)

@@ -39,6 +39,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.column_statistics import statistic_shapes
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
 from pyro_cama.data.encoder_fit import EncoderFit, sorted_sites
+from pyro_cama.data.far_entries import Far
 from pyro_cama.data.row_numbers import rows_text, sizes_text
 from pyro_cama.data.tables import Columns, Table, read_table
 from pyro_cama.data.values import decode_values, encode_values
@@ -69,7 +70,10 @@ class TableEncoder:
         graph: the causal graph.
         statistics: node to float64 tensors. Continuous: ``mean`` and ``sd``, () or (dim,). Count: ``mean``,
             and ``log_mean`` and ``log_sd`` of log(1 + x), () or (dim,). Discrete: ``frequencies``, (levels,).
-            Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Empty before :meth:`fit`.
+            Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Of numbers also ``low`` and
+            ``high``: entries beyond stand far from all others (:mod:`pyro_cama.data.far_entries`), and have no part
+            in the other statistics. Empty before :meth:`fit`.
+        far: node to the entries of the training table that do so; not stored.
         sites: known values of the scope column, those of the training table sorted by their text; empty if
             there is no scope column.
     """
@@ -77,11 +81,13 @@ class TableEncoder:
     graph: CausalGraph
     statistics: dict[str, dict[str, Tensor]]
     sites: tuple[Level, ...]
+    far: dict[str, list[Far]]
 
     def __init__(self, graph: CausalGraph) -> None:
         self.graph = graph
         self.statistics = {}
         self.sites = ()
+        self.far = {}
         self._noted = False
 
     @property
@@ -109,7 +115,7 @@ class TableEncoder:
         Raises:
             DataError: a column without any entry, or a target with a single class.
         """
-        self.statistics, self.sites = fitting.statistics(), fitting.sites()
+        self.statistics, self.sites, self.far = fitting.statistics(), fitting.sites(), fitting.far()
 
     def encode(
         self, data: Table, target: Literal["require", "use", "ignore"] = "use", new_sites: bool = False
@@ -157,6 +163,26 @@ class TableEncoder:
             index = {text_of(value): i for i, value in enumerate(sites)}
             site = torch.from_numpy(np.array([*(index.get(text_of(v), -1) for v in found), -1])[codes])
         return Batch(values, observed, site, table.rows)
+
+    def without_far(self, batch: Batch) -> Batch:
+        """Returns encoded rows in which entries that stand far from the training table's others are missing."""
+        values, observed = dict(batch.values), dict(batch.observed)
+        for name, value in batch.values.items():
+            node = self.graph.nodes[name]
+            if not node.is_number:
+                continue
+            statistics = self.statistics[name]
+            bounds = torch.stack([statistics["low"], statistics["high"]])
+            if node.type == "continuous":
+                bounds = (bounds - statistics["mean"]) / statistics["sd"]
+            low, high = bounds.to(value)
+            far = ((value < low) | (value > high)).reshape(batch.rows, -1).any(1)
+            if far.any():
+                filled = statistics["mean"].round() if node.type == "count" else torch.zeros(node.event_shape)
+                values[name] = value.clone()
+                values[name][far] = filled.to(value)
+                observed[name] = observed.get(name, torch.ones_like(far)) & ~far
+        return Batch(values, observed, batch.site, batch.rows)
 
     def encode_value(self, name: str, value: Any) -> Tensor:
         """Encodes one value of a node, in raw units or a level, as :meth:`encode` would, without the rows.

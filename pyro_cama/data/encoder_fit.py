@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.column_statistics import ColumnStatistics
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
+from pyro_cama.data.far_entries import Far
 from pyro_cama.data.tables import Columns
 from pyro_cama.data.values import encode_values
 from pyro_cama.errors import DataError
@@ -54,7 +55,7 @@ class EncoderFit:
         kept = np.asarray(keep, dtype=np.int64)
         for name, summary in self._columns.items():
             raw, present = read_column(summary.node, table.column(name, self.graph))
-            summary.add(raw[present])
+            summary.add(raw[present], self.rows + np.flatnonzero(present))
             values[name], observed[name] = torch.from_numpy(raw[kept]), torch.from_numpy(present[kept])
         if self.scope is not None:
             codes, found = read_sites(self.scope, table.column(self.scope, self.graph))
@@ -83,6 +84,10 @@ class EncoderFit:
                 "expected rows of at least two to learn from"
             )
         return statistics
+
+    def far(self) -> dict[str, list[Far]]:
+        """Returns what stands far from the other entries of a column, by node."""
+        return {name: far for name, summary in self._columns.items() if (far := summary.far())}
 
     def sites(self) -> tuple[Level, ...]:
         """Returns the values of the scope column, sorted by their text; none where there is no such column.

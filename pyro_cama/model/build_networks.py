@@ -117,28 +117,33 @@ def _widths(
 def _decoder(
     graph: CausalGraph, group: Group, decoders: Mapping[str, DecoderFactory] | None
 ) -> tuple[nn.Module, nn.Parameter]:
-    """Returns an image's decoder and its constants; a generated decoder starts at the likelihood's bias."""
-    node = graph.nodes[group.nodes[0]]
+    """Returns an image's decoder and its constants; a generated decoder starts where the likelihood does."""
     free = group.size - group.likelihood.constants
-    decoder = decoder_of(node, free, decoders)
-    bias = group.likelihood.bias(node)
+    decoder = decoder_of(graph.nodes[group.nodes[0]], free, decoders)
+    start = start_of(graph, group, {})
     if isinstance(decoder, ImageDecoder):
-        decoder.set_bias(bias[:free])
-    return decoder, nn.Parameter(bias[None, free:].clone())
+        decoder.set_bias(start[0, :free])
+    return decoder, nn.Parameter(start[:, free:].clone())
 
 
 def _merge(
     graph: CausalGraph, group: Group, widths: Mapping[str, int], hidden: int, layers: int
 ) -> tuple[Merge, nn.Parameter]:
-    """Returns the merge of a group that is no image and its constants, both started at the likelihoods' biases."""
+    """Returns the merge of a group that is no image and its constants, both where the likelihood starts."""
     free = group.size - group.likelihood.constants
     merge = Merge(widths, hidden, group.width * free, min(layers, 1))
-    bias: Tensor = torch.cat(
-        [
-            group.likelihood.bias(graph.nodes[name]).expand(width, -1)
-            for name, width in zip(group.nodes, group.widths, strict=True)
-        ]
-    )
+    start = start_of(graph, group, {})
     with torch.no_grad():
-        merge.last_bias.copy_(bias[:, :free].flatten())
-    return merge, nn.Parameter(bias[:, free:].clone())
+        merge.last_bias.copy_(start[:, :free].flatten())
+    return merge, nn.Parameter(start[:, free:].clone())
+
+
+def start_of(graph: CausalGraph, group: Group, statistics: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """Returns where training starts: a group's likelihood parameters, ``(width, size)``, of an image ``(1, size)``.
+
+    Args:
+        statistics: of the training rows, by node; empty before there are any.
+    """
+    widths = (1,) if group.image else group.widths
+    starts = (group.likelihood.start(graph.nodes[name], statistics.get(name, {})) for name in group.nodes)
+    return torch.cat([start.expand(width, -1) for start, width in zip(starts, widths, strict=True)])

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.common_noise import draw_site
-from pyro_cama.model.build_networks import build_networks
+from pyro_cama.model.build_networks import build_networks, start_of
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
@@ -113,9 +113,16 @@ class CAMAModel(PyroModule):
         """Encoded values as the networks read them."""
         return network_of(self._networks, "inputs", NodeInputs)
 
-    def merge_of(self, name: str) -> Merge:
-        """Returns the merge that a node shares with its group."""
-        return self._merges[self.places[self.group_of[name].nodes[0]]]
+    @torch.no_grad()
+    def start_at(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Sets the likelihoods' numbers to where training starts, by the statistics of its rows; images stay."""
+        constants = network_of(self._networks, "constants", nn.ParameterList)
+        for group, merge, constant in zip(self.groups, self._merges, constants, strict=True):
+            if not group.image:
+                start = start_of(self.graph, group, statistics)
+                free = group.size - group.likelihood.constants
+                merge.last_bias.copy_(start[:, :free].flatten())
+                constant.copy_(start[:, free:])
 
     @property
     def _networks(self) -> nn.ModuleDict:

@@ -38,7 +38,7 @@ from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
 
-FORMAT = 1
+FORMAT = 2
 PROGRAM, ENCODING = "program.pt2", "encoding.json"
 Kind = Literal["value", "observed", "site"]
 Input = tuple[Kind, str]

@@ -90,10 +90,9 @@ def read(
         stored = json.loads(file.read_text(encoding="utf-8"))
         version, of_graph, built = stored["format"], stored.get("graph"), list(stored.get("extensions", []))
     if version != FORMAT:
-        raise DataError(
-            f"{folder}: found format {version!r}; this pyro_cama reads {FORMAT}: install a newer one, "
-            "or save the model again"
-        )
+        older = isinstance(version, int) and version < FORMAT
+        remedy = "fit and save the model again with this one" if older else "install a newer one"
+        raise DataError(f"{folder}: found format {version!r}; this pyro_cama reads {FORMAT}: {remedy}")
     file = folder / "graph.yaml"
     with _damage(file):
         graph = CausalGraph(file)

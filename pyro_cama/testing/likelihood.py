@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_cama.data.column_statistics import ColumnStatistics
 from pyro_cama.graph.nodes import Node
 from pyro_cama.likelihoods import Likelihood
 from pyro_cama.testing.expectations import (
@@ -28,7 +32,7 @@ _EXTREME = 1e4
 def check_likelihood(likelihood: Likelihood, node: Node) -> None:
     """Raises AssertionError unless a likelihood holds what model and guide rely on.
 
-    - ``size``, ``constants`` and ``bias`` agree.
+    - ``size``, ``constants`` and ``start`` agree, before there are training rows and after.
     - ``distribution`` has the batch shape of its numbers and scalar events, and can be sampled; samples have finite
       log-probabilities; they are levels' codes or whole numbers where the node's type asks for them.
     - Densities integrate to 1, probabilities sum to 1 (of pixels this is not looked at: grey values have no support).
@@ -73,11 +77,11 @@ class _LikelihoodChecks:
         self.extremes()
 
     def params(self, *lead: int) -> Tensor:
-        """Draws numbers about the bias, ``(*lead, size)``."""
-        return self.likelihood.bias(self.node).double() + 0.5 * torch.randn(*lead, self.likelihood.size(self.node))
+        """Draws numbers about their start, ``(*lead, size)``."""
+        return self.likelihood.start(self.node, {}).double() + 0.5 * torch.randn(*lead, self.likelihood.size(self.node))
 
     def numbers(self) -> None:
-        """Checks that size, constants and bias agree."""
+        """Checks that size, constants and start agree."""
         size, constants = self.likelihood.size(self.node), self.likelihood.constants
         whole = isinstance(size, int) and size > 0
         expect_holds(whole, f"{self.name}.size: found {size!r}; expected a whole number above 0")
@@ -85,9 +89,12 @@ class _LikelihoodChecks:
             0 <= constants < size,
             f"{self.name}.constants: found {constants} of {size} numbers; expected some that depend on the causes",
         )
-        bias = self.likelihood.bias(self.node)
-        expect_shape(f"{self.name}.bias", bias, (size,))
-        expect_finite(f"{self.name}.bias", bias)
+        for given in ({}, _some_statistics(self.node)):
+            start, shape = self.likelihood.start(self.node, given), (size,)
+            if given and self.node.dim and start.dim() == 2:
+                shape = self.node.dim, size
+            expect_shape(f"{self.name}.start", start, shape)
+            expect_finite(f"{self.name}.start", start)
 
     def distribution(self) -> None:
         """Checks shapes of the distribution and its samples, and that these have finite log-probabilities."""
@@ -128,3 +135,10 @@ class _LikelihoodChecks:
         for sign in (torch.ones(size), -torch.ones(size), torch.randn(8, size).sign()):
             params = (_EXTREME * sign).requires_grad_(True)
             expect_smooth(f"{self.name}'s log_prob", lambda p: self.likelihood.distribution(p).log_prob(x), params)
+
+
+def _some_statistics(node: Node) -> dict[str, Tensor]:
+    """Returns the statistics of a few training entries of a node."""
+    found, shape = ColumnStatistics(node), node.event_shape
+    found.add(np.arange(node.classes) if node.levels else np.linspace(0, 1, 5 * math.prod(shape)).reshape(5, *shape))
+    return found.statistics()

@@ -117,7 +117,7 @@ class _MechanismChecks:
     def clean(self, *lead: int) -> TorchDistribution:
         """Draws a distribution before the manipulation, batch shape ``(*lead, *event)``."""
         shape = (*lead, *self.event, self.likelihood.size(self.node))
-        params = self.likelihood.bias(self.node).double() + 0.5 * torch.randn(shape)
+        params = self.likelihood.start(self.node, {}).double() + 0.5 * torch.randn(shape)
         return self.likelihood.distribution(params)
 
     def values(self, rows: int) -> Tensor:

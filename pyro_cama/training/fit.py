@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,17 +16,19 @@ import torch
 from torch import Tensor
 
 from pyro_cama._arguments import expect, number
+from pyro_cama._messages import caller_level
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.far_entries import far_text
 from pyro_cama.data.minibatches import Minibatches, Shuffled, Streamed, row_selector
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
+from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.log_weights import log_weights
-from pyro_cama.likelihoods import Bernoulli, Categorical
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
@@ -284,32 +287,40 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
         if known is None:
             _take(pair, found.encoder)
         trained = found.rows - found.held.rows
-        source = Streamed(stream, pair.encoder, trained, options.batch_size, seed, found.threshold, pair.encode)
-        return Rows(source, pair.encode(found.held), pair.encode(found.sample), found.rows)
+        encode = partial(_to_train_on, pair)
+        source = Streamed(stream, pair.encoder, trained, options.batch_size, seed, found.threshold, encode)
+        return Rows(source, encode(found.held), encode(found.sample), found.rows)
     if not pair.encoder.fitted:
         _take(pair, TableEncoder(pair.graph).fit(clean))  # type: ignore[arg-type]  # no stream
-    batch = pair.encode(clean, target="use")  # type: ignore[arg-type]
+    batch = _to_train_on(pair, clean)  # type: ignore[arg-type]
     _require_target(pair.graph, batch)
     train, held = train_validation_split(batch.values[pair.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
     return Rows(Shuffled(part.rows, row_selector(part), options.batch_size, seed), kept, batch, batch.rows)
 
 
+def _to_train_on(pair: ModelGuidePair, data: Table | Batch) -> Batch:
+    """Encodes rows; what stands far from the others, such as -999, counts as missing: a few could outweigh all."""
+    return pair.encoder.without_far(pair.encode(data))
+
+
 def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:
-    """Takes the encoder, and sets p(y) as frequent as the classes are.
+    """Takes the encoder, and lets every likelihood start where the training rows are.
 
     p(y | x) is content with a wrong p(y) that the children's densities make up for, and there would be little else to
-    move it: a missing reading, a power of those densities or a draw from the model would show it.
+    move it: a missing reading, a power of those densities or a draw from the model would show it.  And to a count of
+    thousands it is a long way from a mean of 1.
     """
     pair.take_encoder(encoder)
-    model, target = pair.model, pair.graph.target
-    if type(model.group_of[target].likelihood) not in (Bernoulli, Categorical):
-        return  # what another one's numbers mean is its own affair
-    bias = model.merge_of(target).last_bias
-    frequencies = encoder.statistics[target]["frequencies"].to(bias)
-    logs = frequencies.where(frequencies > 0, 1e-4).log()
-    with torch.no_grad():
-        bias.copy_(logs[1:] - logs[:1] if len(bias) == 1 else logs - logs.mean())
+    pair.model.start_at(encoder.statistics)
+    if encoder.far:
+        warnings.warn(
+            f"found entries far from all others of their column, which training takes for missing: "
+            f"{far_text(encoder.far)}. Do they stand for missing values? Set them to NaN, in new rows too; "
+            "if they were measured, transform the column (its logarithm?) so that they are no longer so far",
+            UserWarning,
+            stacklevel=caller_level(),
+        )
 
 
 def _hits(pair: ModelGuidePair, batch: Batch) -> tuple[int, int]:

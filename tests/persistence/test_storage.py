@@ -281,6 +281,7 @@ DAMAGE = {
     "odd sizes": (settings(settings={"hidden": -1}), "settings.json", "save the model again"),
     "an odd adaptation": (settings(adaptation={"accepted": True}), "settings.json", "save the model again"),
     "a damaged encoder": (settings(encoder={}), "settings.json", "save the model again"),
+    "older format": (settings(format=3), "found format 3", "fit and save the model again"),
     "newer format": (settings(format=99), "found format 99", "install a newer one"),
     "garbage tensors": (write("tensors.safetensors", b"garbage"), "tensors.safetensors", "save the model again"),
     "no content": (write("tensors.safetensors", b""), "tensors.safetensors", "save the model again"),

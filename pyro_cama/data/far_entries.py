@@ -1,0 +1,156 @@
+"""Entries that stand far from all others of their column: codes for missing values, as -999, and slips of the pen.
+
+One of them moves mean and standard deviation so far that the others look all the same.  They are told from heavy tails
+by the gap between, and from a rare group of rows by their small number.  What that takes is kept in bounded memory, and
+is the same in whatever parts a table comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+FAR = 50  # interquartile ranges from the median
+FAR_LOG = 10  # of a count's logarithm, besides
+APART = 10  # times as far as the farthest of the others on that side
+SAMPLE = 10_000  # numbers from which quartiles are taken
+ENDS = 128  # lowest and highest values that are kept
+PART = 2**16  # values whose keys are held at a time
+LARGEST = np.finfo(np.float64).max
+
+
+@dataclass(frozen=True)
+class Far:
+    """What stands far from the other entries, on one side of one component.
+
+    Attributes:
+        component: of a vector; None of a scalar.
+        value: the farthest.
+        row: the first one of that value.
+        count: how many entries are far; of :data:`ENDS`, at least so many.
+        bound: between them and the others.
+    """
+
+    component: int | None
+    value: float
+    row: int
+    count: int
+    bound: float
+
+    def __str__(self) -> str:
+        at = f"{self.value:g} in row {self.row}"
+        more = " or more" if self.count == ENDS else ""
+        return at if self.count == 1 else f"{self.count}{more} entries such as {at}"
+
+
+def far_text(found: Mapping[str, Sequence[Far]]) -> str:
+    """Returns what was found, by node, in a warning's words."""
+    parts = [
+        f"{name!r}{'' if one.component is None else f'[{one.component}]'}: {one}"
+        for name, far in found.items()
+        for one in far
+    ]
+    more = f"; ... ({len(parts)} in all)" if len(parts) > 8 else ""
+    return "; ".join(parts[:8]) + more
+
+
+class Spread:
+    """A sample and both ends of the values of a column, (rows, ...), which come in parts.
+
+    Attributes:
+        rows: values seen.
+        sample: all of them, or, of very many, those whose place among them is drawn.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.sample: Floats = np.zeros(0)
+        self._keys = np.zeros(0, dtype=np.uint64)
+        self._limit = np.uint64(2**64 - 1)
+        self._ends: list[Floats] = []
+        self._places: list[NDArray[np.int64]] = []
+
+    def add(self, values: Floats, places: NDArray[np.int64]) -> None:
+        """Takes in values (rows, ...), one row or more, and the table's rows that they stand in, (rows,)."""
+        for start in range(0, len(values), PART):
+            self._add_sample(values[start : start + PART], self.rows + start)
+        signed = [values, -values]
+        places = [places[part.argmin(0)] for part in signed]
+        ends = [np.partition(part, min(ENDS, len(part)) - 1, axis=0)[:ENDS] for part in signed]
+        if self._ends:
+            nearer = [end.min(0) <= new.min(0) for end, new in zip(self._ends, ends, strict=True)]
+            places = [np.where(n, old, new) for n, old, new in zip(nearer, self._places, places, strict=True)]
+            ends = [np.concatenate(pair) for pair in zip(self._ends, ends, strict=True)]
+            ends = [np.partition(end, min(ENDS, len(end)) - 1, axis=0)[:ENDS] for end in ends]
+        self._ends, self._places = ends, places
+        self.rows += len(values)
+
+    def _add_sample(self, values: Floats, first: int) -> None:
+        """Keeps the values whose place has a key below a limit, halved until they are few enough."""
+        keys = _mixed(np.arange(first, first + len(values), dtype=np.uint64))
+        some = keys <= self._limit
+        self.sample = np.concatenate([self.sample, values[some]]) if first else values[some]
+        self._keys = np.concatenate([self._keys, keys[some]])
+        most = max(SAMPLE // 10, SAMPLE // max(1, values[0].size))
+        while len(self._keys) > most:
+            self._limit >>= np.uint64(1)
+            some = self._keys <= self._limit
+            self.sample, self._keys = self.sample[some], self._keys[some]
+
+    def far(self, counts: bool = False) -> list[Far]:
+        """Returns what stands far from the others.
+
+        Args:
+            counts: have to be far on a log scale too, on which a few hundred times the median is no rarity.
+        """
+        shape, sample = self.sample.shape[1:], self.sample.reshape(len(self.sample), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            middle, bounds = _fences(sample, FAR)
+            if counts:
+                log_bounds = np.expm1(_fences(np.log1p(sample), FAR_LOG)[1])
+                bounds = np.stack([np.minimum(bounds[0], log_bounds[0]), np.maximum(bounds[1], log_bounds[1])])
+        found = []
+        for side, bound, end, place in zip((-1, 1), bounds, self._ends, self._places, strict=True):
+            values, place = -side * end.reshape(len(end), -1), place.reshape(-1)
+            for i in np.flatnonzero((side * values > side * bound).any(0)).tolist():
+                distances = (side * (v[:, i] - middle[i]) for v in (values, sample))
+                count = self._standing_apart(*distances, abs(bound[i] - middle[i]))
+                if count:
+                    value = float(side * (side * values[:, i]).max())
+                    found.append(Far(i if shape else None, value, int(place[i]), count, float(bound[i])))
+        return found
+
+    def _standing_apart(self, ends: Floats, sample: Floats, bound: float) -> int:
+        """Returns how many values are beyond the bound, 0 if they are too many, or go over into the others.
+
+        Args:
+            ends, sample: distances from the median, above 0 on the side in question.
+            bound: the distance from which on values may be far.
+        """
+        far, others = ends[ends > bound], np.concatenate([ends[ends <= bound], sample[sample <= bound]])
+        if not len(far) or others.max() > bound / 2 or far.min() < APART * others.max():
+            return 0
+        beyond = sample[sample > bound]
+        one = far.min() == far.max() and bool((beyond == far[0]).all())
+        few = len(far) < ENDS and len(far) <= max(3, 0.005 * self.rows)
+        return len(far) if few or (one and len(beyond) <= 0.1 * len(sample)) else 0
+
+
+def _fences(values: Floats, times: int) -> tuple[Floats, Floats]:
+    """Returns medians (...) and the bounds (2, ...) so many interquartile ranges from them; of none, no bounds."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    reach = np.where((high > low) & np.isfinite(high - low), times * (high - low), np.inf)
+    return middle, np.stack([middle - reach, middle + reach])
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Returns numbers as good as random, by splitmix64: rows may come in a rhythm, which every n-th would fall in with."""
+    z = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))
