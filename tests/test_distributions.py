@@ -31,7 +31,9 @@ def expect_close(found: Tensor, expected: Any) -> None:
 def test_poisson_in_float32(mean: float) -> None:
     rate = float(np.float32(mean))
     x = counts_near(mean, mean**0.5)
-    expect_close(Poisson(torch.tensor(rate)).log_prob(torch.tensor(x, dtype=torch.float32)), stats.poisson.logpmf(x, rate))
+    expect_close(
+        Poisson(torch.tensor(rate)).log_prob(torch.tensor(x, dtype=torch.float32)), stats.poisson.logpmf(x, rate)
+    )
 
 
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
@@ -46,8 +48,8 @@ def test_gamma_poisson_in_float32(mean: float, concentration: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("mean", (0.5, 1e4, 1e8))
-@pytest.mark.parametrize("x", (0.0, 1.0, 1e4, 1e8))
+@pytest.mark.parametrize("mean", [0.5, 1e4, 1e8])
+@pytest.mark.parametrize("x", [0.0, 1.0, 1e4, 1e8])
 def test_slopes_are_those_of_the_textbook_form(mean: float, x: float, dtype: torch.dtype) -> None:
     def slopes(kind: Any, dtype: torch.dtype) -> Tensor:
         numbers = torch.tensor([10.0, mean], dtype=dtype, requires_grad=True)

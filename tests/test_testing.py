@@ -283,7 +283,11 @@ BROKEN_LIKELIHOODS: dict[str, tuple[Any, Node, str]] = {
         COUNT,
         r"constants: found 1 of 1 numbers; expected some that depend on",
     ),
-    "start": (changed(Poisson, start=lambda *_: torch.zeros(2)), COUNT, r"Own.start: found shape \(2,\); expected \(1,\)"),
+    "start": (
+        changed(Poisson, start=lambda *_: torch.zeros(2)),
+        COUNT,
+        r"Own.start: found shape \(2,\); expected \(1,\)",
+    ),
     "infinite start": (
         changed(Poisson, start=lambda *_: torch.tensor([torch.inf])),
         COUNT,

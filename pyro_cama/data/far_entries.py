@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,14 +79,13 @@ class Spread:
         for start in range(0, len(values), PART):
             self._add_sample(values[start : start + PART], self.rows + start)
         signed = [values, -values]
-        places = [places[part.argmin(0)] for part in signed]
-        ends = [np.partition(part, min(ENDS, len(part)) - 1, axis=0)[:ENDS] for part in signed]
+        ends = [_lowest(part) for part in signed]
+        found = [places[part.argmin(0)] for part in signed]
         if self._ends:
             nearer = [end.min(0) <= new.min(0) for end, new in zip(self._ends, ends, strict=True)]
-            places = [np.where(n, old, new) for n, old, new in zip(nearer, self._places, places, strict=True)]
-            ends = [np.concatenate(pair) for pair in zip(self._ends, ends, strict=True)]
-            ends = [np.partition(end, min(ENDS, len(end)) - 1, axis=0)[:ENDS] for end in ends]
-        self._ends, self._places = ends, places
+            found = [np.where(n, old, new) for n, old, new in zip(nearer, self._places, found, strict=True)]
+            ends = [_lowest(np.concatenate(pair)) for pair in zip(self._ends, ends, strict=True)]
+        self._ends, self._places = ends, found
         self.rows += len(values)
 
     def _add_sample(self, values: Floats, first: int) -> None:
@@ -109,20 +107,20 @@ class Spread:
             counts: have to be far on a log scale too, on which a few hundred times the median is no rarity.
         """
         shape, sample = self.sample.shape[1:], self.sample.reshape(len(self.sample), -1)
+        found = []
         with np.errstate(over="ignore", invalid="ignore"):
             middle, bounds = _fences(sample, FAR)
             if counts:
                 log_bounds = np.expm1(_fences(np.log1p(sample), FAR_LOG)[1])
                 bounds = np.stack([np.minimum(bounds[0], log_bounds[0]), np.maximum(bounds[1], log_bounds[1])])
-        found = []
-        for side, bound, end, place in zip((-1, 1), bounds, self._ends, self._places, strict=True):
-            values, place = -side * end.reshape(len(end), -1), place.reshape(-1)
-            for i in np.flatnonzero((side * values > side * bound).any(0)).tolist():
-                distances = (side * (v[:, i] - middle[i]) for v in (values, sample))
-                count = self._standing_apart(*distances, abs(bound[i] - middle[i]))
-                if count:
-                    value = float(side * (side * values[:, i]).max())
-                    found.append(Far(i if shape else None, value, int(place[i]), count, float(bound[i])))
+            for side, bound, end, place in zip((-1, 1), bounds, self._ends, self._places, strict=True):
+                values, place = -side * end.reshape(len(end), -1), place.reshape(-1)
+                for i in np.flatnonzero((side * values > side * bound).any(0)).tolist():
+                    extreme, drawn = (side * (v[:, i] - middle[i]) for v in (values, sample))
+                    count = self._standing_apart(extreme, drawn, abs(bound[i] - middle[i]))
+                    if count:
+                        value = float(side * (side * values[:, i]).max())
+                        found.append(Far(i if shape else None, value, int(place[i]), count, float(bound[i])))
         return found
 
     def _standing_apart(self, ends: Floats, sample: Floats, bound: float) -> int:
@@ -141,6 +139,10 @@ class Spread:
         return len(far) if few or (one and len(beyond) <= 0.1 * len(sample)) else 0
 
 
+def _lowest(values: Floats) -> Floats:
+    return np.partition(values, min(ENDS, len(values)) - 1, axis=0)[:ENDS]
+
+
 def _fences(values: Floats, times: int) -> tuple[Floats, Floats]:
     """Returns medians (...) and the bounds (2, ...) so many interquartile ranges from them; of none, no bounds."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
@@ -149,7 +151,7 @@ def _fences(values: Floats, times: int) -> tuple[Floats, Floats]:
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Returns numbers as good as random, by splitmix64: rows may come in a rhythm, which every n-th would fall in with."""
+    """Returns numbers as good as random, by splitmix64: every n-th row could fall in with a rhythm of theirs."""
     z = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

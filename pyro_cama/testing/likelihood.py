@@ -90,10 +90,9 @@ class _LikelihoodChecks:
             f"{self.name}.constants: found {constants} of {size} numbers; expected some that depend on the causes",
         )
         for given in ({}, _some_statistics(self.node)):
-            start, shape = self.likelihood.start(self.node, given), (size,)
-            if given and self.node.dim and start.dim() == 2:
-                shape = self.node.dim, size
-            expect_shape(f"{self.name}.start", start, shape)
+            start = self.likelihood.start(self.node, given)
+            components = (self.node.dim,) if given and self.node.dim and start.dim() == 2 else ()
+            expect_shape(f"{self.name}.start", start, (*components, size))
             expect_finite(f"{self.name}.start", start)
 
     def distribution(self) -> None:

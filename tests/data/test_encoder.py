@@ -76,7 +76,8 @@ def test_statistics_are_those_of_the_training_rows() -> None:
         "i": {"mean": pixels.mean(), "sd": pixels.std()},
     }
     for name in ("x", "v", "n", "w"):
-        expected[name] |= {"low": -np.finfo(float).max, "high": np.finfo(float).max}  # nothing stands far from the others
+        size = np.full(np.shape(expected[name]["mean"]), np.finfo(float).max)  # nothing stands far from the others
+        expected[name] |= {"low": -size, "high": size}
     assert {name: set(entries) for name, entries in statistics.items()} == {
         name: set(entries) for name, entries in expected.items()
     }
