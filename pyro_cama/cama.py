@@ -223,6 +223,9 @@ class CAMA(ModelGuidePair):
                 callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
                 devices ``batch_size`` is of all of them together.
 
+        Entries far from all others of their column, such as -999, are trained on as missing, and a warning says where
+        they are (:mod:`pyro_cama.data.far_entries`); at prediction every entry counts.
+
         A second call goes on from the first: with its weights, and with its units, sites and class frequencies, even if
         the rows have others. Where they do, build anew.
 

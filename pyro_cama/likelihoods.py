@@ -17,7 +17,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from pyro_cama import distributions
+from pyro_cama import counts
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.nodes import Node
 from pyro_cama.graph.schema import NodeType
@@ -222,7 +222,7 @@ class Poisson(Likelihood):
         return 1
 
     def distribution(self, params: Tensor) -> TorchDistribution:
-        return distributions.Poisson(_mean(params.squeeze(-1)))
+        return counts.Poisson(_mean(params.squeeze(-1)))
 
     def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         return _log_mean(statistics).unsqueeze(-1)
@@ -239,7 +239,7 @@ class NegativeBinomial(Likelihood):
 
     def distribution(self, params: Tensor) -> TorchDistribution:
         concentration = params[..., 1].clamp(*_CONCENTRATIONS).exp()
-        return distributions.GammaPoisson(concentration, concentration / _mean(params[..., 0]))
+        return counts.GammaPoisson(concentration, concentration / _mean(params[..., 0]))
 
     def start(self, node: Node, statistics: Mapping[str, Tensor]) -> Tensor:
         log_mean = _log_mean(statistics)

@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from pyro_cama import distributions
+from pyro_cama import counts
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Mechanism, bounded
@@ -34,9 +34,9 @@ class Rate(Mechanism):
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         gain = bounded(theta[..., 0]).exp()
         if isinstance(clean, dist.GammaPoisson):
-            return distributions.GammaPoisson(clean.concentration, clean.rate / gain)
+            return counts.GammaPoisson(clean.concentration, clean.rate / gain)
         if isinstance(clean, dist.Poisson):
-            return distributions.Poisson(clean.rate * gain)
+            return counts.Poisson(clean.rate * gain)
         raise GraphError(f"mechanism rate needs a Poisson or negative-binomial likelihood, found {clean}")
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:

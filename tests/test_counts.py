@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pyro_cama.distributions import GammaPoisson, Poisson
+from pyro_cama.counts import GammaPoisson, Poisson
 
 MEANS = (1e-6, 0.5, 5.0, 100.0, 1e4, 1e6, 1e8)
 CONCENTRATIONS = (0.01, 0.5, 10.0, 1e3, 1e6)
