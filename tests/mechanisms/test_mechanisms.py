@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_cama import CAMA, GraphError, build, counts
+from pyro_cama import CAMA, GraphError, build
+from pyro_cama.counts import GammaPoisson, Poisson
 from pyro_cama.graph.nodes import Node
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.mechanisms.affine import Affine
@@ -87,8 +88,8 @@ def test_affine_and_rate_at_zero_change_no_bit(dtype: torch.dtype) -> None:
     n, zero = torch.randint(0, 40, (100,)).to(dtype), torch.zeros(1)
     assert torch.equal(Rate().push(n, zero), n)
     assert torch.equal(Rate().invert(n, zero, None), n)
-    poisson = counts.Poisson(torch.rand(100) * 9 + 0.1)
-    for whole in (poisson, counts.GammaPoisson(torch.rand(100) + 0.1, torch.rand(100) + 0.1)):
+    poisson = Poisson(torch.rand(100) * 9 + 0.1)
+    for whole in (poisson, GammaPoisson(torch.rand(100) + 0.1, torch.rand(100) + 0.1)):
         assert torch.equal(Rate().transform(whole, zero).log_prob(n), whole.log_prob(n))
 
 
