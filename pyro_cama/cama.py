@@ -200,10 +200,13 @@ class CAMA(ModelGuidePair):
         Args:
             clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).  Files, folders
                 and loaders are read in parts, once an epoch; see :func:`pyro_cama.data.open_stream.open_stream`.
-            manipulated: labelled rows under unknown manipulations; 20,000 of what is read in parts.
+            manipulated: labelled rows under unknown manipulations; 20,000 of what is read in parts.  In scope row
+                q(m | x) learns from them and from clean rows alike; in scope dataset their m is theirs alone, and
+                ``do=None`` reads them; of a scope column they need sites of their own.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
-                or one a child (1.0 is offsets of one training standard deviation, say).  An image's may be severities
-                of manipulations, ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
+                or one a child (1.0 is offsets of one training standard deviation, say).  What such a child causes
+                follows, unless m ``affects`` its measurement.  An image's may be severities of manipulations,
+                ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
                 :mod:`pyro_cama.image_manipulations`.  Scope row only.
             max_epochs: passes over the rows: 300, of images 20.
             conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.  Graphs with
@@ -313,7 +316,7 @@ class CAMA(ModelGuidePair):
         from pyro_cama.adaptation.adapt import adapt
 
         copy, adaptation = adapt(self, new_data, clean, **options)
-        copy.adaptation = adaptation
+        copy.adaptation = adaptation.after(self.adaptation)
         return copy
 
     def explain_shift(self, *, level: float = 0.95) -> Explanation:
@@ -355,9 +358,10 @@ class CAMA(ModelGuidePair):
         NaN where a reading is so far from the training rows that no density is finite.
 
         Args:
-            do: "auto" is do(m=0) until q(m | x) has been trained, the inferred m after; None infers m; or a value of m
-                by its name: a number, ``(dim,)``, in scope row also ``(rows, dim)``, a value of every row, and where
-                a column is the scope ``(sites, dim)``, in the order of ``encoder.sites``.
+            do: "auto" is do(m=0) until :meth:`adapt`, or training in scope row or a column, has found an m, the
+                inferred m after; None infers m.  In both m is 0 at a site of clean rows.  Or a value of m by its name:
+                a number, ``(dim,)``, in scope row also ``(rows, dim)``, a value of every row, and where a column is
+                the scope ``(sites, dim)``, in the order of ``encoder.sites``.
             class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
                 (Saerens et al. 2002), which then do depend on the rows together.  The training ones stand where the
                 rows do not tell otherwise, see :mod:`pyro_cama.inference.class_prior`.

@@ -20,7 +20,7 @@ from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, keep_at_rest, set_theta
-from pyro_cama.adaptation.new_rows import NewRows, pair_with_sites, split_folds
+from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
 from pyro_cama.adaptation.result import Adaptation, Candidate, Theta
@@ -94,7 +94,7 @@ def adapt(
         pair, steps=steps, batch_size=batch_size, lr=lr, samples=samples, restarts=restarts, folds=folds
     )
     options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
-    base = pair_with_sites(pair, new_data)
+    base = pair.copy(pair.encoder_with_sites(new_data))
     new = NewRows.of(base, new_data, clean, options)
     with tqdm(total=_epochs(pair, new, options), disable=not progress, leave=False) as bar:
         run = Run(new, options, bar, trainer_kwargs)
@@ -112,7 +112,7 @@ def adapt(
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
-    return adapted, _record(verdict, before, best, held_out, replicates, applied, new.batch.rows, new.sites(base))
+    return adapted, _record(verdict, before, best, held_out, replicates, applied, new, new.sites(base))
 
 
 class Run(NamedTuple):
@@ -193,20 +193,19 @@ def cross_fit(pair: ModelGuidePair, run: Run, k: int, best: Candidate) -> tuple[
         The evidence, ``(rows,)``, NaN where there are too few rows to hold any out, and theta of every fold.
     """
     new, options, *_ = run
+    if new.too_few:
+        return torch.full_like(best.evidence, math.nan), ()
     if new.folds == 1:
-        evidence = best.evidence.clone()
-        return (evidence.fill_(math.nan) if new.too_few else evidence), ()
+        return best.evidence.clone(), ()
     evidence, thetas = torch.empty_like(best.evidence), []
     parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
     for i, part in enumerate(parts):
-        rest = torch.cat([p for p in parts if p is not part]) if len(parts) > 1 else part
+        rest = torch.cat([p for p in parts if p is not part])
         title = f"fold {i + 1} of {len(parts)}"
         twin, _, ratio = run_start(pair, run, k, rest, title, learns_proportions=options.learns_proportions)
         evidence[part] = importance_evidence(twin, new.batch.select(part.to(pair.device)), ratio, do=None)
         thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
-    if new.too_few:
-        evidence.fill_(math.nan)
-    return evidence, tuple(thetas) if len(parts) > 1 else ()
+    return evidence, tuple(thetas)
 
 
 def anchored_candidate(pair: ModelGuidePair, run: Run, best: Candidate) -> Candidate | None:
@@ -224,7 +223,8 @@ def anchored_candidate(pair: ModelGuidePair, run: Run, best: Candidate) -> Candi
 def _epochs(pair: ModelGuidePair, new: NewRows, options: AdaptOptions) -> int:
     """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
     asleep = sum(epochs_of(options.steps)) if can_sleep(pair) and options.restarts > SLEEP else 0
-    return asleep + (options.restarts + new.folds * (new.folds > 1)) * options.epochs
+    folds = 0 if new.folds == 1 or new.too_few else new.folds
+    return asleep + (options.restarts + folds) * options.epochs
 
 
 def _record(
@@ -234,7 +234,7 @@ def _record(
     held_out: Tensor,
     replicates: tuple[Theta, ...],
     applied: bool,
-    rows: int,
+    new: NewRows,
     sites: tuple[Any, ...],
 ) -> Adaptation:
     accepted, reason, agreement = verdict
@@ -250,8 +250,8 @@ def _record(
         recovery=best.recovery,
         recovery_before=before.recovery,
         start=best.start,
-        rows=rows,
-        class_prior=tuple(best.proportions.tolist()),
+        rows=new.batch.rows,
+        class_prior=tuple((best.proportions if applied else new.expected).tolist()),
         applied=applied,
         theta=best.theta,
         replicates=replicates,

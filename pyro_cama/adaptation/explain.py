@@ -28,11 +28,12 @@ _MOST = 8  # parameters in a reading without intervals: a confusion of many leve
 
 
 def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level: float = 0.95) -> Explanation:
-    """Estimates which children moved, and by how much, from the last adaptation of a model.
+    """Estimates which children moved, and by how much, as the model now believes: from the last adaptation it carries.
 
     Args:
         pair: a copy that ``adapt`` returned.
-        adaptation: what was decided about it.
+        adaptation: what was decided about it; if that was not to be kept, what stands is an adaptation before it, and
+            where there is none nothing has moved.
         level: of the intervals.
 
     Raises:
@@ -47,19 +48,23 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
             "(affine, rate, confusion)"
         )
     expect("explain_shift", "level", level, number(level) and 0 < level < 1, "a number above 0, less than 1")
-    folds = [torch.tensor(t) for t in adaptation.replicates]
-    known = len(folds) > 1 or not adaptation.applied
-    whole = torch.tensor(adaptation.theta) * float(adaptation.applied)
     sites = pair.encoder.sites if pair.graph.require_m().site_column is not None else (None,)
     rows: list[dict[str, Any]] = []
     parameters: list[dict[str, Any]] = []
+    uncertain: list[Adaptation] = []
     for index, site in enumerate(sites):
-        place = {} if site is None else {"site": site}
-        if site is not None and site not in adaptation.sites:
+        carried = adaptation.carried(site)
+        if carried is None and site is not None and site not in adaptation.sites:
             continue
+        place = {} if site is None else {"site": site}
+        zero = torch.zeros(manipulation.size)
+        whole = zero if carried is None else torch.tensor(carried.theta[index])
+        folds = [zero] * 2 if carried is None else [torch.tensor(theta[index]) for theta in carried.replicates]
+        known = len(folds) > 1
+        uncertain += [carried] if carried is not None and not known else []
         for column, mechanism, read in _readings(pair, manipulation):
-            estimate, resting = read(whole[index]), read(torch.zeros_like(whole[index]))
-            others = [read(fold[index]) for fold in folds] if adaptation.applied else [estimate] * 2
+            estimate, resting = read(whole), read(zero)
+            others = [read(fold) for fold in folds]
             real = False
             for name, value in estimate.items():
                 low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
@@ -80,13 +85,15 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
                  "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
             )  # fmt: skip
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
-    if known:
-        note = ""
-    else:
+    note = ""
+    if uncertain:
         table["moved"] = table["moved"].astype("boolean")  # bool, but missing
-        enough = "" if adaptation.rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
+        enough = "" if uncertain[0].rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
         note = f"uncertainty unknown: adapting with {FOLDS} folds{enough} gives intervals"
-    return Explanation(table, pd.DataFrame(parameters), adaptation.applied, adaptation.reason, note)
+    kept = adaptation.applied or bool(adaptation.earlier)
+    return Explanation(
+        table, pd.DataFrame(parameters), kept, adaptation.reason, note, refused=kept and not adaptation.applied
+    )
 
 
 def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, Mechanism, Any]]:

@@ -28,8 +28,9 @@ class Explanation:
             to 0 and 1), and ``unchanged``, its value
             where nothing is manipulated.
         kept: whether the copy carries the change; if not, nothing is said to have moved.
-        reason: the adaptation's own.
+        reason: the last adaptation's own.
         note: that the uncertainty is unknown, and what to do about it; empty where it is known.
+        refused: whether the last adaptation was not kept, so that all this is of one before it.
     """
 
     table: pd.DataFrame
@@ -37,6 +38,7 @@ class Explanation:
     kept: bool
     reason: str
     note: str = ""
+    refused: bool = False
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -51,6 +53,9 @@ class Explanation:
     def __str__(self) -> str:
         if not self.kept:
             return f"no shift was accepted: {self.reason}"
+        return self._changes() + (f"\n(the last rows changed nothing: {self.reason})" if self.refused else "")
+
+    def _changes(self) -> str:
         if self.note:
             moved = self.estimated
             if moved.empty:

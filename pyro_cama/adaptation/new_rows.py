@@ -13,11 +13,10 @@ from pyro_cama._messages import listed
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
 from pyro_cama.data.batch import Batch
-from pyro_cama.data.open_stream import DataSource, open_stream
-from pyro_cama.data.sampling import with_sites
+from pyro_cama.data.open_stream import DataSource
 from pyro_cama.errors import DataError
 from pyro_cama.inference.class_prior import prior_log_ratio
-from pyro_cama.model.pair import ModelGuidePair, PairT
+from pyro_cama.model.pair import ModelGuidePair
 
 COUNTED = 500  # rows whose classes are counted where few are held out
 
@@ -51,7 +50,7 @@ class NewRows:
         """Reads and splits the rows.
 
         Args:
-            pair: with a place for their sites, see :func:`pair_with_sites`.
+            pair: with a place for their sites, see :meth:`ModelGuidePair.encoder_with_sites`.
 
         Raises:
             DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
@@ -98,18 +97,6 @@ def fixed_log_ratio(pair: ModelGuidePair, class_prior: ClassPrior) -> Tensor:
     return ratio
 
 
-def pair_with_sites(pair: PairT, new_data: DataSource) -> PairT:
-    """Returns a copy of the model with a place for sites it has not met; a plain copy in the other scopes."""
-    m = pair.graph.m
-    if m is None or m.site_column is None:
-        return pair.copy()
-    stream = open_stream(new_data, pair.graph)
-    encoder = pair.encoder.with_sites(new_data) if stream is None else with_sites(stream, pair.encoder)  # type: ignore[arg-type]
-    if encoder.sites == pair.encoder.sites:
-        return pair.copy()
-    return pair.copy(encoder)
-
-
 def expect_readings(pair: ModelGuidePair, new: Batch) -> None:
     """Refuses rows whose evidence cannot depend on m: log p of nothing is 0, any gain an error of Monte Carlo.
 
@@ -144,6 +131,5 @@ def hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def split_folds(rows: int, folds: int, seed: int) -> list[Tensor]:
-    """Returns row numbers in random parts; one part of all rows where there are too few to hold any out."""
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    return list(order.chunk(folds)) if rows >= 2 * folds else [order]
+    """Returns row numbers in random parts of about equal size."""
+    return list(torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).chunk(folds))

@@ -87,8 +87,7 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
     since NN_pM serves all of them.
     """
     name, manipulation = pair.graph.require_m().name, pair.manipulation
-    site = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
-    counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
+    counts = new.rows_per_site(pair.model.sites)
     prior_scale = manipulation.prior_scale()
     switches = prior_scale.isinf()
     began = manipulation(shared_mean(pair.guide)).detach()

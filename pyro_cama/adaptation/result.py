@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -57,10 +58,12 @@ class Adaptation:
         recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
         start: the start that won.
         rows: how many new rows there were.
-        class_prior: class proportions the adaptation settled on, for ``predict(class_prior=...)``.
+        class_prior: class proportions for ``predict(class_prior=...)``: those that the adaptation settled on, or, where
+            the change was not applied, those that were expected.
         theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
         replicates: the same of every fold, adapted to the other rows.
         sites: the sites that had new rows, in a scope that has sites.
+        earlier: adaptations before this one whose changes the copy still carries, the newest first.
     """
 
     accepted: bool
@@ -80,9 +83,35 @@ class Adaptation:
     replicates: tuple[Theta, ...] = ()
     sites: tuple[Any, ...] = ()
     applied: bool = False
+    earlier: tuple[Adaptation, ...] = ()
+
+    def after(self, previous: Adaptation | None) -> Self:
+        """Returns the record with what it leaves standing of the adaptation before it, and of those before that."""
+        if previous is None:
+            return self
+        chain = (replace(previous, earlier=()), *previous.earlier)
+        replaced = set(self.sites) if self.applied else set()
+        standing = [a for a in chain if a.applied and (not self.applied or set(a.sites) - replaced)]
+        return replace(self, earlier=tuple(standing))
+
+    def carried(self, site: Any = None) -> Adaptation | None:
+        """Returns the adaptation whose change the copy carries, at a site where a column is m's scope; None if none."""
+        chain = (self, *self.earlier)
+        return next((a for a in chain if a.applied and (site is None or site in a.sites)), None)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Returns the record that ``dataclasses.asdict`` and JSON have made lists and mappings of."""
+        earlier = tuple(cls.from_json(one) for one in stored["earlier"])
+        return cls(**{name: _tuples(value) for name, value in stored.items()} | {"earlier": earlier})
 
     def __str__(self) -> str:
         return (
             f"{'kept' if self.accepted else 'not kept'}: {self.reason} (evidence {self.evidence_before:.2f} -> "
             f"{self.evidence_after:.2f} nats a row, start {self.start!r}, agreement {self.agreement:.0%})"
         )
+
+
+def _tuples(value: Any) -> Any:
+    """Returns JSON's lists as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

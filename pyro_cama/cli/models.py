@@ -192,6 +192,8 @@ def adapt(
     click.echo(str(adapted.adaptation))
     try:
         found = adapted.explain_shift()
+        if found.refused:
+            click.echo("these rows changed nothing; an adaptation before them stands:")
         table = found.table.assign(moved="unknown") if found.note else found.table
         click.echo(table.to_string(index=False, float_format="{:.3g}".format))
         if found.note:

@@ -53,6 +53,19 @@ class Batch:
             self.rows,
         )
 
+    def rows_per_site(self, sites: int) -> Tensor:
+        """Counts the rows of every site, ``(sites,)``; all of them are of the one site where there is no scope column.
+
+        >>> Batch({}, {}, torch.tensor([0, 2, -1, 2]), 4).rows_per_site(3).tolist()
+        [1, 0, 2]
+        >>> Batch({"x": torch.ones(4)}, {}, None, 4).rows_per_site(1).tolist()
+        [4]
+        """
+        if self.site is not None:
+            return torch.bincount(self.site[self.site >= 0], minlength=sites)
+        device = next((value.device for value in self.values.values()), None)
+        return torch.tensor([self.rows, *[0] * (sites - 1)], device=device)
+
     def without(self, *names: str) -> Batch:
         """Returns the same rows without these nodes; a name that is not here is no error."""
         values = {name: value for name, value in self.values.items() if name not in names}

@@ -28,7 +28,7 @@ def encode_do(pair: ModelGuidePair, do: Literal["auto"] | UserDo, rows: int | No
     Shapes are ``(dim,)``, ``(rows, dim)`` in scope row, and ``(sites, dim)`` where a column is the scope.
 
     Args:
-        do: "auto" is do(m=0) until q(m | x) has been trained, and None, the inferred m, after.
+        do: "auto" is do(m=0) until the pair is said to infer m (``m_trained``), and None, the inferred m, after.
         rows: of the table; None where they are not counted yet.
 
     Raises:

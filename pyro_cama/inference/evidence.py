@@ -59,8 +59,7 @@ def elbo(
     expect_whole("elbo", "samples", samples)
     batch = pair.encode(data)
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
-    site = torch.zeros(batch.rows, dtype=torch.long, device=pair.device) if batch.site is None else batch.site
-    counts = torch.bincount(site[site >= 0], minlength=pair.model.sites)
+    counts = batch.rows_per_site(pair.model.sites)
     parts = []
     with torch.no_grad(), fast(), common_noise(pair.settings.seed):
         for rows in row_chunks(pair, batch, samples):

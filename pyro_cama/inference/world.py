@@ -16,8 +16,7 @@ def remember_world(pair: ModelGuidePair, new: Batch) -> None:
     posterior = pair.guide.m_posterior
     with torch.no_grad(), pair.seeded():
         if isinstance(posterior, SharedPosterior):
-            site = torch.zeros(new.rows, dtype=torch.long, device=pair.device) if new.site is None else new.site
-            counts = torch.bincount(site[site >= 0], minlength=len(posterior.share))
+            counts = new.rows_per_site(len(posterior.share))
             posterior.share.copy_(counts / counts.sum())
         else:  # a draw of m a row, rows again where they are few
             order = torch.randperm(new.rows, device=pair.device)

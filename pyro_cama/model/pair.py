@@ -22,7 +22,7 @@ from pyro_cama._arguments import expect, expect_whole, whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource, open_stream
-from pyro_cama.data.sampling import Target, encoded_parts, sample_rows
+from pyro_cama.data.sampling import Target, encoded_parts, sample_rows, with_sites
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -120,7 +120,7 @@ class ModelGuidePair:
             contract.
         modules: both of them, for optimisers and state dicts.
         encoder: the :class:`TableEncoder` between raw units and tensors.
-        m_trained: whether q(m | x) has been trained; until then it means nothing.
+        m_trained: whether ``do="auto"`` infers m, with a q(m | x) that has been trained; until then it is do(m=0).
     """
 
     def __init__(
@@ -215,12 +215,24 @@ class ModelGuidePair:
         return twin
 
     def take_encoder(self, encoder: TableEncoder) -> None:
-        """Takes another encoder's statistics and sites; new sites need new modules, in their initial state."""
+        """Takes another encoder's statistics and sites; new sites need new modules, with the weights of the old."""
         if len(encoder.sites) != len(self.encoder.sites):
-            twin = self._rebuilt(encoder)
+            twin = self.copy(encoder)
             self.model, self.guide, self.modules = twin.model, twin.guide, twin.modules
         self.encoder = encoder
         self.model.inputs.set_statistics(encoder.statistics)
+
+    def encoder_with_sites(self, data: DataSource) -> TableEncoder:
+        """Returns the encoder, or one that also knows the sites of ``data``, where a column is m's scope.
+
+        Raises:
+            DataError: the scope column is missing.
+        """
+        if self.encoder.scope is None:
+            return self.encoder
+        stream = open_stream(data, self.graph)
+        known = self.encoder.with_sites(data) if stream is None else with_sites(stream, self.encoder)  # type: ignore[arg-type]
+        return self.encoder if known.sites == self.encoder.sites else known
 
     def _rebuilt(self, encoder: TableEncoder) -> Self:
         return type(self)(self.graph, self.settings, self.extensions, self.device, encoder, self.model.like.dtype)

@@ -20,6 +20,8 @@ WORLD = 512  # draws of m that stand for the rows adapted to
 class SharedPosterior(nn.Module):
     """q(m) of a dataset (one row) or of every site (one row each): a free normal instead of a network.
 
+    A site whose mean is exactly 0 is at rest: nothing was learnt of it, and it is not manipulated.
+
     Attributes:
         share: of every site (or 1 of the dataset) among the rows last adapted to, ``(sites,)``.
     """

@@ -112,7 +112,7 @@ def read(
         pair = kind(graph, Settings(**stored["settings"]), given, device_named(device), encoder, dtype)
         pair.m_trained = bool(stored["m_trained"])
         kept = stored["adaptation"]
-        adaptation = None if kept is None else Adaptation(**{name: _tuples(v) for name, v in kept.items()})
+        adaptation = None if kept is None else Adaptation.from_json(kept)
     file = folder / "tensors.safetensors"
     with _damage(file):
         tensors = load_file(file)
@@ -122,11 +122,6 @@ def read(
                 raise ValueError(f"{name} has shape {found}, expected {expected}")
         pair.modules.load_state_dict({name: tensors[first] for name, first in _first(pair).items()})
     return pair, adaptation
-
-
-def _tuples(value: Any) -> Any:
-    """Returns JSON's lists as the tuples they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager

@@ -125,6 +125,8 @@ def moved_section(cama: CAMA) -> Section | None:
         said = f"{found.note[0].upper()}{found.note[1:]}. Estimated to have moved: {guessed}."
     else:
         said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
+    if found.refused:
+        said = f"The last rows changed nothing; what moved is of an adaptation before them. {said}"
     return Section(title, said, [plot, listing])
 
 

@@ -24,14 +24,13 @@ from pyro_cama.data.minibatches import Minibatches, Shuffled, Streamed, row_sele
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.tables import Table
-from pyro_cama.errors import DataError
-from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
+from pyro_cama.training.manipulated_rows import leave_at_rest, read_manipulated, require_target
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
@@ -103,9 +102,7 @@ def plan(
     if manipulated is not None and pair.graph.m is None:
         raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
     rows = _rows(pair, clean, options, progress)
-    other = None if manipulated is None else pair.read(manipulated, "use")
-    if other is not None:
-        _require_target(pair.graph, other)
+    other = None if manipulated is None else read_manipulated(pair, manipulated, rows.sample)
     stages = _stages(pair, rows, other, scales, options)
     m_trains = other is not None or bool(scales)
     # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
@@ -116,7 +113,9 @@ def plan(
         if options.conditional_weight and stages[-1].epochs and pair.graph.m is not None:
             with pair.seeded():
                 calibrate(pair.model, pair.guide, rows.sample, seed=pair.settings.seed, progress=progress)
-        pair.m_trained = pair.m_trained or m_trains
+        leave_at_rest(pair, rows.sample)
+        if pair.graph.m is not None and not pair.graph.m.per_dataset:  # there q(m) is of one data set, and no other
+            pair.m_trained = pair.m_trained or m_trains
 
     about = asdict(options) | {
         "interventions": scales,
@@ -293,7 +292,7 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
     if not pair.encoder.fitted:
         _take(pair, TableEncoder(pair.graph).fit(clean))  # type: ignore[arg-type]  # no stream
     batch = _to_train_on(pair, clean)  # type: ignore[arg-type]
-    _require_target(pair.graph, batch)
+    require_target(pair, batch)
     train, held = train_validation_split(batch.values[pair.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
     return Rows(Shuffled(part.rows, row_selector(part), options.batch_size, seed), kept, batch, batch.rows)
@@ -330,11 +329,6 @@ def _hits(pair: ModelGuidePair, batch: Batch) -> tuple[int, int]:
     do = {pair.graph.m.name: 0.0} if pair.graph.m is not None else None
     found = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True)).argmax(0)
     return int(((found == y.long()) & known).sum()), int(known.sum())
-
-
-def _require_target(graph: CausalGraph, batch: Batch) -> None:
-    if graph.target not in batch.values:
-        raise DataError(f"column {graph.target!r} (the target) is missing: fit needs labels")
 
 
 def _digest(value: Any) -> str:

@@ -13,6 +13,7 @@ from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.training.manipulated_rows import with_clean
 from pyro_cama.training.simulated_interventions import Scale, intervened
 
 
@@ -50,7 +51,8 @@ def fit_loss(
 
     Args:
         model, guide: that are trained.
-        manipulated: labelled rows under unknown manipulations, if there are any.
+        manipulated: labelled rows under unknown manipulations, if there are any; where every row has its own m, eq. 4
+            is of clean rows too, see :func:`pyro_cama.training.manipulated_rows.with_clean`.
         mixing: lambda, the weight of the clean rows where there are manipulated or simulated ones.
         interventions: scales of simulated ones, by child.
         conditional_weight: w of :func:`labelled_bound`.
@@ -59,6 +61,8 @@ def fit_loss(
     """
     graph = model.graph
     zero = {graph.m.name: 0.0} if graph.m is not None else None
+    per_row = graph.m is not None and graph.m.per_row
+    per_site = None if manipulated is None else manipulated.rows_per_site(model.sites)  # a shared m counts once for all
 
     def objective(batch: Batch, do: Mapping[str, float] | None) -> Tensor:
         y, known = batch.values[graph.target], batch.observed.get(graph.target)
@@ -69,7 +73,7 @@ def fit_loss(
         else:
             weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
             bound = labelled_bound(weights, y, known, conditional_weight)
-        total = (bound + context_of(weights) + shared_term(weights, batch.site, None)).mean()
+        total = (bound + context_of(weights) + shared_term(weights, batch.site, per_site)).mean()
         if apart and known is None and conditional_weight:
             part = batch.select(every_nth(batch, conditional_share))
             bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
@@ -81,10 +85,13 @@ def fit_loss(
         total = objective(batch, zero)
         others = []
         if manipulated is not None:
-            pick = torch.randint(manipulated.rows, (batch.rows,), device=model.like.device)
-            others.append(objective(manipulated.select(pick), None))
+            if per_row:
+                part = with_clean(manipulated, batch)
+            else:
+                part = manipulated.select(torch.randint(manipulated.rows, (batch.rows,), device=model.like.device))
+            others.append(objective(part, None))
         if interventions:
-            others.append(objective(intervened(model, batch, interventions), None))
+            others.append(objective(intervened(model, guide, batch, interventions), None))
         if others:
             total = mixing * total + (1 - mixing) * sum(others) / len(others)
         return -total

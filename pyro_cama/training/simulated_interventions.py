@@ -5,43 +5,82 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from pyro_cama._arguments import expect, number
 from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import KINDS, expect_kinds, manipulate_all
-from pyro_cama.model.generative_model import CAMAModel
+from pyro_cama.model.generative_model import CAMAModel, Causes
+from pyro_cama.model.groups import MovedGroup
+from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.pair import ModelGuidePair
 
 Scale = float | Mapping[str, float]
 """Of simulated interventions: of the mechanism's own, or severities of kinds of image manipulations."""
 
 
-def intervened(model: CAMAModel, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
+@torch.no_grad()
+def intervened(model: CAMAModel, guide: CAMAGuide, batch: Batch, scales: Mapping[str, Scale]) -> Batch:
     """Returns clean rows after a random intervention of their own on each of the named children.
 
-    An image's is of one kind.
+    What a child causes follows, unless only its measurement is intervened on (``affects``): see :func:`_followed`.  An
+    image's intervention is of one kind.  Missing entries stay as they are filled in.
 
     Args:
         scales: by child, see :func:`scales_of`.
     """
-    manipulation = model.manipulation
-    values = dict(batch.values)
-    for group in manipulation.groups:
-        for name in group.nodes:
-            if name not in scales:
-                continue
-            scale = scales[name]
-            if isinstance(scale, Mapping):
-                values[name] = manipulate_all(values[name], scale, seed=int(torch.randint(2**31, ())), one_of=True)
-                continue
-            if group.theta_size == 0:
-                continue
-            node = model.graph.nodes[name]
-            shape = values[name].shape[:1] if group.image else values[name].shape
-            theta = group.mechanism.simulate(tuple(shape), node, scale).to(model.like)
-            pushed = group.mechanism.push(values[name], theta)
-            values[name] = pushed.clamp(0.0, 1.0) if group.image else pushed  # as every recorded image
-    return Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
+    graph, affects = model.graph, model.manipulation.affects
+    recorded, quantities = dict(batch.values), dict(batch.values)  # as measured, and as effects see them
+    moved: set[str] = set()
+    z = None
+    if graph.z is not None and any(affects[name] == "quantity" and model.effects(name) for name in scales):
+        m = torch.zeros(model.manipulation.dim).to(model.like)
+        z = guide.z_dist(batch, guide.target_value(batch, False), m).sample()
+    before, after = Causes(model, batch, z), Causes(model, batch, z)
+    before.values, after.values = batch.values, quantities
+
+    def known(name: str, value: Tensor) -> Tensor:
+        mask = batch.observed.get(name)
+        return (
+            value if mask is None else torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, quantities[name])
+        )
+
+    for name in graph.order:  # causes first
+        if moved & set(graph.parents_of(name)) and name in quantities and name != graph.target:
+            quantities[name] = recorded[name] = known(name, _followed(name, before, after))
+            moved.add(name)
+        if name in scales:
+            recorded[name] = known(name, _pushed(model, name, quantities[name], scales[name]))
+            if affects[name] == "quantity":
+                quantities[name] = recorded[name]
+                moved.add(name)
+    return Batch(values=recorded, observed=batch.observed, site=batch.site, rows=batch.rows)
+
+
+def _pushed(model: CAMAModel, name: str, value: Tensor, scale: Scale) -> Tensor:
+    """A child's values after random interventions on it."""
+    if isinstance(scale, Mapping):
+        return manipulate_all(value, scale, seed=int(torch.randint(2**31, ())), one_of=True)
+    group = model.group_of[name]
+    assert isinstance(group, MovedGroup)
+    shape = value.shape[:1] if group.image else value.shape
+    theta = group.mechanism.simulate(tuple(shape), model.graph.nodes[name], scale).to(model.like)
+    pushed = group.mechanism.push(value, theta)
+    return pushed.clamp(0.0, 1.0) if group.image else pushed  # as every recorded image
+
+
+def _followed(name: str, before: Causes, after: Causes) -> Tensor:
+    """A node's values after its causes have changed.
+
+    A number of a location and a scale keeps its distance from the one in units of the other, which is its own noise;
+    counts, levels and numbers of other distributions are drawn anew, and an image is its mean.
+    """
+    old, new, value = before.distribution(name), after.distribution(name), before.values[name]
+    if before.graph.nodes[name].is_image:
+        return new.mean.expand_as(value)
+    if hasattr(old, "loc") and hasattr(old, "scale"):
+        return new.loc + (value - old.loc) / old.scale * new.scale
+    return new.expand(value.shape).sample().to(value.dtype)
 
 
 def scales_of(pair: ModelGuidePair, interventions: float | Mapping[str, Scale] | None) -> dict[str, Scale]:

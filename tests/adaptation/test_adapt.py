@@ -18,7 +18,6 @@ from pyro_cama.adaptation import initialisation
 from pyro_cama.adaptation.candidates import mean_theta
 from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.guard import judge
-from pyro_cama.adaptation.new_rows import pair_with_sites
 from pyro_cama.adaptation.result import Candidate
 from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
@@ -277,7 +276,7 @@ def test_a_column_of_noise_is_trusted_less(scope: str) -> None:
 
 def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
     """The model at the start "moments", nothing optimised, and its theta, ``(sites, components, 4)``."""
-    twin = pair_with_sites(cama, rows)
+    twin = cama.copy(cama.encoder_with_sites(rows))
     batch = twin.encode(rows, target="ignore")
     with twin.seeded(0), twin.manipulation.calibrated():
         assert initialisation.initialise_start(twin, batch, None, 0, 10) == "moments"

@@ -107,6 +107,35 @@ def test_a_refused_adaptation_moves_nothing() -> None:
     assert refused.adaptation.reason in str(found)
 
 
+def test_a_refused_adaptation_leaves_the_record_of_the_one_before_it(tmp_path: Path) -> None:
+    once = adapted("dataset")
+    again = once.adapt(drifted(60, seed=7), steps=10, restarts=1, folds=2, progress=False)
+    assert not again.adaptation.applied, "the same world asks for nothing more"
+    found, before = again.explain_shift(), once.explain_shift()
+    pd.testing.assert_frame_equal(found.table, before.table)
+    assert found.kept
+    assert found.refused
+    assert str(found).startswith(str(before))
+    assert again.adaptation.reason in str(found)
+    expected = once.encoder.statistics["y"]["frequencies"].tolist()
+    assert again.adaptation.class_prior == pytest.approx(expected)
+    assert str(load(again.save(tmp_path / "m"), device="cpu").explain_shift()) == str(found)
+    third = again.adapt(drifted(60, seed=8), steps=10, restarts=1, folds=2, keep="always", progress=False)
+    assert third.adaptation.earlier == ()
+
+
+def test_every_site_keeps_the_record_of_its_own_adaptation() -> None:
+    away = adapted("site")
+    far = model("site").copy().adapt(drifted(100).assign(site="far"), steps=5, restarts=1, folds=2, progress=False)
+    both = away.adapt(drifted(100).assign(site="far"), steps=5, restarts=1, folds=2, keep="always", progress=False)
+    assert [a.sites for a in (both.adaptation, *both.adaptation.earlier)] == [("far",), ("away",)]
+    table, before = both.explain_shift().table, away.explain_shift().table
+    assert set(table["site"]) == {"away", "far"}
+    own = table[table["site"] == "away"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, before, check_dtype=False)
+    assert far.adaptation.earlier == ()
+
+
 def test_without_held_out_rows_nothing_is_certain() -> None:
     forced = model("dataset").adapt(drifted(6), steps=40, restarts=1, keep="always", progress=False)
     assert forced.adaptation.replicates == ()

@@ -14,17 +14,17 @@ def test_simulated_images_are_images() -> None:
     cama = model("normal child")
     batch = rows(cama, 50)
     for scale in (0.1, 3.0):
-        pushed = intervened(cama.model, batch, {"i": scale}).values["i"]
+        pushed = intervened(cama.model, cama.guide, batch, {"i": scale}).values["i"]
         assert pushed.shape == batch.values["i"].shape
         assert pushed.min() >= 0
         assert pushed.max() <= 1
         assert (pushed != batch.values["i"]).flatten(1).any(1).all()
-    kinds = intervened(cama.model, batch, {"i": {"inversion": 1.0, "brightness": 0.0}}).values["i"]
+    kinds = intervened(cama.model, cama.guide, batch, {"i": {"inversion": 1.0, "brightness": 0.0}}).values["i"]
     same = torch.isclose(kinds, batch.values["i"]).flatten(1).all(1)
     inverted = torch.isclose(kinds, 1 - batch.values["i"]).flatten(1).all(1)
     assert (same ^ inverted).all()  # of the kinds each row gets one
     assert 10 < int(same.sum()) < 40
-    assert intervened(cama.model, batch, {}).values["i"] is batch.values["i"]
+    assert intervened(cama.model, cama.guide, batch, {}).values["i"] is batch.values["i"]
 
 
 @pytest.mark.parametrize(
