@@ -16,6 +16,8 @@ from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
+NUMBERS = 2**24  # of theta, held at once
+
 
 def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
     """Returns theta of every site; of these rows in the mean where each has its own.
@@ -25,7 +27,9 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
     manipulation = pair.manipulation
     with torch.no_grad(), pair.seeded():
         if pair.graph.require_m().per_row:
-            theta = manipulation(pair.guide.m_dist(batch).sample((draws,))).mean((0, 1))
+            m = pair.guide.m_dist(batch).sample((draws,))
+            at_a_time = max(1, NUMBERS // (batch.rows * max(manipulation.size, 1)))
+            theta = torch.cat([manipulation(part).mean(1) for part in m.split(at_a_time)]).mean(0)
         else:
             theta = manipulation(shared_mean(pair.guide))
     return tuple(tuple(site) for site in torch.atleast_2d(theta[..., : manipulation.size]).tolist())

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_cama.adaptation.comparison import compare
+from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.bounds import shared_mean
-from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -66,8 +65,15 @@ def initialise_start(
 
 
 def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
-    sites: list[int | None] = [*range(_sites(pair))] if batch.site is not None else [None] * _sites(pair)
-    _search(pair, batch, *set_theta(pair, batch, torch.stack([_moments(pair, batch, site) for site in sites])))
+    sites = list(range(_sites(pair)))
+    moments = [_moments(pair, batch, site if batch.site is not None else None) for site in sites]
+    m, theta = set_theta(pair, batch, torch.stack(moments))
+    moved = [group for group in pair.manipulation.groups if group.theta_size]
+    statistics = {name: own for group in moved for name, own in _statistics(pair, group).items()}
+    if batch.site is not None:
+        sites = torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
+    # a fold searches by itself: what the whole batch found would be chosen with a look at the rows it holds out
+    search_alternatives(pair, batch, m, theta, statistics, sites)
     return "moments"
 
 
@@ -114,62 +120,6 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor
             last.weight.mul_(0.1)
             last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
     return direction, theta
-
-
-def _search(
-    pair: ModelGuidePair, batch: Batch, m: Tensor, theta: Tensor, *, rows: int = 128, worth: float = 5.0
-) -> None:
-    """Tries every component's alternatives (a reversed scale), the most promising first, and keeps what pays.
-
-    Args:
-        m, theta: the start, as :func:`set_theta` set it.
-        rows: how many of the new rows are looked at.
-        worth: nats of evidence, over the rows looked at, that an alternative has to gain: the prior odds against it.
-    """
-    part = batch if batch.rows <= rows else batch.select(torch.randperm(batch.rows)[:rows].to(pair.device))
-    zero = torch.zeros(pair.model.classes).to(pair.model.like)
-    manipulation = pair.manipulation
-
-    def evidence(theta: Tensor) -> Tensor:
-        manipulation.solve_for(m, theta)
-        return importance_evidence(pair, part, zero, do=None, samples=4)
-
-    def gain(theta: Tensor, reached: Tensor) -> tuple[float, Tensor]:
-        found = evidence(theta)
-        return compare(found, reached)[0] * part.rows, found
-
-    sites = range(len(theta)) if batch.site is None else torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
-    options: list[tuple[int, slice, Tensor]] = []
-    for group in manipulation.groups:
-        if not group.theta_size:
-            continue
-        statistics = _statistics(pair, group)
-        at = manipulation.slice_of(group).start
-        for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
-            for i in range(width):
-                place = slice(at, at + group.theta_size)
-                own = {k: v[i] for k, v in statistics[name].items()}
-                for site in sites:
-                    alternatives = group.mechanism.alternatives(theta[site, place], own)
-                    options += [(site, place, new) for new in alternatives]
-                at += group.theta_size
-    if not options:
-        return
-    best = evidence(theta)
-    promising = []
-    for site, place, new in options:
-        changed = theta.clone()
-        changed[site, place] = new
-        won, _ = gain(changed, best)
-        if won > worth:
-            promising.append((won, site, place, new))
-    for _, site, place, new in sorted(promising, key=lambda option: -option[0]):
-        changed = theta.clone()
-        changed[site, place] = new
-        won, found = gain(changed, best)
-        if won > worth:
-            theta, best = changed, found
-    manipulation.solve_for(m, theta)
 
 
 def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:

@@ -19,6 +19,8 @@ from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.model.pair import ModelGuidePair
 
 COUNTED = 500  # rows whose classes are counted where few are held out
+COPIES = 10  # of theta in a step, its gradient and what mechanisms make of it
+MOST_BYTES = 8e9  # that they may take
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class NewRows:
         batch = pair.read(new_data, "ignore", sampled=True)
         folds = min(options.folds, max(TABLES.folds, batch.rows // 2))
         expect_readings(pair, batch)
+        expect_memory(pair, min(options.batch_size, batch.rows), options.samples)
         labelled = None if clean is None else pair.read(clean, "require", sampled=True)
         fixed = fixed_log_ratio(pair, options.class_prior)
         rest, held = hold_out(batch.rows, folds, pair.settings.seed)
@@ -120,6 +123,33 @@ def expect_readings(pair: ModelGuidePair, new: Batch) -> None:
             f"adapt: found no reading of {listed(m.children)} in the new rows ({new.rows} looked at); expected "
             "some to learn the manipulation from: adapt to rows that were measured"
         )
+
+
+def expect_memory(pair: ModelGuidePair, rows: int, samples: int) -> None:
+    """Refuses a theta of so many numbers that every row's own would not fit: confusion takes L * L for L levels.
+
+    Args:
+        rows, samples: of a minibatch.
+
+    Raises:
+        ValueError: a step would take more than :data:`MOST_BYTES`; says which child, and what to do.
+    """
+    m = pair.graph.require_m()
+    if m.per_dataset:
+        return
+    draws = rows * (samples if m.per_row else 1)
+    needed = draws * pair.manipulation.size * COPIES * pair.model.like.element_size()
+    if needed <= MOST_BYTES:
+        return
+    group = max(pair.manipulation.groups, key=lambda group: group.theta_size)
+    node = pair.graph.nodes[group.nodes[0]]
+    levels = f" for its {node.classes} levels" if node.classes else ""
+    raise ValueError(
+        f"adapt: in scope {m.scope!r} every row has a theta of its own, and {node.name!r} takes {group.theta_size} "
+        f"numbers{levels}: a step of {rows} rows needs about {needed / 1e9:.0f} GB; expected at most "
+        f"{MOST_BYTES / 1e9:.0f}: merge rare levels, leave {node.name!r} out of the manipulation's children, choose "
+        "scope dataset, where rows share a theta, or a smaller batch_size"
+    )
 
 
 def hold_out(rows: int, folds: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ def chunk_size(pair: ModelGuidePair, draws: int) -> int:
     """Counts the rows at a time that keep a prediction's widest tensor within what caches hold; see docs/speed.md."""
     images = [8 * g.width for g in pair.model.groups if g.image]  # a decoder's widest layers
     widest = max(pair.settings.hidden, *(g.width * g.size for g in pair.model.groups), *images)
+    if pair.graph.m is not None and not pair.graph.m.per_dataset:  # every row has a theta, whatever its class
+        widest = max(widest, pair.manipulation.size // len(pair.classes))
     numbers = 2**25 if pair.device.type == "cuda" else 2**23 if images else 2**21
     return max(1, numbers // (draws * len(pair.classes) * widest))
 

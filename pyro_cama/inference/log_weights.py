@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro import distributions as dist
@@ -205,6 +205,30 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
 
 
 def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> LogWeights:
+    samples, classes = given.samples, given.classes
+    z, m, ratio, shared = draw_latents(model, guide, batch, given)
+    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=given.power)
+    return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
+
+
+class Latents(NamedTuple):
+    """Draws of the latents from the guide, and log p - log q of them.
+
+    Attributes:
+        z: as drawn, ``(samples, classes, rows, dim)``, or fewer of the dimensions of one; None in a graph without.
+        m: as drawn or given by ``do``; None in a graph without.
+        ratio: of what every row has its own, broadcastable to ``(samples, classes, rows)``.
+        shared: of a shared m, see :class:`LogWeights`.
+    """
+
+    z: Tensor | None
+    m: Tensor | None
+    ratio: Tensor
+    shared: Tensor | None
+
+
+def draw_latents(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> Latents:
+    """Draws z and m from the guide without a trace."""
     do, samples, classes, proposals = given.do, given.samples, given.classes, given.proposals
     graph = model.graph
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
@@ -231,8 +255,7 @@ def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw_site(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist, q, z)
-    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=given.power)
-    return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
+    return Latents(z, m, ratio, shared)
 
 
 def _ratio(prior: Callable[[], TorchDistribution], q: TorchDistribution, value: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Mechanism, bounded, magnitude
+from pyro_cama.mechanisms.base import Mechanism, Readings, bounded, magnitude
 
 
 class _Affine(dist.TransformedDistribution):
@@ -85,7 +85,9 @@ class Affine(Mechanism):
         rest = [torch.zeros_like(gain)] * 2 if self.shared else []
         return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], *rest])
 
-    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def alternatives(
+        self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
+    ) -> tuple[Tensor, ...]:
         """Returns the scale reversed, and a wider spread as noise (gradients mistake it for gain); x keeps its mean."""
         if not self.shared:
             return ()

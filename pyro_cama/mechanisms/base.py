@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,30 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.likelihoods import expect_types, is_abstract
+
+
+@dataclass(frozen=True)
+class Readings:
+    """New values of one component, and what the model expects of them under draws of class and latents.
+
+    Attributes:
+        x: as measured, ``(rows,)``.
+        clean: p(x~ | pa(x), z) under every draw, batch shape ``(draws, rows)``.
+        weights: log of the draws' posterior weights over p(x | pa(x), z, m), the component as it is now explained,
+            ``(draws, rows)``: the other factors' part.
+    """
+
+    x: Tensor
+    clean: TorchDistribution
+    weights: Tensor
+
+    def log_evidence(self, recorded: TorchDistribution) -> Tensor:
+        """Returns log of E[p(x | ...) / p(x | ... as now)], ``(rows,)``: what evidence gains by another distribution.
+
+        Exact but for Monte Carlo where nothing else depends on theta: of all factors it is the component's own that
+        changes, given the draws.
+        """
+        return torch.logsumexp(self.weights + recorded.log_prob(self.x), 0)
 
 
 class Mechanism(ABC):
@@ -135,11 +160,17 @@ class Mechanism(ABC):
         """
         return None
 
-    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def alternatives(
+        self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
+    ) -> Iterable[Tensor]:
         """Returns other thetas of one component, ``(size,)``, that no gradient leads to; adaptation tries them out.
+
+        A handful at most, however many there might be: each is scored.  A generator need not hold them all.
 
         Args:
             statistics: as for :meth:`guess_from_moments`.
+            readings: the new values beside what the model expects of them, to choose by; None where that is not
+                worked out (images).
         """
         return ()
 

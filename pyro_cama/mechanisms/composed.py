@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.base import Readings
 from pyro_cama.mechanisms.image import ImageMechanism
 
 
@@ -48,7 +49,9 @@ class Composed(ImageMechanism):
         rest = [x.new_zeros(part.numbers) for part in self.parts]
         return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
 
-    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def alternatives(
+        self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
+    ) -> tuple[Tensor, ...]:
         parts = self._with_theta(theta)
         found = []
         for i, (part, own) in enumerate(parts):

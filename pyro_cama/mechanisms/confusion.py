@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.distributions.utils import lazy_property
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Mechanism, bounded, magnitude
+from pyro_cama.mechanisms.base import Mechanism, Readings, bounded, magnitude
+
+_SHARE = 0.97  # of a recoded level that is recorded as the other
+_ODDS = 2.5  # nats against a level's moving: a swap of two has those of a reversed scale against it
+_LEAST = 1e-7  # probability of a reading that the clean levels all but rule out
 
 
 class Confusion(Mechanism):
     """A categorical or binary child, recorded through a row-stochastic matrix R(theta); theta = L * L numbers.
 
-    Row i, ``R_ij = p(x = j | x~ = i)``, is proportional to 1 on the diagonal and ``exp(|theta_ij|) - 1`` off it: the
-    identity at theta = 0, and not flat there.  The likelihood sums over the clean level; the encoder sees the clean
-    level's posterior under the training frequencies.
+    Row i, ``R_ij = p(x = j | x~ = i)``, is proportional to 1 on the diagonal and ``(exp(|theta_ij|) - 1) / (L - 1)``
+    off it: the identity at theta = 0, and not flat there; thetas of one size confuse as much among many levels as
+    among two.  The likelihood sums over the clean level; the encoder sees the clean level's posterior under the
+    training frequencies.
     """
 
     types = ("categorical", "binary")
@@ -32,9 +39,9 @@ class Confusion(Mechanism):
     def matrix(self, theta: Tensor) -> Tensor:
         """Returns R, ``(..., L, L)``, rows summing to 1, from theta ``(..., L * L)``."""
         levels = round(theta.shape[-1] ** 0.5)
-        theta = bounded(theta, 6.0).unflatten(-1, (levels, levels))
+        theta = bounded(theta, _limit(levels)).unflatten(-1, (levels, levels))
         eye = torch.eye(levels, dtype=theta.dtype, device=theta.device)
-        weight = torch.expm1(magnitude(theta)) * (1 - eye) + eye
+        weight = torch.expm1(magnitude(theta)) / max(levels - 1, 1) * (1 - eye) + eye
         return weight / weight.sum(-1, keepdim=True)
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
@@ -42,16 +49,14 @@ class Confusion(Mechanism):
         if isinstance(clean, dist.Bernoulli):
             probs = clean.probs * matrix[..., 1, 1] + (1 - clean.probs) * matrix[..., 0, 1]
             return dist.Bernoulli(probs=probs.clamp(1e-7, 1 - 1e-7))
-        probs = (clean.probs.unsqueeze(-2) @ matrix).squeeze(-2)
-        return dist.Categorical(probs=probs.clamp_min(1e-7))
+        return _Recorded(clean.probs, matrix)
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         matrix = self.matrix(theta)
         levels = matrix.shape[-1]
-        seen = torch.nn.functional.one_hot(x.long(), levels).to(matrix.dtype)
         prior = torch.full((levels,), 1.0 / levels).to(matrix) if frequencies is None else frequencies
         prior = prior.clamp_min(1e-6)  # a level never seen in training is still itself where nothing is confused
-        joint = prior * (matrix @ seen.unsqueeze(-1)).squeeze(-1)
+        joint = prior * _column(matrix, x)
         posterior = joint / joint.sum(-1, keepdim=True).clamp_min(1e-12)
         return posterior[..., 1] if not _is_code(x) else posterior
 
@@ -65,22 +70,21 @@ class Confusion(Mechanism):
         size = self.size(node)
         return torch.rand(*shape, size) * scale * (torch.rand(*shape, 1) < 0.5)
 
-    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Returns recoded levels: every permutation of up to four, of more every swap of two and the reversal."""
+    def alternatives(
+        self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
+    ) -> Iterator[Tensor]:
+        """Yields recoded levels: every permutation of up to four; of more the few that suit the readings best."""
         levels = round(len(theta) ** 0.5)
         same = tuple(range(levels))
         if levels <= 4:
-            codes = list(itertools.permutations(same))
+            codes: Iterable[tuple[int, ...]] = itertools.permutations(same)
         else:
-            swaps = itertools.combinations(same, 2)
-            codes = [same[::-1], *(tuple({i: j, j: i}.get(k, k) for k in same) for i, j in swaps)]
-        found = []
+            codes = [] if readings is None else _recodings(readings, levels)
         for code in codes:
-            recoded = theta.new_zeros(levels, levels)
-            for i, j in enumerate(code):
-                recoded[i, j] = 0.0 if i == j else 4.0  # 97 % of i are recorded as j
-            found.append(recoded.flatten())
-        return tuple(new for code, new in zip(codes, found, strict=True) if code != same)
+            if code != same:
+                recoded = theta.new_zeros(levels, levels)
+                recoded[torch.arange(levels), list(code)] = _recoded(levels)
+                yield recoded.fill_diagonal_(0.0).flatten()
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         matrix = self.matrix(theta)
@@ -92,6 +96,80 @@ class Confusion(Mechanism):
     def range_of(self, parameter: str) -> tuple[float, float]:
         """Returns 0 and 1: all are shares."""
         return 0.0, 1.0
+
+
+def _limit(levels: int) -> float:
+    """Bounds theta: a weight off the diagonal of exp(6) at most."""
+    return 6.0 + math.log(max(levels - 1, 1))
+
+
+def _recoded(levels: int) -> float:
+    """Returns theta_ij of a level i that is recorded as j in a share of :data:`_SHARE`."""
+    limit = _limit(levels)
+    return limit * math.atanh(math.log1p(_SHARE / (1 - _SHARE) * (levels - 1)) / limit)
+
+
+def _recodings(readings: Readings, levels: int) -> list[tuple[int, ...]]:
+    """Returns what every level may have been recorded as: the best of all permutations, the best swap, the reversal.
+
+    Which level a reading stands for is scored for all pairs at once, given the draws of class and latents: levels
+    may change places although both are as frequent as before, if the class tells them apart.
+    """
+    from scipy.optimize import linear_sum_assignment  # not needed where nothing adapts
+
+    weights = readings.weights.exp().unsqueeze(-1)
+    likely = (weights * readings.clean.probs).sum(0).double()  # (rows, L): E[p(x~ = i) / p(x)]
+    itself = likely.gather(-1, readings.x[:, None])
+    gain = (_SHARE * likely + (1 - _SHARE) * itself).clamp_min(1e-7).log() - itself.clamp_min(1e-7).log()
+    gain = gain.new_zeros(levels, levels).index_add(0, readings.x, gain).T  # of level i being recorded as j
+    odds = _ODDS + math.log(levels)  # against every move, to one level of L
+    gain = gain - odds * (1 - torch.eye(levels).to(gain))
+    best = tuple(linear_sum_assignment(gain.cpu().numpy(), maximize=True)[1].tolist())
+    i, j = divmod(int((gain + gain.T).fill_diagonal_(-math.inf).argmax()), levels)
+    same = tuple(range(levels))
+    swap = tuple({i: j, j: i}.get(k, k) for k in same)
+    return list(dict.fromkeys((best, swap, same[::-1])))
+
+
+class _Recorded(dist.Categorical):
+    """Levels recorded through a matrix: log p of a reading takes its column of the matrix, no product with all of it.
+
+    Args:
+        clean: probabilities of the clean levels, ``(..., L)``.
+        matrix: R, ``(..., L, L)``.
+    """
+
+    def __init__(self, clean: Tensor, matrix: Tensor) -> None:
+        self._clean, self._matrix = clean, matrix
+        self._num_events = clean.shape[-1]
+        batch_shape = torch.broadcast_shapes(clean.shape[:-1], matrix.shape[:-2])
+        torch.distributions.Distribution.__init__(self, batch_shape, validate_args=False)
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        # a dimension of one on either side is summed over as a matrix product does, and not copied to the other's size
+        probs = torch.einsum("...i,...ij->...j", self._clean, self._matrix).clamp_min(_LEAST)
+        return probs / probs.sum(-1, keepdim=True)
+
+    @property
+    def _param(self) -> Tensor:
+        return self.probs
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> _Recorded:
+        return _Recorded(self._clean.expand(*batch_shape, -1), self._matrix)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (self._clean * _column(self._matrix, value)).sum(-1).clamp_min(_LEAST).log()
+
+
+def _column(matrix: Tensor, x: Tensor) -> Tensor:
+    """Returns how readings come from every clean level, R_{. x}, ``(..., L)``, from ``(..., L, L)`` and ``(...)``.
+
+    A matrix that rows share is not copied to every row, in the gradient neither.
+    """
+    batch, levels = matrix.shape[:-2], matrix.shape[-1]
+    at = levels * torch.arange(math.prod(batch), device=x.device).reshape(batch) + x.long()
+    return torch.nn.functional.embedding(at, matrix.mT.reshape(-1, levels))
 
 
 def _is_code(x: Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.base import Readings
 from pyro_cama.mechanisms.image import ImageMechanism
 
 
@@ -38,7 +39,9 @@ class Intensity(ImageMechanism):
         gain = (x.std() / statistics["sd"].clamp_min(1e-3)).clamp(0.1, 3.0)
         return torch.stack([gain - 1, x.mean() - gain * statistics["mean"]])
 
-    def alternatives(self, theta: Tensor, statistics: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def alternatives(
+        self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
+    ) -> tuple[Tensor, ...]:
         """Returns the negative of equal mean and, should pixels' moments mislead, the image itself and its negative."""
         gain, offset = 1 + theta[0], theta[1]
         turned = torch.stack([-gain - 1, offset + 2 * gain * statistics["mean"]])

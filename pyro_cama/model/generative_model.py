@@ -243,6 +243,24 @@ class CAMAModel(PyroModule):
             ``(likelihood, context)``: target and children; parents and co-parents.  Both broadcast to
             ``(samples, classes, rows)``.
         """
+        causes = self.causes(batch, z, m, samples=samples, classes=classes)
+        likelihood = context = torch.zeros((), dtype=self.like.dtype, device=self.like.device)
+        inside = {self.graph.target, *self.graph.blanket.children}
+        for group in self.groups:
+            if not all(name in causes.values for name in group.nodes):
+                missing = [name for name in group.nodes if name not in causes.values]
+                raise KeyError(f"log_prob needs a value for every node; missing: {missing}")
+            score = self.group_log_prob(group, causes, batch, classes)
+            if power != 1 and group.nodes[0] in self.graph.blanket.children:
+                score = power * score
+            if group.nodes[0] in inside:  # a group is of one side: what y causes has y among its causes, y stands alone
+                likelihood = likelihood + score
+            else:
+                context = context + score
+        return likelihood, context
+
+    def causes(self, batch: Batch, z: Tensor | None, m: Tensor | None, *, samples: int, classes: bool) -> Causes:
+        """Returns what every factor is conditioned on: values, z and m, missing causes drawn from their own factors."""
         causes = Causes(self, batch, z, samples)
         if m is not None:
             causes.set_m(m)
@@ -255,22 +273,9 @@ class CAMAModel(PyroModule):
                 causes.values[name] = self.fill_missing(
                     name, causes.values[name], self.node_dist(name, causes), known, causes.lead
                 )
-        likelihood = context = torch.zeros((), dtype=self.like.dtype, device=self.like.device)
-        inside = {self.graph.target, *self.graph.blanket.children}
-        for group in self.groups:
-            if not all(name in causes.values for name in group.nodes):
-                missing = [name for name in group.nodes if name not in causes.values]
-                raise KeyError(f"log_prob needs a value for every node; missing: {missing}")
-            score = self._group_log_prob(group, causes, batch, classes)
-            if power != 1 and group.nodes[0] in self.graph.blanket.children:
-                score = power * score
-            if group.nodes[0] in inside:  # a group is of one side: what y causes has y among its causes, y stands alone
-                likelihood = likelihood + score
-            else:
-                context = context + score
-        return likelihood, context
+        return causes
 
-    def _group_log_prob(self, group: Group, causes: Causes, batch: Batch, classes: bool) -> Tensor:
+    def group_log_prob(self, group: Group, causes: Causes, batch: Batch, classes: bool) -> Tensor:
         """Returns log p of a group's nodes given their causes, summed over the nodes, missing entries left out."""
         d = causes.measured(causes.distributions(group), group)
         log_prob = d.log_prob(group.stack(causes.values))

@@ -94,9 +94,13 @@ class Manipulation(nn.Module):
             group: whose mechanism it is.
             at: which of its components; all by default.
         """
+        return group.mechanism.transform(self.compared(clean, group, at), self.theta(theta, group, at))
+
+    def compared(self, clean: TorchDistribution, group: MovedGroup, at: int | slice = _ALL) -> TorchDistribution:
+        """Returns the clean distribution that adaptation compares inside :meth:`calibrated`; elsewhere as it is."""
         if self._calibrating and group.mechanism.composes:
-            clean = group.mechanism.transform(clean, self.theta(self.calibration, group, at))
-        return group.mechanism.transform(clean, self.theta(theta, group, at))
+            return group.mechanism.transform(clean, self.theta(self.calibration, group, at))
+        return clean
 
     def invert(
         self, x: Tensor, theta: Tensor, group: MovedGroup, at: int | slice, frequencies: Tensor | None

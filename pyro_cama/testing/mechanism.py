@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
+from math import isfinite, log
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.likelihoods import Likelihood, likelihood_of
-from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.base import Mechanism, Readings
 from pyro_cama.networks.resampling import pixel_grid
 from pyro_cama.testing.expectations import (
     expect_close,
@@ -30,6 +30,7 @@ _LEAD = (2, 3, 4)  # samples, classes, rows
 _THETAS = 20
 _TIGHT = 1e-8
 _EXTREME = 1e4
+_ALTERNATIVES = 64
 
 
 def check_mechanism(mechanism: Mechanism, node: Node, likelihood: Likelihood | None = None) -> None:
@@ -152,6 +153,11 @@ class _MechanismChecks:
             return {"frequencies": frequencies}
         mean, sd = (0.3, 0.2) if self.image else (0.0, 1.0) if self.node.type == "continuous" else (3.0, 2.0)
         return {"mean": torch.tensor(mean), "sd": torch.tensor(sd)}
+
+    def readings(self, theta: Tensor) -> Readings:
+        """Values of a component as theta's world measures them, beside four draws of equal weight."""
+        x, clean = self.values(_THETAS), self.clean(4, _THETAS)
+        return Readings(x, clean, -self.mechanism.transform(clean, theta).log_prob(x) - log(4))
 
     # the checks
 
@@ -295,9 +301,15 @@ class _MechanismChecks:
                     f"{self.name} declares guesses = True: guess_from_moments of usual values found None"
                 )
         for theta in (torch.zeros(size), self.thetas(1)[0]):
-            for other in self.mechanism.alternatives(theta, self.statistics):
-                expect_shape(f"{self.name}.alternatives: one of them", other, (size,))
-                expect_finite(f"{self.name}.alternatives", other)
+            for readings in (None,) if self.image else (None, self.readings(theta)):
+                for number, other in enumerate(self.mechanism.alternatives(theta, self.statistics, readings), 1):
+                    expect_shape(f"{self.name}.alternatives: one of them", other, (size,))
+                    expect_finite(f"{self.name}.alternatives", other)
+                    expect_holds(
+                        number <= _ALTERNATIVES,
+                        f"{self.name}.alternatives: found more than {_ALTERNATIVES}; expected the few that suit the "
+                        "readings best, since each is scored",
+                    )
 
     def words(self) -> None:
         """Checks what a theta is said to do."""

@@ -136,6 +136,10 @@ def _stages(
     default_epochs, default_share, draws = (20, 0.25, 2) if images else (300, 1.0, 8)
     epochs = default_epochs if options.max_epochs is None else options.max_epochs
     share = default_share if options.conditional_share is None else options.conditional_share
+    # the held-out rows' densities of a thousand readings would outvote their labels: a class effect on every one is
+    # learnt from few rows, and costs density long before it costs a right answer
+    children = set(pair.graph.blanket.children)
+    least = 0 if images else sum(group.width for group in pair.model.groups if group.nodes[0] in children)
 
     def stage(epochs: int, weight: float, lr: float, title: str) -> Stage:
         loss, held_loss = (
@@ -145,11 +149,11 @@ def _stages(
                 manipulated,
                 mixing=options.mixing,
                 interventions=scales,
-                conditional_weight=weight,
+                conditional_weight=own_weight,
                 conditional_share=share,
                 samples=samples,
             )
-            for samples in (options.samples, draws)
+            for samples, own_weight in ((options.samples, weight), (draws, max(weight, least)))
         )
         validate = partial(_validate, pair, rows.held, held_loss, share, draws)
         return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)

@@ -12,13 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyro import distributions as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_cama import CAMA, GraphError, build
 from pyro_cama.counts import GammaPoisson, Poisson
 from pyro_cama.graph.nodes import Node
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.mechanisms.affine import Affine
-from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.base import Mechanism, Readings
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.rate import Rate
@@ -134,7 +135,7 @@ def test_confusion_is_not_flat_at_zero() -> None:
     for start in (torch.zeros(9), -torch.zeros(9)):
         slopes = torch.autograd.functional.jacobian(Confusion().matrix, start).flatten(0, 1)
         off = [i * 3 + j for i, j in itertools.permutations(range(3), 2)]
-        assert torch.equal(slopes[off][:, off], torch.eye(6))
+        assert torch.equal(slopes[off][:, off], torch.eye(6) / 2)
     theta = torch.zeros(4, requires_grad=True)
     seen = Confusion().transform(dist.Bernoulli(probs=torch.tensor(0.2)), theta).log_prob(torch.tensor(1.0))
     (slope,) = torch.autograd.grad(seen, theta)
@@ -247,6 +248,13 @@ def test_confusion_matrix_by_hand() -> None:
     row = torch.tensor([1.0, off]) / (1 + off)
     torch.testing.assert_close(found, torch.stack([row, row.flip(0)]))
     assert Confusion().matrix(torch.full((4,), 1e6)).isfinite().all()
+
+
+@given(st.integers(2, 40), st.floats(0.1, 1.0))
+def test_a_theta_confuses_as_much_among_many_levels(levels: int, size: float) -> None:
+    """The share of readings that are wrong, all numbers of theta alike, hardly depends on how many levels there are."""
+    wrong = 1 - Confusion().matrix(torch.full((levels**2,), size)).diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(wrong, torch.full((levels,), 1 - math.exp(-size)), atol=0.01, rtol=0.02)
 
 
 # inverses ------------------------------------------------------------------------------------------------------------
@@ -382,14 +390,73 @@ def test_a_wider_spread_may_be_noise(theta: Tensor, mean: float, sd: float) -> N
         torch.testing.assert_close(moments[0], moments[1], atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("levels", "number"), [(2, 1), (3, 5), (4, 23), (6, 16)])
-def test_levels_may_be_recoded(levels: int, number: int) -> None:
-    found = [Confusion().matrix(theta) for theta in Confusion().alternatives(torch.zeros(levels**2), {})]
-    codes = [tuple(matrix.argmax(-1).tolist()) for matrix in found]
-    assert len(set(codes)) == len(codes) == number
-    assert all(sorted(code) == list(range(levels)) != list(code) for code in codes)
-    assert tuple(range(levels))[::-1] in codes
+@pytest.mark.parametrize(("levels", "number"), [(2, 1), (3, 5), (4, 23)])
+def test_few_levels_may_be_recoded_in_every_way(levels: int, number: int) -> None:
+    found = recodings(torch.zeros(levels**2), None)
+    assert len(set(found)) == len(found) == number
+    assert all(sorted(code) == list(range(levels)) != list(code) for code in found)
+    assert tuple(range(levels))[::-1] in found
+
+
+def recodings(theta: Tensor, readings: Readings | None) -> list[tuple[int, ...]]:
+    """What every level is recorded as, by the alternatives."""
+    found = [Confusion().matrix(other) for other in Confusion().alternatives(theta, {}, readings)]
     assert all((matrix.max(-1).values > 0.95).all() for matrix in found)
+    return [tuple(matrix.argmax(-1).tolist()) for matrix in found]
+
+
+@pytest.mark.parametrize("levels", [6, 30, 300])
+@pytest.mark.parametrize("moved", [(0, 2), (0, 1, 2, 3)])
+def test_of_many_levels_those_are_recoded_that_the_readings_ask_for(levels: int, moved: tuple[int, ...]) -> None:
+    """Levels of equal frequencies that the class tells apart: frequencies alone would show nothing."""
+    generator = torch.Generator().manual_seed(levels)
+    rows, likely = 200, torch.full((2, levels), 0.2 / levels)
+    likely[0, [0, 1]] += 0.4
+    likely[1, [2, 3]] += 0.4  # classes 0 and 1 are as many, so levels 0 to 3 are as frequent
+    y = torch.arange(rows) % 2
+    x = torch.multinomial(likely[y], 1, generator=generator)[:, 0]
+    to = torch.arange(levels)
+    to[list(moved)] = torch.tensor([*moved[1:], moved[0]])
+    clean = dist.Categorical(probs=likely[y].expand(3, rows, levels))
+    readings = Readings(to[x], clean, -clean.log_prob(to[x]) - math.log(3))
+    assert len(recodings(torch.zeros(levels**2), readings)) <= 3
+    others = Confusion().alternatives(torch.zeros(levels**2), {}, readings)
+    gains = [float(readings.log_evidence(Confusion().transform(clean, theta)).sum()) for theta in others]
+    assert max(gains) >= float(readings.log_evidence(recorded(clean, to)).sum()) - 1e-6 > 20
+
+
+def recorded(clean: dist.Categorical, to: Tensor) -> dist.Categorical:
+    """Levels of which 97 % of those that move are recorded as others."""
+    moves = torch.nn.functional.one_hot(to, len(to)).double()
+    stays = torch.eye(len(to))
+    sure = 0.97 * (to != torch.arange(len(to)))[:, None]
+    return dist.Categorical(probs=clean.probs @ (sure * moves + (1 - sure) * stays))
+
+
+def test_a_theta_that_rows_share_is_not_copied_to_every_row() -> None:
+    """Nor in the gradient: with 1,000 levels and 500 rows that would take gigabytes."""
+    levels, draws, rows = 40, 6, 50
+    theta = (0.1 * torch.rand(1, levels**2)).requires_grad_(True)
+    x, clean = torch.arange(rows) % levels, torch.softmax(torch.randn(draws, rows, 1, levels), -1)
+    with Largest() as made:
+        moved = Confusion().transform(dist.Categorical(probs=clean), theta)
+        back = Confusion().invert(x[:, None], theta, torch.full((levels,), 1 / levels))
+        (moved.log_prob(x[:, None]).sum() + back.square().sum() + moved.probs.square().sum()).backward()
+    assert made.numbers <= draws * rows * levels  # of a copy a row it would be rows * levels ** 2
+    assert draws < levels
+
+
+class Largest(TorchDispatchMode):
+    """Counts the numbers of the largest tensor that is written inside; views and expanded ones cost nothing."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().size() > 0:
+                self.numbers = max(self.numbers, tensor.untyped_storage().size() // tensor.element_size())
+        return out
 
 
 def test_other_mechanisms_have_no_alternatives() -> None:
