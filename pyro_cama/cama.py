@@ -216,6 +216,7 @@ class CAMA(ModelGuidePair):
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
+                Their loss gives log p(y | x) a weight of at least one a reading (not in graphs with images).
             patience: epochs without improvement before stopping; the best weights are kept.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.

@@ -15,13 +15,15 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
-from pyro_cama.inference.bounds import class_log_probs
+from pyro_cama.inference.bounds import class_log_probs, shared_mean
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do, expect_rows, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
+
+NUMBERS = 2**22  # in all draws of a shared theta: a confusion of many levels is large
 
 
 def class_posterior(
@@ -67,10 +69,14 @@ def class_log_posterior(
     pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:
     """Returns log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; each row's result is its own."""
-    chunk = chunk_size(pair, draws_per_row(pair, do, options))
     if batch.site is not None and do is None and bool((batch.site < 0).any()):
         message = "rows of a site the model was never adapted to are read with m = 0"
         warnings.warn(message, UserWarning, stacklevel=caller_level())
+
+    m, draws = pair.graph.m, draws_per_row(pair, do, options)
+    if m is not None and m.per_dataset and m.name not in (do or {}) and draws * pair.manipulation.size > NUMBERS:
+        do = {**(do or {}), m.name: shared_mean(pair.guide)}  # as evidence has it: so many thetas would not fit
+    chunk = chunk_size(pair, draws_per_row(pair, do, options))
 
     def one(rows: Tensor) -> Tensor:
         return log_posterior_of(pair, batch.select(rows), rows, do, options)

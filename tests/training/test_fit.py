@@ -231,3 +231,19 @@ def test_classes_are_as_frequent_as_in_training(form: str, kind: str, levels: li
         np.testing.assert_allclose(found, shares, atol=tolerance)
         drawn = cama.sample(4000)["y"].value_counts(normalize=True)
         np.testing.assert_allclose(drawn.reindex(levels), shares, atol=tolerance + 0.02)
+
+
+def test_a_wide_table_is_trained_until_its_labels_are_right() -> None:
+    """Densities of held-out rows are best before any class effect is learnt: on 600 columns most are noise."""
+    generator, columns = np.random.default_rng(0), [f"x{i}" for i in range(600)]
+    y = generator.integers(0, 2, 500)
+    x = generator.normal(size=(500, 600))
+    x[:, :10] += 1.5 * y[:, None]
+    frame = pd.DataFrame(x, columns=columns).assign(y=y)
+    graph = {"target": "y", "nodes": {"y": "binary", **dict.fromkeys(columns, "continuous")}}
+    graph |= {"edges": [["y", name] for name in columns], "latents": {"z": None, "m": None}}
+    cama = build(graph, hidden=16, device="cpu")
+    cama.fit(frame[:150], conditional_weight=0, max_epochs=25, lr=1e-2, progress=False)
+    assert cama.history is not None
+    assert cama.history.best_epoch > 2
+    assert cama.score(frame[150:]) > 0.85
