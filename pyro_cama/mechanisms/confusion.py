@@ -152,10 +152,10 @@ class _Recorded(dist.Categorical):
         return probs / probs.sum(-1, keepdim=True)
 
     @property
-    def _param(self) -> Tensor:
+    def _param(self) -> Tensor:  # type: ignore[override]  # set by the base class, of its probabilities
         return self.probs
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> _Recorded:
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> _Recorded:
         return _Recorded(self._clean.expand(*batch_shape, -1), self._matrix)
 
     def log_prob(self, value: Tensor) -> Tensor:
