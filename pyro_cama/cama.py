@@ -20,7 +20,7 @@ from pyro_cama.data.open_stream import DataSource
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.class_posterior import class_posterior, most_probable_labels
+from pyro_cama.inference.class_posterior import class_posterior, most_probable, most_probable_labels
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
 from pyro_cama.inference.generation import sample
@@ -410,7 +410,7 @@ class CAMA(ModelGuidePair):
         """
         y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
         p = self.predict_proba(data, do, **options)
-        return float(((p.argmax(1) == y.numpy()) & np.isfinite(p).all(1)).mean())
+        return float((most_probable(p) == y.numpy()).mean())
 
     def elbo(self, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> Tensor:
         """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats.

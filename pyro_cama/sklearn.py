@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -27,12 +28,13 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect
-from pyro_cama._messages import shown
+from pyro_cama._messages import caller_level, shown
 from pyro_cama.cama import CAMA, build, load
 from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
 
@@ -169,9 +171,29 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return self.cama_.predict_proba(self._rows(X), power=self.power)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Returns the most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does."""
-        best = self.predict_proba(X).argmax(1)
-        return np.asarray(self.classes_[best])
+        """Returns the most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does.
+
+        None for a row without probabilities, since a reading is too far from the training rows for any; a warning
+        counts them.
+        """
+        codes = most_probable(self.predict_proba(X))
+        labels = np.asarray(self.classes_[codes.clip(0)])
+        if (untold := codes < 0).any():
+            labels = labels.astype(object)
+            labels[untold] = None
+            warnings.warn(
+                f"found no probabilities for {rows_text(untold)}: readings are too far from the training rows; their "
+                "label is None",
+                UserWarning,
+                stacklevel=caller_level(),
+            )
+        return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Returns the accuracy on labelled rows; a row without probabilities is a wrong one."""
+        labels, predicted = column_or_1d(y), self.predict(X)
+        check_consistent_length(predicted, labels, sample_weight)
+        return float(np.average(predicted == labels, weights=sample_weight))
 
     def adapt(self, X: Any, X_clean: Any = None, y_clean: Any = None, **options: Any) -> Self:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).

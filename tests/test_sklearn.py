@@ -221,6 +221,22 @@ def test_missing_values() -> None:
 # Predictions.
 
 
+@pytest.mark.parametrize("names", [[0, 1], ["a", "b"]])
+def test_rows_without_probabilities_have_no_label_and_are_wrong(names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, labels = pd.DataFrame({"x": [0.0, 1.0] * 20, "w": np.arange(40.0)}), np.array(names * 20)
+    model = CAMAClassifier(hidden=4, layers=0, max_epochs=0, device="cpu").fit(rows, labels)
+    before, p = model.predict(rows), model.predict_proba(rows)
+    assert model.score(rows, labels) == np.mean(before == labels)
+    assert model.score(rows, labels, sample_weight=[1.0] + [0.0] * 39) == float(before[0] == labels[0])
+    p[0] = np.nan
+    monkeypatch.setattr(model.cama_, "predict_proba", lambda *_, **__: p)
+    with pytest.warns(UserWarning, match=r"no probabilities for row 0 \(counted from 0\)"):
+        found = model.predict(rows)
+    assert found.tolist() == [None, *before[1:].tolist()]
+    with pytest.warns(UserWarning, match="no probabilities"):
+        assert model.score(rows, labels) == np.mean(before[1:] == labels[1:]) * 39 / 40
+
+
 @given(st.lists(st.integers(0, len(X) - 1), min_size=1, max_size=30))
 def test_a_row_s_prediction_is_its_own(rows: list[int]) -> None:
     np.testing.assert_allclose(blobs().predict_proba(X[rows]), blobs().predict_proba(X)[rows], rtol=0, atol=1e-12)

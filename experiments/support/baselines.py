@@ -61,8 +61,9 @@ class Classifier:
         raise NotImplementedError
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """The most probable labels."""
-        return self.labels[self.predict_proba(frame).argmax(1)]
+        """The most probable labels; None where there are no probabilities."""
+        p = self.predict_proba(frame)
+        return np.where(np.isfinite(p).all(1), self.labels[p.argmax(1)], None)
 
     def accuracy(self, frame: pd.DataFrame) -> float:
         """The share of rows whose label is predicted."""

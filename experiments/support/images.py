@@ -224,10 +224,10 @@ class Lab:
         return cama.adapt(self.rows(x), clean, keep=keep, progress=False, **{"steps": self.setting.steps, **options})
 
     def accuracy(self, cama: CAMA, x: Tensor, y: Tensor | None = None, **options: Any) -> float:
-        """On images, by default those to score."""
+        """On images, by default those to score; one without probabilities counts as wrong."""
         y = self.data.score_y if y is None else y
-        found = cama.predict_proba(self.rows(x), **{"samples": self.setting.samples, **options}).argmax(1)
-        return float((torch.as_tensor(found) == y).float().mean())
+        p = torch.as_tensor(cama.predict_proba(self.rows(x), **{"samples": self.setting.samples, **options}))
+        return float(((p.argmax(1) == y) & p.isfinite().all(1)).float().mean())
 
     def attacked(
         self, attack: Callable[..., Tensor], classifier: CAMA | CNN, x: Tensor, y: Tensor, eps: float, **options: Any

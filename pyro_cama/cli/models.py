@@ -22,6 +22,7 @@ from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.errors import data_errors_at
+from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
 from pyro_cama.metrics import scores
@@ -151,9 +152,7 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
 def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget: Any) -> pd.DataFrame:
     """Returns labels, probabilities and evidence of some rows, a row each."""
     probabilities, found = cama.predict_proba(batch, **budget), elbo_of_unlabelled(cama, batch)
-    told = np.asarray(np.isfinite(probabilities).all(1))
-    labels = pd.Series(cama.encoder.labels(probabilities.argmax(1))).where(told)
-    columns: dict[str, Any] = {"label": labels if told.all() else labels.astype(object)}
+    columns: dict[str, Any] = {"label": most_probable_labels(cama, probabilities)}
     columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
     columns["evidence"] = found
     if usual is not None:

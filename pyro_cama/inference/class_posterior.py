@@ -52,16 +52,26 @@ def class_posterior(
     return probabilities / probabilities.sum(1, keepdims=True)
 
 
+def most_probable(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Returns the code of every row's most probable class, ``(rows,)``; -1 for a row without probabilities.
+
+    >>> most_probable(np.array([[0.4, 0.6], [np.nan, np.nan]])).tolist()
+    [1, -1]
+    """
+    return np.where(np.isfinite(probabilities).all(1), probabilities.argmax(1), -1)
+
+
 def most_probable_labels(pair: ModelGuidePair, probabilities: NDArray[np.float64]) -> NDArray[Any]:
     """Returns the label of every row's most probable class, ``(rows,)``; None for a row without probabilities.
 
     Args:
         probabilities: of the classes, ``(rows, classes)``.
     """
-    labels, finite = pair.encoder.labels(probabilities.argmax(1)), np.isfinite(probabilities).all(1)
-    if not finite.all():
+    codes = most_probable(probabilities)
+    labels = pair.encoder.labels(codes.clip(0))
+    if (untold := codes < 0).any():
         labels = labels.astype(object)
-        labels[~finite] = None
+        labels[untold] = None
     return labels
 
 

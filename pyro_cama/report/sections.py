@@ -14,8 +14,9 @@ from pyro_cama.cama import CAMA
 from pyro_cama.data.tables import Table, read_table
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.drawing import draw_graph
+from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.do import UserDo
-from pyro_cama.metrics import BINS, Scores, bins_of, classification_metrics
+from pyro_cama.metrics import BINS, Scores, bins_of, classification_metrics, untold_text
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block, svg_text, visible_text
 
@@ -25,17 +26,12 @@ _MOST = 60  # columns in a table
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read rows: a model, under ``do``, and what it says about the rows of the report."""
+    """One way to read rows: a model, under ``do``, and what it says about the rows of the report, NaN if nothing."""
 
     name: str
     cama: CAMA
     do: UserDo | str
     p: NDArray[np.float64]
-
-    @property
-    def told(self) -> NDArray[np.bool_]:
-        """Rows near enough to the training rows to have probabilities, (rows,)."""
-        return np.asarray(np.isfinite(self.p).all(1))
 
 
 @dataclass(frozen=True)
@@ -134,22 +130,22 @@ def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Se
     """Returns accuracy, log-loss and calibration error of every reading, and precision and recall of the classes."""
     found = [_scores(reading, labels) for reading in readings]
     rows = [
-        ["accuracy", *(f"{s.accuracy:.3f} ± {math.sqrt(s.accuracy * (1 - s.accuracy) / s.rows):.3f}" for s in found)],
+        ["accuracy", *(_with_error(s) for s in found)],
         ["log-loss, nats", *(number_text(s.log_loss) for s in found)],
         ["calibration error", *(number_text(s.calibration_error) for s in found)],
         ["rows", *(str(s.rows) for s in found)],
     ]
-    lost = sum(int((~r.told & (labels >= 0)).sum()) for r in readings)
     caption = "On the labelled rows; ± is the standard error."
-    if lost:
+    if any(s.untold for s in found):
+        rows.append(["rows without probabilities", *(str(s.untold) for s in found)])
         caption += " Rows too far from the training rows for probabilities are left out."
     each = [
         [str(name), *(number_text(s.classes[figure][i]) for s in found for figure in ("precision", "recall"))]
         for i, name in enumerate(found[0].classes["class"])
     ]
     head = ["class", *(f"{figure}, {r.name}" for r in readings for figure in ("precision", "recall"))]
-    said = ", ".join(f"{s.accuracy:.3f} {r.name}" for r, s in zip(readings, found, strict=True))
-    text = f"Accuracy {said}."
+    said = ", ".join(f"{number_text(s.accuracy)} {r.name}" for r, s in zip(readings, found, strict=True))
+    text = f"Accuracy {said}.{_left_out(readings, found)}"
     if readings[0].do != "auto":
         text += " Before adapting is the same model under do(m=0)."
     blocks = [
@@ -163,10 +159,21 @@ def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Se
     return Section("How right", text, blocks)
 
 
+def _with_error(found: Scores) -> str:
+    """Accuracy and its standard error; a dash where no row has probabilities."""
+    if not found.rows:
+        return number_text(math.nan)
+    return f"{found.accuracy:.3f} ± {math.sqrt(found.accuracy * (1 - found.accuracy) / found.rows):.3f}"
+
+
+def _left_out(readings: Sequence[Reading], found: Sequence[Scores]) -> str:
+    """A sentence a reading that leaves rows out."""
+    pairs = zip(readings, found, strict=True)
+    return "".join(f" {r.name.capitalize()}, {untold_text(s.untold)}." for r, s in pairs if s.untold)
+
+
 def _scores(reading: Reading, labels: NDArray[np.int64]) -> Scores:
-    seen = reading.told & (labels >= 0)
-    if not seen.any():
-        seen = labels >= 0  # nothing is told: every figure is NaN
+    seen = labels >= 0
     return classification_metrics(reading.p[seen], labels[seen], reading.cama.classes)
 
 
@@ -176,8 +183,9 @@ def confusion(p: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.i
     >>> confusion(np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]), np.array([0, 1, -1])).tolist()
     [[1, 0], [1, 0]]
     """
-    known, k = (labels >= 0) & np.isfinite(p).all(1), p.shape[1]
-    return np.bincount(labels[known] * k + p[known].argmax(1), minlength=k * k).reshape(k, k)
+    read, k = most_probable(p), p.shape[1]
+    known = (labels >= 0) & (read >= 0)
+    return np.bincount(labels[known] * k + read[known], minlength=k * k).reshape(k, k)
 
 
 def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:
@@ -186,10 +194,11 @@ def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) ->
     for reading in readings:
         counts, classes = confusion(reading.p, labels), [str(name) for name in reading.cama.classes]
         shares = counts / counts.sum(1, keepdims=True).clip(1)
+        lost = int((labels >= 0).sum() - counts.sum())
         blocks.append(
             Block(
                 f"{reading.name.capitalize()}: rows of every class (down), as they are read (across); "
-                f"{np.trace(counts)} of {counts.sum()} right.",
+                f"{np.trace(counts)} of {counts.sum()} right" + (f"; {untold_text(lost)}." if lost else "."),
                 wide=len(classes) > 6,
                 head=["class", *classes],
                 rows=[[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)],
@@ -213,10 +222,11 @@ def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) 
         xlabel="confidence in the answer", ylabel="share of right answers", xlim=(low - 0.02, 1.02), ylim=(-0.03, 1.03)
     )
     axis.legend(frameon=False)
-    errors = ", ".join(f"{_scores(r, labels).calibration_error:.3f} {r.name}" for r in readings)
+    found = [_scores(reading, labels) for reading in readings]
+    errors = ", ".join(f"{number_text(s.calibration_error)} {r.name}" for r, s in zip(readings, found, strict=True))
     caption = (
         f"Rows in {BINS} bins of confidence; larger marks hold more rows. On the dotted line answers are as right as "
-        f"they are confident. Expected calibration error {errors}."
+        f"they are confident. Expected calibration error {errors}.{_left_out(readings, found)}"
     )
     return Section(
         "Calibration", "", [picture_block(figure, caption, "calibration", "Right answers against confidence")]
@@ -234,8 +244,9 @@ def calibration(
     >>> rows.tolist(), confidence.round(2).tolist(), right.tolist()
     ([1, 2], [0.6, 0.91], [1.0, 0.5])
     """
-    known = (labels >= 0) & np.isfinite(p).all(1)
-    confidence, hit = p[known].max(1), p[known].argmax(1) == labels[known]
+    read = most_probable(p)
+    known = (labels >= 0) & (read >= 0)
+    confidence, hit = p[known].max(1), read[known] == labels[known]
     bin_of = bins_of(confidence, bins)
     rows = np.bincount(bin_of, minlength=bins)
     there = rows > 0
@@ -258,13 +269,16 @@ def robustness_section(
     blocks = []
     for i, drift in enumerate(drifts):
         curves: dict[str, list[float]] = {reading.name: [] for reading in shown_}
+        lost = 0
         for amount in AMOUNTS[drift.kind].tolist():
             rows = drift.apply(table, cama.graph, amount)
-            for reading in shown_:
-                curves[reading.name].append(_accuracy(reading.cama.predict_proba(rows, reading.do), y))  # type: ignore[arg-type]
+            read = {r.name: r.cama.predict_proba(rows, r.do) for r in shown_}  # type: ignore[arg-type]
             if follow:
-                anew = readings[0].cama.adapt(rows, table, **options)
-                curves.setdefault("adapted at every point", []).append(_accuracy(anew.predict_proba(rows), y))
+                read["adapted at every point"] = readings[0].cama.adapt(rows, table, **options).predict_proba(rows)
+            for name, p in read.items():
+                codes = most_probable(p)
+                curves.setdefault(name, []).append(float((codes == y).mean()))
+                lost = max(lost, int((codes < 0).sum()))
         figure, axis = new_axes()
         for (name, values), look in zip(curves.items(), LOOK if len(shown_) > 1 else LOOK[::2], strict=False):
             axis.plot(AMOUNTS[drift.kind], values, label=name, linewidth=1.5, markersize=5, **look)
@@ -280,6 +294,8 @@ def robustness_section(
             f"{what[0].upper()}{what[1:]}: accuracy on the clean rows from the left to the right end, {ends}. Dotted: "
             "the largest class."
         )
+        if lost:
+            caption += f" Rows without probabilities, up to {lost} of {len(y)} at a point, count as wrong."
         blocks.append(picture_block(figure, caption, f"drift{i}", f"Accuracy by {what}"))
     return Section("If columns drift", "", blocks)
 
@@ -288,11 +304,6 @@ def _columns(graph: CausalGraph) -> set[str]:
     """Returns the columns that a table has to hold."""
     m = graph.m
     return {*graph.order} | (set() if m is None or m.site_column is None else {m.site_column})
-
-
-def _accuracy(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """Returns the share of right answers; rows without probabilities count as wrong."""
-    return float(((p.argmax(1) == y) & np.isfinite(p).all(1)).mean())
 
 
 def training_section(cama: CAMA) -> Section | None:

@@ -331,8 +331,9 @@ def _hits(pair: ModelGuidePair, batch: Batch) -> tuple[int, int]:
     y = batch.values[pair.graph.target]
     known = batch.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
     do = {pair.graph.m.name: 0.0} if pair.graph.m is not None else None
-    found = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True)).argmax(0)
-    return int(((found == y.long()) & known).sum()), int(known.sum())
+    log_p = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True))
+    told = ~log_p.isnan().any(0)  # a row without probabilities is a wrong one
+    return int(((log_p.argmax(0) == y.long()) & told & known).sum()), int(known.sum())
 
 
 def _digest(value: Any) -> str:

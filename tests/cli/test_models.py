@@ -110,7 +110,8 @@ def test_rows_unlike_anything_seen_are_flagged(made: Path, tmp_path: Path) -> No
     found = pd.read_csv(tmp_path / "p.csv")
     assert found.index[found["unusual"]].tolist() == odd
     assert found["label"].isna().tolist() == [i == 10 for i in range(60)]  # 1e30 leaves no probabilities
-    refused("evaluate", made / "model", tmp_path / "t.csv", says="no probabilities for row 10")
+    assert done("evaluate", made / "model", tmp_path / "t.csv").startswith("59 rows: accuracy ")
+    assert "; 1 row without probabilities is left out" in done("evaluate", made / "model", tmp_path / "t.csv")
 
 
 def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Path) -> None:

@@ -225,6 +225,25 @@ def test_curves_are_accuracies_of_the_fitted_model_on_clean_rows(page: str) -> N
     assert "after adapting 0" not in page.split("If columns drift")[-1].split("<h2")[0], "m stands for other rows"
 
 
+@pytest.mark.parametrize("lost", [10, 60])
+def test_rows_without_probabilities_are_left_out_and_said(lost: int, tmp_path: Path) -> None:
+    still = made().fit(table(40), max_epochs=0, progress=False)
+    far = NEW.assign(x=NEW["x"].where(np.arange(60) >= lost, 1e30))
+    text = report(still, far, tmp_path / "r.html", clean=far, drifts=["n offset"]).read_text(encoding="utf-8")
+    Page(text)
+    assert cells(text, "rows") == [str(60 - lost)]
+    assert cells(text, "rows without probabilities") == [str(lost)]
+    assert text.count(f"{lost} rows without probabilities are left out") == 3  # scores, confusion, calibration
+    assert f"up to {lost} of 60 at a point, count as wrong" in text
+    if lost == 60:
+        assert cells(text, "accuracy") == cells(text, "log-loss, nats") == cells(text, "calibration error") == ["–"]
+        assert "Accuracy – as fitted." in text
+    else:
+        share = float(cells(text, "accuracy")[0].split()[0])
+        assert share == pytest.approx(still.score(far.iloc[lost:]), abs=1e-3)
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+
+
 # the page ------------------------------------------------------------------------------------------------------------
 
 
