@@ -90,7 +90,8 @@ def classification_metrics(p: NDArray[np.float64], y: NDArray[np.int64], classes
     accuracy 0.500, log-loss 0.511, calibration error 0.350
     """
     everything, predicted = len(p), most_probable(p)
-    p, y, predicted = (part[predicted >= 0] for part in (p, y, predicted))
+    told = predicted >= 0
+    p, y, predicted = p[told], y[told], predicted[told]
     chosen = p[np.arange(len(y)), y].clip(np.finfo(float).eps)
     rows = []
     for code, name in enumerate(classes):

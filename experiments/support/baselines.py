@@ -63,7 +63,9 @@ class Classifier:
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """The most probable labels; None where there are no probabilities."""
         p = self.predict_proba(frame)
-        return np.where(np.isfinite(p).all(1), self.labels[p.argmax(1)], None)
+        labels = self.labels[p.argmax(1)].astype(object)
+        labels[~np.isfinite(p).all(1)] = None
+        return labels
 
     def accuracy(self, frame: pd.DataFrame) -> float:
         """The share of rows whose label is predicted."""

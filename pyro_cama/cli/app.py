@@ -28,8 +28,9 @@ def app(debug: bool) -> None:
     pyro-cama adapt model later.csv -o adapted
     pyro-cama predict adapted later.csv -o labels.csv
 
-    Tables are CSV (UTF-8, commas, names in the first line, empty fields are missing) or Parquet; a vector node x is
-    columns x[0], x[1], ... Completion for bash: eval "$(_PYRO_CAMA_COMPLETE=bash_source pyro-cama)".
+    Tables are CSV (UTF-8, commas, names in the first line; empty fields are missing, among numbers also NA and "?") or
+    Parquet; a vector node x is columns x[0], x[1], ... Completion for bash:
+    eval "$(_PYRO_CAMA_COMPLETE=bash_source pyro-cama)".
     """
 
 

@@ -81,14 +81,17 @@ def _notes() -> Iterator[list[str]]:
     """Collects what the library logs and warns of until the command has succeeded; others' warnings are left out."""
     notes: list[str] = []
 
+    def keep(message: str) -> None:
+        if (said := f"Note: {one_line(message)}") not in notes:
+            notes.append(said)
+
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            notes.append(f"Note: {one_line(record.getMessage())}")
+            keep(record.getMessage())
 
     def note(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
-        said = f"Note: {one_line(str(message))}"
-        if issubclass(category, UserWarning) and said not in notes:
-            notes.append(said)
+        if issubclass(category, UserWarning):
+            keep(str(message))
 
     handler, logger = Keep(), logging.getLogger("pyro_cama")
     logger.addHandler(handler)

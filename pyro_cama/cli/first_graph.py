@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,14 @@ import pandas as pd
 import yaml
 
 from pyro_cama._messages import one_of, shown
-from pyro_cama.data.table_files import NO_NUMBER
+from pyro_cama.data.number_texts import comma_hint, missing_numbers
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 
 MANY = 20  # levels; more of them are no class, and text of more is an identifier or prose
+RUN = 20  # rows from which on whole numbers that only rise, or only fall, are taken for row numbers
+_NAMELESS = re.compile(r"Unnamed: \d+")  # pandas' name for what has none
+_ROW_NAMES = {"rownames", "row.names", "row_names", "rowname", "row_id", "rowid", "row", "index", "id", "nr", "no"}
 FEW = 5  # distinct whole numbers up to which they are codes rather than amounts
 
 
@@ -44,11 +49,13 @@ def first_graph(table: pd.DataFrame, target: str, source: str) -> tuple[str, dic
     {'k': 'no entry'}
     """
     table = table.set_axis([str(name) for name in table.columns], axis=1)
+    doubled = [name for name, times in Counter(table.columns).items() if times > 1]
+    if target in doubled:
+        raise DataError(f"{source}: target: found column {target!r} more than once; expected one: rename the others")
     if target not in table.columns:
         raise DataError(f"{source}: target: found no column {target!r}; {one_of(target, table.columns)}")
-    guesses = {name: guess(table[name], discrete=name == target) for name in table.columns if name}
-    for name in {"_INPUT", "_RETURN"} & guesses.keys():
-        guesses[name] = Guess(None, "a name that Pyro uses itself, so rename the column")
+    guesses = {name: _guess(name, table[name], target) for name in table.columns if name not in ("", *doubled)}
+    guesses |= {name: Guess(None, "a name that more than one column has") for name in doubled}
     if "" in table.columns:
         guesses[""] = Guess(None, "a column without a name")
     chosen = guesses[target]
@@ -66,12 +73,25 @@ def first_graph(table: pd.DataFrame, target: str, source: str) -> tuple[str, dic
     return text, left_out
 
 
+def _guess(name: str, column: pd.Series[Any], target: str) -> Guess:
+    """What a column seems to be, its name considered."""
+    if name in ("_INPUT", "_RETURN"):
+        return Guess(None, "a name that Pyro uses itself, so rename the column")
+    if name == target:
+        return guess(column, discrete=True)
+    if _NAMELESS.fullmatch(name):
+        return Guess(None, "a column without a name, when it was written")
+    if name.casefold() in _ROW_NAMES and column.is_unique and column.notna().all():
+        return Guess(None, "an identifier or row number, by its name: every value is another")
+    return guess(column)
+
+
 def guess(column: pd.Series[Any], *, discrete: bool = False) -> Guess:
     """Guesses what a column is.
 
     Two different values are binary, up to 20 different texts and up to 5 different whole numbers categorical; more
     whole numbers are a count if they start at 0 to 5 and end at 1000 at most, and other numbers continuous. Left out: a
-    constant, a running number, more texts than 20, dates, lists.
+    constant, row numbers, more texts than 20, dates, lists. Marks such as "?" among numbers are missing values.
 
     Args:
         discrete: take numbers as classes, up to 20 of them.
@@ -96,13 +116,15 @@ def guess(column: pd.Series[Any], *, discrete: bool = False) -> Guess:
         return Guess(None, f"entries such as {shown(values.iloc[0])}")
     numbers = _as_numbers(values)
     if numbers is not None:
-        note = f", {len(column) - len(numbers)} of {len(column)} missing" if len(numbers) < len(column) else ""
+        marks = _marks(values)
+        said = f" ({', '.join(map(shown, marks))} among them)" if marks else ""
+        note = f", {len(column) - len(numbers)} of {len(column)} missing{said}" if len(numbers) < len(column) else ""
         if not len(numbers):
             return Guess(None, "no entry")
         return _of_numbers(numbers, note, discrete)
     levels = sorted({_text(value) for value in values})
     if len(levels) > MANY or 2 < len(levels) == len(values):
-        return Guess(None, f"{len(levels)} different texts, such as {shown(levels[0])}: an identifier, or prose")
+        return Guess(None, _prose(levels))
     return _of_levels(levels, values.map(_text), note)
 
 
@@ -118,11 +140,28 @@ def _as_numbers(values: pd.Series[Any]) -> pd.Series[float] | None:
     """Returns the values as floats, without those that say a number is missing; None if some are no numbers."""
     if values.map(lambda value: isinstance(value, bool)).any():
         return None
-    values = values[~values.isin(NO_NUMBER)] if values.map(lambda value: isinstance(value, str)).any() else values
+    if values.map(lambda value: isinstance(value, str)).any():
+        values = values[~missing_numbers(values)[0]]
     numbers = pd.to_numeric(values.astype(object), errors="coerce")
     if numbers.isna().any() or any(isinstance(v, str) and _padded(v) for v in values):
         return None
     return numbers.astype(float)
+
+
+def _marks(values: pd.Series[Any]) -> list[str]:
+    """Marks that stand for a missing number, such as "?"."""
+    return [*dict.fromkeys(values[missing_numbers(values)[1]])]
+
+
+def _prose(levels: list[str]) -> str:
+    """Why many different texts are left out: numbers written in another way, numbers and texts, or texts."""
+    if sum(bool(comma_hint(text)) for text in levels) > len(levels) / 2:
+        first = next(text for text in levels if comma_hint(text))
+        return f"texts such as {shown(first)}{comma_hint(first)}"
+    odd = [text for text in levels if pd.isna(pd.to_numeric(text, errors="coerce"))]
+    if 0 < len(odd) < len(levels) / 2:
+        return f"numbers, but for {len(odd)} texts such as {shown(odd[0])}"
+    return f"{len(levels)} different texts, such as {shown(levels[0])}: an identifier, or prose"
 
 
 def _padded(text: str) -> bool:
@@ -144,8 +183,8 @@ def _of_numbers(numbers: pd.Series[float], note: str, discrete: bool) -> Guess:
     span = f"{distinct[0]:g} to {distinct[-1]:g}{note}"
     if not whole:
         return Guess({"type": "continuous"}, span)
-    running = len(distinct) == len(numbers) == distinct[-1] - distinct[0] + 1
-    if running and bool((numbers.diff().dropna() == 1).all()):
+    steps = numbers.diff().dropna()
+    if (steps == 1).all() or (len(numbers) >= RUN and ((steps > 0).all() or (steps < 0).all())):
         return Guess(None, f"a running number, {distinct[0]:g} to {distinct[-1]:g}")
     if 0 <= distinct[0] <= FEW and distinct[-1] <= 1000:
         return Guess({"type": "count"}, f"whole numbers, {span}")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pyro_cama._messages import one_of, shown
 from pyro_cama.data.image_files import read_image
+from pyro_cama.data.number_texts import comma_hint
 from pyro_cama.data.row_numbers import Column, Index, Mask, plain_scalar, row_number, rows_text, sizes_text
 from pyro_cama.data.tables import plain_entry
 from pyro_cama.errors import DataError
@@ -300,6 +301,7 @@ def _numbers(node: Node, column: Column, rows: Index) -> NDArray[np.float64]:
     raise DataError(
         f"column {node.name!r}: found no number in {rows_text(_any(table), first, rows)}; "
         "convert the column (pandas.to_numeric reads text), with NaN where an entry is missing"
+        + comma_hint(flat[bad.argmax()])
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import importlib
+import logging
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,54 @@ import numpy as np
 import pandas as pd
 
 from pyro_cama._messages import listed, shown
+from pyro_cama.data.number_texts import NO_NUMBER, comma_hint, is_text, missing_numbers, numbers_of
+from pyro_cama.data.row_numbers import Mask
 from pyro_cama.data.streams import Stream
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
 
 SUFFIXES = (".csv", ".parquet")
-# what a numeric column may say where nothing was measured; to a column of levels these may be levels
-NO_NUMBER = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
+_logger = logging.getLogger("pyro_cama")
 _PER_FILE = 32  # bits of a part's number that count the parts of one CSV file
 
 
 class _Files(Stream):
-    """Files of one kind, one table together."""
+    """Files of one kind, one table together.
+
+    Columns without a name, and unused ones of a name that others have too, are ignored.
+    """
 
     def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
         self.chunk, self.name = chunk, name
         self._paths, self._graph = list(paths), graph
         self._sizes = [self._size(path) for path in self._paths]
-        self._headers = [self._header(path) for path in self._paths]
-        self.names = self._headers[0]
+        self._headers = [self._unique(path, self._header(path)) for path in self._paths]
+        self.names = [name for name in self._headers[0] if name]
+        self._told: set[tuple[str, str]] = set()  # columns and their marks
 
     @abstractmethod
     def _header(self, path: Path) -> list[str]:
         """Names of the file's columns."""
+
+    def _unique(self, path: Path, header: list[str]) -> list[str]:
+        """The names, empty where they could not be told apart.
+
+        Raises:
+            DataError: such a column is used.
+        """
+        used = {*self._graph.nodes, *self._parts_of(self._graph.nodes)}
+        if self._graph.m is not None and self._graph.m.site_column is not None:
+            used.add(self._graph.m.site_column)
+        doubled = {name: times for name, times in Counter(header).items() if times > 1 and name}
+        if wrong := [name for name in doubled if name in used]:
+            raise DataError(f"{path}: found column {wrong[0]!r} more than once; expected one: rename the others")
+        left = [f"{name!r}, which is there {times} times" for name, times in doubled.items()]
+        if nameless := header.count(""):
+            left.insert(0, "a column without a name" if nameless == 1 else f"{nameless} columns without a name")
+        if left and path == self._paths[0]:
+            _logger.warning("%s: ignored: %s", path, "; ".join(left))
+        return ["" if name in doubled else name for name in header]
 
     def _size(self, path: Path) -> int:
         try:
@@ -66,13 +91,11 @@ class _Files(Stream):
 
     def _columns_of(self, header: Sequence[str], columns: Collection[str]) -> list[str]:
         """The file's columns that make these: a vector ``x`` may be ``x[0]``, ``x[1]``, ... ."""
-        parts = {
-            f"{name}[{i}]"
-            for name in columns
-            if name in self._graph.nodes and name not in header
-            for i in range(self._graph.nodes[name].dim or 0)
-        }
+        parts = self._parts_of(name for name in columns if name in self._graph.nodes and name not in header)
         return [name for name in header if name in columns or name in parts]
+
+    def _parts_of(self, names: Iterable[str]) -> set[str]:
+        return {f"{name}[{i}]" for name in names for i in range(self._graph.nodes[name].dim or 0)}
 
     def _declared(self, frame: pd.DataFrame, columns: Collection[str], path: Path) -> pd.DataFrame:
         """The frame as the encoder takes it: one column a vector, numbers where numbers are, paths from the folder."""
@@ -82,11 +105,60 @@ class _Files(Stream):
             node = self._graph.nodes[name]
             if node.is_image and name in frame:
                 frame[name] = frame[name].map(lambda entry: _from(path.parent, entry))
+            elif node.levels and not any(isinstance(level, str) for level in node.levels) and name in frame:
+                frame[name] = self._numeric_levels(frame[name], path)
             elif not node.levels and node.dim is None and name in frame:
-                frame[name] = _numbers(frame[name])
+                frame[name] = self._numbers(frame[name], path)
             elif node.dim and name not in frame:
-                frame = _gathered(frame, node, path)
+                frame = self._gathered(frame, node, path)
         return frame
+
+    def _numbers(self, column: pd.Series[Any], path: Path) -> pd.Series[Any]:
+        numbers, marks = numbers_of(column)
+        self._tell(column, marks, path)
+        return numbers
+
+    def _numeric_levels(self, column: pd.Series[Any], path: Path) -> pd.Series[Any]:
+        """Levels as they stand; among numbers what says that one is missing is no level."""
+        if not is_text(column):
+            return column
+        missing, marks = missing_numbers(column)
+        self._tell(column, marks, path)
+        return column.where(~missing) if missing.any() else column
+
+    def _tell(self, column: pd.Series[Any], marks: Mask, path: Path) -> None:
+        """Says once that a column's marks are taken for missing numbers."""
+        for mark in dict.fromkeys(column[marks]):
+            if (key := (str(column.name), mark)) not in self._told:
+                self._told.add(key)
+                row = column.index[int(np.asarray(column == mark).argmax())]
+                _logger.warning(
+                    "%s: column %r: %r, first in row %s (counted from 0), is read as missing", path, *key, row
+                )
+
+    def _gathered(self, frame: pd.DataFrame, node: Node, path: Path) -> pd.DataFrame:
+        """The columns ``x[0]``, ``x[1]``, ... as one column of vectors."""
+        parts = [f"{node.name}[{i}]" for i in range(node.dim or 0)]
+        found = [part for part in parts if part in frame]
+        if not found:
+            return frame
+        if len(found) < len(parts):
+            missing = [part for part in parts if part not in found]
+            raise DataError(
+                f"{path}: vector {node.name!r}: found no column {listed(missing)}; expected {listed(parts)}"
+            )
+        for part in parts:
+            frame[part] = self._numbers(frame[part], path)
+            bad = frame[part].map(lambda entry: isinstance(entry, str)).to_numpy(dtype=bool)
+            if bad.any():
+                row = int(bad.argmax())
+                entry = frame[part].iloc[row]
+                raise DataError(
+                    f"{path}: column {part!r}: found no number in row {frame.index[row]} (counted from 0), "
+                    f"{shown(entry)}; correct it, or leave the field empty if it is missing{comma_hint(entry)}"
+                )
+        vectors = [*frame[parts].to_numpy(dtype=np.float64, na_value=np.nan)]
+        return frame.drop(columns=parts).assign(**{node.name: pd.Series(vectors, index=frame.index)})
 
     def source(self, part: int) -> str:
         """Returns the name of the part's file."""
@@ -96,7 +168,8 @@ class _Files(Stream):
 class CsvStream(_Files):
     """CSV files: UTF-8, fields separated by commas, names in the first line.
 
-    An empty field is missing, in a numeric column also NA, NaN, null and None. Levels and sites are texts as they
+    An empty field is missing, among numbers also NA, NaN, null and None, and marks such as "?", which is logged.
+    Fields that a comma at the end of every line makes are no column. Levels and sites are texts as they
     stand, which :mod:`pyro_cama.data.columns` matches as it does those of any other table.
     """
 
@@ -130,14 +203,16 @@ class CsvStream(_Files):
         nodes = self._graph.nodes
         texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].is_image)}
         levels = {n for n in texts if n not in nodes or nodes[n].levels}
-        blank: Any = {name: [""] if name in levels else [*NO_NUMBER] for name in wanted}
-        kinds: Any = dict.fromkeys(texts, "str")
+        places = {name: header.index(name) for name in wanted}
+        blank: Any = {place: [""] if name in levels else [*NO_NUMBER] for name, place in places.items()}
+        kinds: Any = {places[name]: "str" for name in texts}
         with reading(path), pd.read_csv(
             path, encoding="utf-8-sig", index_col=False, low_memory=False, keep_default_na=False, na_values=blank,
-            dtype=kinds, usecols=[header.index(name) for name in wanted], chunksize=self.chunk,
+            dtype=kinds, header=0, names=range(len(header)), usecols=[*places.values()], chunksize=self.chunk,
         ) as reader:  # fmt: skip
             start = 0
             for frame in reader:
+                frame.columns = pd.Index([header[int(place)] for place in frame.columns])
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield self._declared(frame, columns, path)
@@ -171,8 +246,6 @@ class ParquetStream(_Files):
         with reading(path), self._parquet.ParquetFile(path) as file:
             names = [str(name) for name in file.schema_arrow.names]
             self._metadata.append(file.metadata)
-        if doubled := [name for name, times in Counter(names).items() if times > 1]:
-            raise DataError(f"{path}: found column {doubled[0]!r} more than once; expected one: rename the others")
         return names
 
     def parts(
@@ -232,9 +305,9 @@ def read_plain(path: Path) -> pd.DataFrame:
     with reading(path):
         frame = pd.read_csv(
             path, encoding="utf-8-sig", index_col=False, low_memory=False, keep_default_na=False, dtype="str",
-            na_values={name: [""] for name in header},
+            na_values=[""], header=0, names=range(len(header)),
         )  # fmt: skip
-    frame.columns = pd.Index(header)  # pandas would name what has no name
+    frame.columns = pd.Index(header)  # pandas would name what has no name, and rename what is there twice
     return frame
 
 
@@ -243,8 +316,12 @@ def _needs_pyarrow(name: object) -> str:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    """The names in the first line; read on, checks every line, since pandas would fill up short ones."""
-    width = 0
+    """The names in the first line; read on, checks every line, since pandas would fill up short ones.
+
+    Where all lines but the first end in a comma, an empty name is added.
+    """
+    header: list[str] = []
+    rows = 0
     with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
@@ -254,25 +331,31 @@ def _lines(path: Path) -> Iterator[list[str]]:
                     raise DataError(f"{where}found a zero byte; expected text: the file is damaged, or no CSV file")
                 if not fields:
                     continue
-                if not width:
+                if not header:
                     if len(fields) == 1 and (mark := next((m for m in ";\t|" if m in fields[0]), "")):
                         raise DataError(
-                            f"{where}found {shown(fields[0])}; expected commas, not {mark!r}, between fields"
+                            f"{where}found {shown(fields[0])}; expected commas, not {mark!r}, between fields, and "
+                            f"points in numbers: pandas.read_csv(..., sep={mark!r}, decimal=',') may read it"
                         )
-                    if doubled := [name for name, times in Counter(fields).items() if times > 1 and name]:
-                        raise DataError(
-                            f"{path}: found column {doubled[0]!r} more than once; expected one: rename the others"
-                        )
-                    width = len(fields)
-                    yield fields
-                elif len(fields) != width:
+                    header = fields
+                    continue
+                rows += 1
+                width = len(header)
+                if rows == 1:
+                    trailing = len(fields) == width + 1 and not fields[-1]
+                    yield [*header, ""] if trailing else header
+                if trailing and len(fields) == width:
+                    raise DataError(f"{where}found {width} fields; expected {width + 1}, the last of them empty")
+                if len(fields) != width + trailing or (trailing and fields[-1]):
                     raise DataError(f"{where}found {len(fields)} fields; expected {width}, as in the first line")
         except csv.Error as error:
             raise DataError(
                 f"{path}: line {lines.line_num}: {error}; expected each quote closed, and quotes within a field doubled"
             ) from error
-    if not width:
+    if not header:
         raise DataError(f"{path}: is empty; expected names of columns in the first line")
+    if not rows:
+        yield header
 
 
 @contextmanager
@@ -288,37 +371,6 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a table") from error
     except ValueError as error:
         raise DataError(f"{path}: is no valid {path.suffix[1:].lower()} file: {error}") from error
-
-
-def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
-    """One odd entry makes texts of all: numbers again, but for what is none, so that a message can point at it."""
-    if not (pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
-        return column
-    numbers = pd.to_numeric(column, errors="coerce")
-    odd = numbers.isna() & column.notna()
-    return numbers.astype(object).where(~odd, column.astype(object)) if odd.any() else numbers
-
-
-def _gathered(frame: pd.DataFrame, node: Node, path: Path) -> pd.DataFrame:
-    """The columns ``x[0]``, ``x[1]``, ... as one column of vectors."""
-    parts = [f"{node.name}[{i}]" for i in range(node.dim or 0)]
-    found = [part for part in parts if part in frame]
-    if not found:
-        return frame
-    if len(found) < len(parts):
-        missing = [part for part in parts if part not in found]
-        raise DataError(f"{path}: vector {node.name!r}: found no column {listed(missing)}; expected {listed(parts)}")
-    for part in parts:
-        frame[part] = _numbers(frame[part])
-        bad = frame[part].map(lambda entry: isinstance(entry, str)).to_numpy(dtype=bool)
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(
-                f"{path}: column {part!r}: found no number in row {frame.index[row]} (counted from 0), "
-                f"{shown(frame[part].iloc[row])}; correct it, or leave the field empty if it is missing"
-            )
-    vectors = [*frame[parts].to_numpy(dtype=np.float64, na_value=np.nan)]
-    return frame.drop(columns=parts).assign(**{node.name: pd.Series(vectors, index=frame.index)})
 
 
 def _from(folder: Path, entry: Any) -> Any:

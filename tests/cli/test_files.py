@@ -137,6 +137,29 @@ def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
     assert np.stack(list(back["v"])).tolist() == np.stack(list(rows["v"])).tolist()
 
 
+@pytest.mark.parametrize("kind", ["index", "commas", "doubled"])
+def test_the_commonest_files_serve_every_command(kind: str, made: Path, tmp_path: Path) -> None:
+    lines = (made / "t.csv").read_text().splitlines()
+    text = {
+        "index": pd.read_csv(made / "t.csv").to_csv(),
+        "commas": ",\n".join(lines) + ",\n",
+        "doubled": "\n".join(f"{line},{'u,u' if i == 0 else '1,2'}" for i, line in enumerate(lines)),
+    }[kind]
+    data, tiny = tmp_path / "t.csv", ["--epochs", 0, "--hidden", 4, "--layers", 0, "--device", "cpu"]
+    data.write_text(text)
+    done("init", data, "--target", "y", "-o", tmp_path / "g.yaml")
+    said = run("fit", tmp_path / "g.yaml", data, "-o", tmp_path / "m", *tiny).stderr
+    what = "'u', which is there 2 times" if kind == "doubled" else "a column without a name"
+    assert said == f"Note: {data}: ignored: {what}\n"
+    done("predict", tmp_path / "m", data, "-o", tmp_path / "p.csv")
+    done("evaluate", tmp_path / "m", data)
+    done("adapt", tmp_path / "m", data, "--steps", 1, "--folds", 1, "-o", tmp_path / "a")
+    done("report", tmp_path / "m", data, "--steps", 1, "-o", tmp_path / "r.html")
+    done("predict", made / "model", data, "-o", tmp_path / "q.csv")
+    done("predict", made / "model", made / "t.csv", "-o", tmp_path / "plain.csv")
+    assert (tmp_path / "q.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+
+
 def levels_graph(*levels: Any) -> CausalGraph:
     return CausalGraph(
         {

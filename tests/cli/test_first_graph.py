@@ -35,6 +35,10 @@ def texts(values: Any) -> "pd.Series[Any]":
         (texts([1999, 2004, 2001, 2010, 2011, 2003]), {"type": "continuous"}),
         (texts([0.5, "NA", 2.25, 1, 7]), {"type": "continuous"}),
         (texts([1e300, -2e-300, 0.25]), {"type": "continuous"}),
+        (texts([0.5, "?", 2.25, "-", 7]), {"type": "continuous"}),
+        (texts([0, 1, "?", 1, 0]), {"type": "binary"}),
+        (texts(["a", "b", "?", "b"]), {"type": "categorical", "levels": ["?", "a", "b"]}),
+        (texts([20, 30, 35, 41, 50, 57]), {"type": "continuous"}),
     ],
 )
 def test_types_are_guessed(column: "pd.Series[Any]", keys: dict[str, Any]) -> None:
@@ -51,7 +55,12 @@ def test_types_are_guessed(column: "pd.Series[Any]", keys: dict[str, Any]) -> No
         (texts([""] * 3), "no entry"),
         (texts(["NA", "nan"]), "no entry"),
         (texts(range(100, 130)), "a running number, 100 to 129"),
+        (texts(np.arange(30) ** 2), "a running number, 0 to 841"),
+        (texts(range(40, 10, -1)), "a running number, 11 to 40"),
         (texts([1.5, "inf", 2.5]), "infinite"),
+        (texts([f"{i},5" for i in range(30)]), "texts such as '0,5'; is that a decimal comma? write '0.5'"),
+        (texts([f"{i},200,500" for i in range(1, 30)]), "write '1200500'"),
+        (texts([*range(5, 35), "low", "high"]), "numbers, but for 2 texts such as 'high'"),
         (pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"])), "dates"),
         (pd.Series([[1, 2], [3, 4]]), "entries such as [1, 2]"),
     ],
@@ -67,7 +76,7 @@ def test_from_a_table_to_a_model(made: Path, tmp_path: Path) -> None:
         patient=[f"P{i:03}" for i in range(60)], z=np.arange(60) / 7, m=np.arange(60) % 2
     )
     table["a: # 'b'"] = np.arange(60) ** 0.5
-    table["p -> q"] = np.arange(60) ** 2
+    table["p -> q"] = np.arange(60)[::-1].reshape(2, 30).T.ravel() ** 2
     table.to_csv(tmp_path / "t.csv", index=True)  # pandas' index comes as a column without a name
     result = run("init", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "g.yaml")
     assert result.exit_code == 0
@@ -85,6 +94,28 @@ def test_from_a_table_to_a_model(made: Path, tmp_path: Path) -> None:
     assert "60 rows" in (tmp_path / "g.yaml").read_text()
     assert done("init", tmp_path / "t.csv", "--target", "y") == (tmp_path / "g.yaml").read_text()
     assert "children    n, k, x, v[0], v[1], z, m, " in done("check", tmp_path / "g.yaml")
+
+
+def test_missing_marks_are_said() -> None:
+    assert guess(texts([0.5, "?", 2.25, "-", "NA", 7])).why == "0.5 to 7, 3 of 6 missing ('?', '-' among them)"
+
+
+def test_row_numbers_and_doubled_columns_are_left_out_with_a_word() -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"y": texts(rng.integers(0, 2, 30)), "x": texts(rng.normal(size=30).round(3))})
+    named = rows.assign(**{
+        "": texts(range(30)), "rownames": texts(rng.permutation(30)), "ID": [f"P{i}" for i in rng.permutation(30)],
+        "Unnamed: 3": "", "id": texts(rng.integers(0, 9, 30)), "k": "a", "l": "b",
+    }).rename(columns={"l": "k"})  # fmt: skip
+    text, left_out = first_graph(named, "y", "t.csv")
+    assert [*CausalGraph.from_yaml(text).nodes] == ["y", "x", "id"], "ids that repeat may be of a site"
+    by_name = "an identifier or row number, by its name: every value is another"
+    assert left_out == {
+        "": "a column without a name", "rownames": by_name, "ID": by_name, "k": "a name that more than one column has",
+        "Unnamed: 3": "a column without a name, when it was written",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="found column 'k' more than once"):
+        first_graph(named, "k", "t.csv")
 
 
 @settings(max_examples=60)

@@ -460,6 +460,65 @@ def test_sites_and_levels_are_the_same_from_any_table(kind: str, tmp_path: Path)
     assert encoder.encode({**dict.fromkeys(("zip", "n"), [None] * 2), "site": [1.0, None]}).site.tolist() == [2, -1]  # type: ignore[union-attr]
 
 
+def frames_of(text: str, graph: CausalGraph, chunk: int, path: Path) -> Batch:
+    path.write_text(text)
+    stream = open_stream(path, graph, chunk=chunk)
+    assert stream is not None
+    encoder = survey(stream, graph, validation=0, seed=0, progress=False).encoder
+    return Batch.concatenate(encoded_parts(stream, encoder, "use"))
+
+
+PLAIN = "y,x,n\na,1.5,3\nb,2.5,1\nb,0.5,2\n"
+ODD = {
+    "index without a name": ",y,x,n\n0,a,1.5,3\n1,b,2.5,1\n2,b,0.5,2\n",
+    "two levels of an index": ",,y,x,n\n0,0,a,1.5,3\n0,1,b,2.5,1\n1,0,b,0.5,2\n",
+    "commas at the ends": "y,x,n,\na,1.5,3,\nb,2.5,1,\nb,0.5,2,\n",
+    "commas at the ends but the first": "y,x,n\na,1.5,3,\nb,2.5,1,\nb,0.5,2,\n",
+    "unused doubled": "k,y,x,k,n\n1,a,1.5,p,3\n2,b,2.5,q,1\n3,b,0.5,,2\n",
+    "pandas' name of a doubled one": "n.1,y,x,n\n1,a,1.5,3\n2,b,2.5,1\n3,b,0.5,2\n",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_columns_that_are_none_of_the_graphs_change_nothing(odd: str, chunk: int, tmp_path: Path) -> None:
+    graph = graph_of(x="continuous", n="count")
+    equal(*(frames_of(text, graph, chunk, tmp_path / "t.csv") for text in (PLAIN, ODD[odd])))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_marks_among_numbers_are_missing_and_it_is_said(
+    chunk: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes: Any = {"x": "continuous", "n": "count", "v": ALL_TYPES["v"], "c": ALL_TYPES["c"]}
+    graph = graph_of(**nodes, k={"type": "categorical", "levels": ["?", "u"]})
+    rows = ["a,1.5,3,1,2,1,?", "b,?,1,-,3,2,u", "b,2.5, ?,4,4,NA,?", "a,?,2,5,6,?,"]
+    head = "y,x,n,v[0],v[1],c,k\n"
+    with caplog.at_level(logging.WARNING):
+        found = frames_of(head + "\n".join(rows), graph, chunk, tmp_path / "t.csv")
+    path = tmp_path / "t.csv"
+    assert {record.getMessage() for record in caplog.records} == {
+        f"{path}: column {name!r}: {mark!r}, first in row {row} (counted from 0), is read as missing"
+        for name, mark, row in (("x", "?", 1), ("n", " ?", 2), ("v[0]", "-", 1), ("c", "?", 3))
+    }
+    assert len(caplog.records) == 4, "once each, whatever the passes"
+    blank = [row.replace(" ?", "").replace("-", "").replace("NA", "") for row in rows]
+    blank = [",".join([*("" if f == "?" else f for f in row.split(",")[:-1]), row.split(",")[-1]]) for row in blank]
+    equal(found, frames_of(head + "\n".join(blank), graph, chunk, tmp_path / "t.csv"))
+
+
+def test_unused_doubled_columns_of_parquet_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pa = pytest.importorskip("pyarrow")
+    arrays = [pa.array(["a", "b"]), pa.array([1.0, 2.0]), pa.array([1, 2]), pa.array(["p", "q"])]
+    pa.parquet.write_table(pa.Table.from_arrays(arrays, names=["y", "x", "k", "k"]), tmp_path / "t.parquet")
+    stream = open_stream(tmp_path / "t.parquet", graph_of(x="continuous"))
+    assert stream is not None
+    assert next(iter(stream.parts(["y", "x"])))[1]["x"].tolist() == [1.0, 2.0]
+    assert "ignored: 'k', which is there 2 times" in caplog.text
+    with pytest.raises(DataError, match="found column 'k' more than once"):
+        open_stream(tmp_path / "t.parquet", graph_of(k="count"))
+
+
 def test_parquet_keeps_vectors_booleans_and_large_integers(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
@@ -592,7 +651,11 @@ CSV_FAULTS = {
     "y,X,n\na,1,1\n": "t.csv: column 'x': found none, but 'X'; expected one: rename it",
     "x,n\n1,1\n": "t.csv: target column 'y': found none; expected one",
     "y,x,n,n\na,1,1,1\n": "t.csv: found column 'n' more than once",
-    "y;x;n\na;1;1\n": "t.csv: line 1: ...expected commas, not ';'",
+    "y;x;n\na;1;1\n": "t.csv: line 1: ...expected commas, not ';'...pandas.read_csv(..., sep=';', decimal=',')",
+    "y,x,n\na,1,1,\nb,2,1,7\n": "t.csv: line 3: found 4 fields; expected 3",
+    "y,x,n\na,1,1,\nb,2,1\n": "t.csv: line 3: found 3 fields; expected 4, the last of them empty",
+    'y,x,n\na,1,1\nb,"2,5",1\n': "column 'x': found no number in row 1 ('2,5')...is that a decimal comma? write '2.5'",
+    "y,x,n\na,?,1\nb,-,1\n": "t.csv: column 'x': found no entry in 2 rows",
     "y,x,n\na,1,1\nb,2\n": "t.csv: line 3: found 2 fields; expected 3",
     "y,x,n\na,1,1\nb,2,3,4\n": "t.csv: line 3: found 4 fields; expected 3",
     'y,x,n\na,1,1\nb,"2,3\n': "t.csv: line 3: unexpected end of data; expected each quote closed",
