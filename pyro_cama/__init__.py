@@ -4,6 +4,7 @@ Cheng Zhang, Kun Zhang and Yingzhen Li: A Causal View on Robustness of Neural Ne
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pyro_cama._version import __version__ as __version__
@@ -78,6 +79,9 @@ def __getattr__(name: str) -> Any:
         if error.name != home:
             raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    except AttributeError as error:  # of which "from pyro_cama import ..." would only say "cannot import name"
+        why = "; Pyro needs its docstrings: run Python without -OO" if sys.flags.optimize > 1 else ""
+        raise ImportError(f"{home} cannot be imported: {error}{why}") from error
     value = getattr(module, name) if name in _HOMES else module
     globals()[name] = value
     return value

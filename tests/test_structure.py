@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 
+import pyro_cama
 from pyro_cama import CAMA, build, cli
 from pyro_cama.sklearn import CAMAClassifier
 from pyro_cama.training.options import FitOptions
@@ -78,6 +79,16 @@ def test_no_file_uses_what_is_private_to_another(path: Path) -> None:
 )
 def test_reaches_are_seen(text: str, found: list[str]) -> None:
     assert [name for _, name in reaches(ast.parse(text))] == found
+
+
+def test_what_hinders_an_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise AttributeError("'NoneType' object has no attribute 'format'")  # Pyro's own, under python -OO
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    monkeypatch.delitem(vars(pyro_cama), "Recode", raising=False)
+    with pytest.raises(ImportError, match=r"simulation\.interventions cannot be imported: 'NoneType' object has no"):
+        pyro_cama.Recode  # noqa: B018
 
 
 # signatures ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import os
 import sys
@@ -36,6 +38,7 @@ class App(click.Group):
         debug, argv = "--debug" in argv, [a for a in argv if a != "--debug"]  # wherever it stands
         options["standalone_mode"] = False
         with _notes() as notes:
+            _escape_on_stdout(notes)
             try:
                 code = super().main(argv, prog_name or "pyro-cama", **options)
                 for note in notes:
@@ -69,6 +72,20 @@ def _sentence(error: Exception) -> str:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         return one_line(f"{first}: {said}{more}" if faults else first)
     return one_line(f"{type(error).__name__}: {error}; this is a fault of pyro_cama's, pyro-cama --debug shows where")
+
+
+def _escape_on_stdout(notes: list[str]) -> None:
+    """Lets stdout escape what it cannot encode, as stderr does, and notes that it did."""
+
+    def escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+        said = "Note: characters that stdout cannot encode are escaped, as in \\u6e29; set PYTHONUTF8=1"
+        if said not in notes:
+            notes.append(said)
+        return codecs.backslashreplace_errors(error)
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("pyro_cama", escaped)
+        sys.stdout.reconfigure(errors="pyro_cama")
 
 
 def one_line(text: str) -> str:

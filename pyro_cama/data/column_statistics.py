@@ -78,12 +78,13 @@ class ColumnStatistics:
     Attributes:
         node: the node.
         rows: values seen.
+        counts: of every level, ``(levels,)``.
     """
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.rows = 0
-        self._counts = np.zeros(node.classes, dtype=np.int64)
+        self.counts = np.zeros(node.classes, dtype=np.int64)
         self._moments: list[Moments] = []
         self._spread = Spread()
 
@@ -97,7 +98,7 @@ class ColumnStatistics:
         if not len(raw):
             return
         if self.node.levels:
-            self._counts += np.bincount(raw, minlength=self.node.classes)
+            self.counts += np.bincount(raw, minlength=self.node.classes)
         elif self.node.is_image:
             for start in range(0, len(raw), IMAGES):
                 self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
@@ -121,7 +122,7 @@ class ColumnStatistics:
         """Returns what :attr:`TableEncoder.statistics` holds of the node, float64; needs a value."""
         values: tuple[Any, ...]
         if self.node.levels:
-            values = (self._counts / self.rows,)
+            values = (self.counts / self.rows,)
         elif self.node.is_image:
             values = self._moments[0].mean_sd()
         else:

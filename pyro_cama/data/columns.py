@@ -33,6 +33,7 @@ from pyro_cama.graph.schema import Level
 _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_YAML_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 _WORDS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 
 
@@ -96,7 +97,17 @@ def _codes(node: Node, column: Column, unknown_is_missing: bool) -> Index:
     raise DataError(
         f"column {node.name!r}: found unknown levels in {rows_text(bad, column)}; "
         f"{one_of(first, [text_of(level) for level in levels])}; correct them, or add the level to the graph"
+        + _boolean_hint(first, levels)
     )
+
+
+def _boolean_hint(first: Any, levels: Sequence[Level]) -> str:
+    """What to do about booleans for texts such as yes and no, and the other way round."""
+    if isinstance(first, bool) and all(isinstance(level, str) for level in levels):
+        return "; booleans are no texts: column.map({True: ..., False: ...}) makes levels of them"
+    if isinstance(first, str) and first.strip().casefold() in _YAML_BOOLEANS and {*map(type, levels)} == {bool}:
+        return f"; YAML reads unquoted {first.strip()} as a boolean: quote the levels in the graph"
+    return ""
 
 
 def _matched(levels: Sequence[Level], found: Sequence[Any]) -> list[int]:
@@ -147,11 +158,25 @@ def read_sites(name: str, column: Column) -> tuple[Index, list[Level]]:
 
 def _factorized(name: str, column: Column) -> tuple[Index, list[Any]]:
     """Index (rows,) into the distinct values, -1 where missing, and these values as plain Python ones."""
+    dtype: Any = column.dtype
+    if isinstance(dtype, np.dtype) and not dtype.isnative:  # pandas hashes the machine's own byte order only
+        column = column.astype(dtype.newbyteorder("="))
     try:
         positions, found = pd.factorize(cast(Any, column))
     except TypeError as error:
         raise DataError(f"column {name!r}: {error}; expected one text, number or boolean a row") from error
-    return positions, [plain_scalar(value) for value in found]
+    narrow = _narrow_float(dtype)
+    return positions, [plain_scalar(value if narrow is None else narrow(value)) for value in found]
+
+
+def _narrow_float(dtype: Any) -> type[np.floating[Any]] | None:
+    """The type of floats that have fewer digits than Python's, which pandas would widen: 0.1 to 0.10000000149."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        dtype = dtype.categories.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        dtype = dtype.subtype
+    dtype = getattr(dtype, "numpy_dtype", dtype)  # of Float32 and float[pyarrow]
+    return dtype.type if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize < 8 else None
 
 
 def text_of(value: Any) -> str:

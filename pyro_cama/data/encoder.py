@@ -110,12 +110,14 @@ class TableEncoder:
         return self
 
     def learn(self, fitting: EncoderFit) -> None:
-        """Takes over what all parts of a training table together say.
+        """Takes over what all parts of a training table together say; logs what it seems to have lost.
 
         Raises:
             DataError: a column without any entry, or a target with a single class.
         """
         self.statistics, self.sites, self.far = fitting.statistics(), fitting.sites(), fitting.far()
+        for note in fitting.notes():
+            _logger.warning("%s", note)
 
     def encode(
         self, data: Table, target: Literal["require", "use", "ignore"] = "use", new_sites: bool = False

@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_cama._messages import listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.column_statistics import ColumnStatistics
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
 from pyro_cama.data.far_entries import Far
+from pyro_cama.data.number_texts import NO_NUMBER
 from pyro_cama.data.tables import Columns
 from pyro_cama.data.values import encode_values
 from pyro_cama.errors import DataError
@@ -84,6 +86,22 @@ class EncoderFit:
                 "expected rows of at least two to learn from"
             )
         return statistics
+
+    def notes(self) -> list[str]:
+        """Returns in words what the table seems to have lost: levels that no row has, half of the labels or more."""
+        said, target = [], self.graph.target
+        for name, summary in self._columns.items():
+            missing = self.rows - summary.rows
+            share = f"{missing} of {self.rows} entries are missing"
+            unseen = [level for level, rows in zip(levels_of(summary.node), summary.counts, strict=True) if not rows]
+            lost = [level for level in unseen if missing and str(level) in NO_NUMBER]
+            if unseen:
+                said.append(f"column {name!r}: found no row of {listed(unseen)}, of the graph's levels")
+            if lost:
+                said[-1] += f"; {share}: pandas.read_csv takes {listed(lost)} for missing, unless keep_default_na=False"
+            elif name == target and 2 * missing >= self.rows:
+                said.append(f"target column {name!r}: {share}")
+        return said
 
     def far(self) -> dict[str, list[Far]]:
         """Returns what stands far from the other entries of a column, by node."""

@@ -139,8 +139,7 @@ def _column(name: str, value: Any) -> Column:
     array = np.asarray(value)
     if array.ndim == 0:
         raise DataError(f"column {name!r}: found a single value; expected one entry a row")
-    # pandas hashes values of the machine's own byte order only
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def _listed(values: Sequence[Any]) -> Column:

@@ -1,5 +1,6 @@
 """Calling the command line wrongly, and being told: exit codes, help, completion, one line of error."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,33 @@ def test_the_real_command(files: dict[str, str], arguments: list[str], code: int
     assert found.stderr.count("\n") == 1
     assert says in found.stderr
     assert {p.name for p in tmp_path.iterdir()} == files.keys()
+
+
+def test_what_stdout_cannot_encode_is_escaped_and_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("y,温度\n" + "a,0.5\nb,1.25\na,2\n" * 5, encoding="utf-8")
+    command = [sys.executable, "-m", "pyro_cama.cli", "init", "t.csv", "--target", "y"]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="cp1252", timeout=120, env=env)
+    assert found.returncode == 0, found.stderr
+    assert "\\u6e29\\u5ea6: {type: continuous}" in found.stdout
+    assert found.stderr.startswith("Note: characters that stdout cannot encode are escaped")
+
+
+def test_the_same_note_is_said_once(made: Path, tmp_path: Path) -> None:
+    pd.read_csv(made / "t.csv").to_csv(tmp_path / "t.csv")
+    said = run(
+        "report",
+        made / "model",
+        tmp_path / "t.csv",
+        "--clean",
+        tmp_path / "t.csv",
+        "--steps",
+        1,
+        "-o",
+        tmp_path / "r.html",
+    )
+    assert said.exit_code == 0
+    assert said.stderr.count("a column without a name") == 1
 
 
 # calling it wrongly, and being told ----------------------------------------------------------------------------------

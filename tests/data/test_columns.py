@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.open_stream import open_stream
 from pyro_cama.errors import DataError
 from tests.helpers.tables import encoded, fitting, graph_of
 
@@ -133,6 +135,68 @@ def test_a_float32_level_is_the_decimal_it_shows() -> None:
     ].tolist() == [1, 0]
 
 
+NARROW = {
+    "array": np.array([0.1, 0.2], dtype=np.float32),
+    "Series": pd.Series([0.1, 0.2], dtype=np.float32),
+    "half": pd.Series([0.1, 0.2], dtype=np.float16),
+    "Float32": pd.Series([0.1, 0.2], dtype="Float32"),
+    "category": pd.Series([0.1, 0.2], dtype=np.float32).astype("category"),
+    "sparse": pd.Series(pd.arrays.SparseArray([0.1, 0.2], dtype=np.float32)),
+    "other byte order": pd.Series(np.array([0.1, 0.2], dtype=">f4")),
+    "array of the other byte order": np.array([0.1, 0.2], dtype=">f4"),
+    "tensor": torch.tensor([0.1, 0.2]),
+    "list": [np.float32(0.1), np.float32(0.2)],
+    "text": ["0.1", "0.2"],
+    "wide": [0.1, 0.2],
+}
+
+
+@pytest.mark.parametrize("column", NARROW.values(), ids=NARROW)
+@pytest.mark.parametrize("frame", [False, True])
+def test_levels_and_sites_are_the_same_in_every_container(column: Any, frame: bool) -> None:
+    if frame and isinstance(column, torch.Tensor):
+        column = column.numpy()
+    table: Any = {"y": ["a", "b"], "x": column, "site": column}
+    table = pd.DataFrame(table) if frame else table
+    graph = graph_of("site", x={"type": "categorical", "levels": [0.2, 0.1]})
+    encoder = TableEncoder(graph).fit(table)
+    assert encoder.encode(table).values["x"].tolist() == [1, 0]
+    assert [str(site) for site in encoder.sites] == ["0.1", "0.2"]
+    plain = encoder.encode({"x": [0.2, 0.1], "site": [0.2, 0.1]})
+    assert plain.site is not None
+    assert plain.site.tolist() == [1, 0]
+
+
+def test_levels_and_sites_of_arrow_and_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    graph = graph_of("site", x={"type": "categorical", "levels": [0.2, 0.1]})
+    narrow = pd.Series([0.1, 0.2], dtype=np.float32)
+    frame = pd.DataFrame({"y": ["a", "b"], "x": narrow, "site": narrow})
+    frame.to_parquet(tmp_path / "t.parquet")
+    stream = open_stream(tmp_path / "t.parquet", graph)
+    assert stream is not None
+    arrow = frame.astype({name: pd.ArrowDtype(pa.float32()) for name in ("x", "site")})
+    for table in (arrow, next(iter(stream.parts(["y", "x", "site"])))[1]):
+        encoder = TableEncoder(graph).fit(table)
+        assert encoder.sites == (0.1, 0.2)
+        assert encoder.encode(table).values["x"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("order", ["<i4", ">i4", ">i8", ">u2", ">f8"])
+@pytest.mark.parametrize("series", [False, True])
+def test_levels_of_either_byte_order(order: str, series: bool) -> None:
+    column: Any = np.array([3, 1, 2], dtype=order)
+    column = pd.Series(column) if series else column
+    assert encoded(column, {"type": "categorical", "levels": [1, 2, 3]})[1].values["x"].tolist() == [2, 0, 1]
+
+
+def test_booleans_for_texts_and_texts_for_booleans_come_with_a_hint() -> None:
+    with pytest.raises(DataError, match=r"expected one of 'no', 'yes'.*column\.map\(\{True: \.\.\., False: \.\.\.\}\)"):
+        encoded([True, False], {"type": "binary", "levels": ["no", "yes"]})
+    with pytest.raises(DataError, match=r"expected one of 'False', 'True'.*YAML reads unquoted no as a boolean: quote"):
+        encoded(["no", "yes"], {"type": "binary", "levels": [False, True]})
+
+
 def test_a_number_and_its_text_may_be_two_levels() -> None:
     node = {"type": "categorical", "levels": [1, "1", "u"]}
     assert encoded([1, "1", 1.0, "u"], node)[1].values["x"].tolist() == [0, 1, 0, 2]
@@ -222,6 +286,7 @@ def test_images(dtype: Any) -> None:
             "counts 0, 1, 2, ...: correct them, or make the node continuous",
         ),
         ("count", ["many", 1], "column 'x': found no number in row 0 ('many')"),
+        ("continuous", ["0,5", "1,5"], "is missing; is that a decimal comma? write '0.5'"),
         (
             {"type": "count", "dim": 2},
             [[1, 2], [3, -4]],

@@ -1,6 +1,7 @@
 """Tables to tensors and back: values, missing entries, the target, what is forgotten and what is noted, state."""
 
 import copy
+import io
 import json
 import logging
 from decimal import Decimal
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.data.sampling import survey
+from pyro_cama.data.streams import FrameStream
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -345,6 +348,34 @@ def test_a_fit_that_fails_changes_nothing() -> None:
     with pytest.raises(DataError):
         encoder.fit({"y": ["a", "b"], "x": [5.0, np.inf]})
     assert_same(encoder.encode({"y": ["a", "b"], "x": [1.0, 3.0]}), batch)
+
+
+def notes(caplog: pytest.LogCaptureFixture, data: Any, graph: CausalGraph, parts: bool) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        if parts:
+            survey(FrameStream(data, 7), graph, validation=0, seed=0, progress=False)
+        else:
+            TableEncoder(graph).fit(data)
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_levels_that_no_row_has_and_missing_labels_are_said(parts: bool, caplog: pytest.LogCaptureFixture) -> None:
+    graph = graph_of(
+        y={"type": "categorical", "levels": ["None", "mild", "ill"]}, k={"type": "categorical", "levels": [1, 2, 3]}
+    )
+    rows = pd.DataFrame({"y": ["None", "mild", "ill", "ill"] * 5, "k": [1, 2, 3, 1] * 5})
+    assert notes(caplog, rows, graph, parts) == []
+    read = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
+    assert notes(caplog, read, graph, parts) == [
+        "column 'y': found no row of 'None', of the graph's levels; 5 of 20 entries are missing: pandas.read_csv takes "
+        "'None' for missing, unless keep_default_na=False"
+    ]
+    assert notes(caplog, rows.assign(k=1), graph, parts) == ["column 'k': found no row of 2, 3, of the graph's levels"]
+    half = rows.assign(y=rows["y"].where(rows.index >= 10))
+    assert notes(caplog, half, graph, parts) == ["target column 'y': 10 of 20 entries are missing"]
+    assert notes(caplog, rows.assign(y=rows["y"].where(rows.index >= 9)), graph, parts) == []
 
 
 def test_columns_that_are_no_nodes_are_noted_once(caplog: pytest.LogCaptureFixture) -> None:

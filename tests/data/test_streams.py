@@ -490,7 +490,7 @@ def test_columns_that_are_none_of_the_graphs_change_nothing(odd: str, chunk: int
 def test_marks_among_numbers_are_missing_and_it_is_said(
     chunk: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nodes: Any = {"x": "continuous", "n": "count", "v": ALL_TYPES["v"], "c": ALL_TYPES["c"]}
+    nodes: Any = {"x": "continuous", "n": "count", "v": ALL_TYPES["v"], "c": {"type": "categorical", "levels": [1, 2]}}
     graph = graph_of(**nodes, k={"type": "categorical", "levels": ["?", "u"]})
     rows = ["a,1.5,3,1,2,1,?", "b,?,1,-,3,2,u", "b,2.5, ?,4,4,NA,?", "a,?,2,5,6,?,"]
     head = "y,x,n,v[0],v[1],c,k\n"
