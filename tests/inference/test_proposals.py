@@ -189,7 +189,7 @@ def test_a_power_is_of_the_children_alone() -> None:
     cama.fit(table, **QUICK)
     with torch.no_grad():
         for parameter in cama.modules.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
     batch = cama.encode(table)
 
     def weights(power: float) -> LogWeights:
@@ -202,8 +202,8 @@ def test_a_power_is_of_the_children_alone() -> None:
     unseen = {**table, "x": [np.nan] * 12, "k": [np.nan] * 12}
     np.testing.assert_array_equal(cama.predict_proba(unseen, power=0.1), cama.predict_proba(unseen))
     nearly = cama.predict_proba(table, samples=5000, power=1e-3)  # hardly anything is said by children
-    np.testing.assert_allclose(nearly, cama.predict_proba(unseen, samples=5000), atol=0.01)
-    assert np.abs(cama.predict_proba(table, samples=5000) - nearly).max() > 0.03
+    np.testing.assert_allclose(nearly, cama.predict_proba(unseen, samples=5000), atol=0.03)
+    assert np.abs(cama.predict_proba(table, samples=5000) - nearly).max() > 0.05
 
 
 def test_refining_repairs_a_wrong_q() -> None:
