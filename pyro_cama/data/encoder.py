@@ -49,6 +49,7 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.graph.schema import Level
 
 _logger = logging.getLogger("pyro_cama")
+_NOTES = 5  # columns in one note
 
 
 class TableEncoder:
@@ -116,8 +117,9 @@ class TableEncoder:
             DataError: a column without any entry, or a target with a single class.
         """
         self.statistics, self.sites, self.far = fitting.statistics(), fitting.sites(), fitting.far()
-        for note in fitting.notes():
-            _logger.warning("%s", note)
+        if notes := fitting.notes():
+            more = f"; and {len(notes) - _NOTES} more columns" if len(notes) > _NOTES else ""
+            _logger.warning("%s%s", "; ".join(notes[:_NOTES]), more)
 
     def encode(
         self, data: Table, target: Literal["require", "use", "ignore"] = "use", new_sites: bool = False

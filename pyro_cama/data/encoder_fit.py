@@ -90,7 +90,8 @@ class EncoderFit:
     def notes(self) -> list[str]:
         """Returns in words what the table seems to have lost: levels that no row has, half of the labels or more."""
         said, target = [], self.graph.target
-        for name, summary in self._columns.items():
+        for name in (target, *(name for name in self._columns if name != target)):
+            summary = self._columns[name]
             missing = self.rows - summary.rows
             share = f"{missing} of {self.rows} entries are missing"
             unseen = [level for level, rows in zip(levels_of(summary.node), summary.counts, strict=True) if not rows]

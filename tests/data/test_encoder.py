@@ -373,6 +373,10 @@ def test_levels_that_no_row_has_and_missing_labels_are_said(parts: bool, caplog:
         "'None' for missing, unless keep_default_na=False"
     ]
     assert notes(caplog, rows.assign(k=1), graph, parts) == ["column 'k': found no row of 2, 3, of the graph's levels"]
+    many = graph_of(**{f"k{i}": {"type": "categorical", "levels": [1, 2, 3]} for i in range(8)})
+    (said,) = notes(caplog, {"y": ["a", "b"]} | {name: [1, 2] for name in many.order[1:]}, many, False)
+    assert said.count("found no row of 3") == 5
+    assert said.endswith("; and 3 more columns")
     half = rows.assign(y=rows["y"].where(rows.index >= 10))
     assert notes(caplog, half, graph, parts) == ["target column 'y': 10 of 20 entries are missing"]
     assert notes(caplog, rows.assign(y=rows["y"].where(rows.index >= 9)), graph, parts) == []
