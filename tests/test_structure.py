@@ -107,7 +107,9 @@ def command_line() -> dict[str, Any]:
     """What ``pyro-cama fit`` takes for what is not said, by the library's names."""
     command = cli.app.commands["fit"]
     assert isinstance(command, click.Command)
-    found = command.make_context("fit", ["graph.yaml", "table.csv", "-o", "model"]).params
+    # click keeps the help option of a command's first context: that of a command without a group knows no -h
+    group = click.Context(cli.app, **cli.app.context_settings)
+    found = command.make_context("fit", ["graph.yaml", "table.csv", "-o", "model"], parent=group).params
     found["max_epochs"] = found.pop("epochs")
     return found
 
