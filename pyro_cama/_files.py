@@ -6,8 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -15,15 +16,17 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a name to write a file to, in the folder of ``path`` and of its suffix; moves it to ``path`` at the end.
 
     Raises:
-        OSError: the folder is missing or cannot be written to.
+        OSError: the disk is full, the folder is missing or cannot be written to; names ``path``.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield part
-        _flush(part)
-        os.replace(part, path)
+        with naming(path, part):
+            yield part
+            _flush(part)
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what has to be told
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -34,28 +37,65 @@ def placing(folder: Path) -> Iterator[Path]:
     the umask gives to ordinary ones, whatever wrote them.
 
     Raises:
-        OSError: the parent folder is missing or cannot be written to.
+        OSError: the disk is full, the parent folder is missing or cannot be written to; names it, or the file.
     """
-    around = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # private, unlike what is in it
     try:
-        part = around / "new"
-        part.mkdir()
-        yield part
-        mode = part.stat().st_mode & 0o666
-        for file in part.iterdir():
-            file.chmod(mode)
-            _flush(file)
-        old = around / "old"
-        if folder.exists():
-            os.replace(folder, old)
-        try:
+        around = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # private, unlike what is in it
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder.parent)) from error
+    part, old = around / "new", around / "old"
+    try:
+        with naming(folder, part):
+            part.mkdir()
+            yield part
+            mode = part.stat().st_mode & 0o666
+            for file in part.iterdir():
+                file.chmod(mode)
+                _flush(file)
+            if folder.exists():
+                os.replace(folder, old)
             os.replace(part, folder)
-        except BaseException:
-            if old.exists():
-                os.replace(old, folder)
-            raise
     finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)  # if that fails too, what is raised says where the old one is left
         shutil.rmtree(around, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Lets what the system says of writing name ``path``, the place meant: a full disk names no file at all.
+
+    Args:
+        path: a file or folder.
+        part: where it is in the making.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = _meant(error.filename, path, part)
+        if error.errno is None or found is None:  # not the system's words, or about another file
+            raise
+        raise OSError(error.errno, error.strerror, str(found)) from error
+
+
+def _meant(name: object, path: Path, part: Path | None) -> Path | None:
+    """Returns the place that a name in the making stands for; None for a name from elsewhere."""
+    if name is None:
+        return path
+    at = Path(name) if isinstance(name, str | Path) else None
+    return path / at.relative_to(part) if at is not None and part is not None and at.is_relative_to(part) else None
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str], *, dpi: int) -> None:
+    """Writes a matplotlib figure, whole or not at all; the suffix says the format, without one it is matplotlib's own.
+
+    Raises:
+        OSError: what :func:`replacing` raises.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_suffix(f".{figure.canvas.get_default_filetype()}")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=dpi)
 
 
 def _flush(file: Path) -> None:

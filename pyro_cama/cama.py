@@ -220,7 +220,7 @@ class CAMA(ModelGuidePair):
             patience: epochs without improvement before stopping; the best weights are kept.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.
-            checkpoints: a folder for ``last.ckpt``, from which a fit that was killed goes on, and for what is logged.
+            checkpoints: a folder for ``last.ckpt``, from which a fit that was stopped goes on, and for what is logged.
             resume: go on from the checkpoint there, if there is one; the weights end up as if nothing had happened.
             checkpoint_seconds: least time between two checkpoints.
             trainer_kwargs: passed to ``lightning.pytorch.Trainer``: devices, strategy, precision, gradient_clip_val,
@@ -233,9 +233,13 @@ class CAMA(ModelGuidePair):
         A second call goes on from the first: with its weights, and with its units, sites and class frequencies, even if
         the rows have others. Where they do, build anew.
 
+        Whatever is raised, Ctrl-C too, the model is as it was before the call, and what was checkpointed stays.
+
         Raises:
             DataError: the table does not fit the graph; names column, rows and remedy.
-            FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
+            FileExistsError, ValueError: there is a checkpoint and no ``resume``, it is of another fit, or damaged.
+            FloatingPointError: the loss became NaN or infinite.
+            OSError: a checkpoint or log cannot be written; names the file.
         """
         options = FitOptions(
             max_epochs=max_epochs,
@@ -276,8 +280,9 @@ class CAMA(ModelGuidePair):
         """Returns what :meth:`fit` hands to Lightning, for a Trainer of one's own.
 
         The module logs ``loss``, ``validation_loss`` and ``validation_accuracy`` after every epoch; it trains the
-        weights of this very model.  When the Trainer is done, ``module.finish()`` does what is left of a fit.
-        Options as :meth:`fit`.
+        weights of this very model, which until ``module.finish()`` has done what is left of a fit are not to be used.
+        If the Trainer fails or is stopped (Ctrl-C, of which Lightning makes ``SystemExit``), the model is as it was
+        before; ``module.undo()`` puts it back where no Trainer is to run.  Options as :meth:`fit`.
 
         >>> cama = build({"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]})
         >>> rows = {"y": [0, 1] * 50, "x": [0.1 * (i % 7) + i % 2 for i in range(100)]}
@@ -451,7 +456,12 @@ class CAMA(ModelGuidePair):
     # storage ---------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Writes graph.yaml, settings.json and tensors.safetensors to a new folder, all or nothing."""
+        """Writes graph.yaml, settings.json and tensors.safetensors to a new folder, all or nothing.
+
+        Raises:
+            FileExistsError: the folder is there and ``overwrite`` is False, or it holds something else.
+            OSError: the disk is full, or the place cannot be written to; names the file.
+        """
         from pyro_cama.persistence.storage import save
 
         return save(self, self.adaptation, folder, overwrite=overwrite)

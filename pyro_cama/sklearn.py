@@ -135,7 +135,17 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             ValueError: an argument, X or y does not fit; a DataError where they do not fit the graph, a GraphError
                 where the graph itself is at fault.
             TypeError: without a graph, X is sparse, or no numbers.
+
+        Whatever is raised, Ctrl-C too, the classifier is as it was before.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X: Any, y: Any) -> Self:
         seed = self._seed()
         options = {name: getattr(self, name) for name in _FIT}
         options |= {name: self._whole(name) for name in _WHOLE}

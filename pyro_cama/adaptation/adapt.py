@@ -9,6 +9,7 @@ original did.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -156,8 +157,7 @@ def run_start(
             )
         free = nn.Parameter(torch.zeros_like(new.fixed))
         loss = adaptation_loss(twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free)
-        initial = {name: value.clone() for name, value in twin.modules.state_dict().items()}
-        try:
+        with suppress(FloatingPointError):  # a start that diverges counts as it began
             optimise(
                 [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start})")],
                 twin.modules,
@@ -169,9 +169,6 @@ def run_start(
                 per_step=twin.minibatches_per_step,
                 trainer_kwargs=trainer_kwargs,
             )
-        except FloatingPointError:  # a start that diverges counts as it began
-            twin.modules.load_state_dict(initial)
-            free.data.zero_()
     return twin, start, log_ratio(twin, new.fixed, free.detach())
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pyro_cama._files import save_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -108,5 +110,5 @@ class Explanation:
         axis.set_axisbelow(True)
         axis.spines[["top", "right", "left"]].set_visible(False)
         if path is not None:
-            figure.savefig(path, dpi=130)
+            save_figure(figure, path, dpi=130)
         return figure

@@ -78,7 +78,7 @@ def sleep(
         with torch.no_grad():
             manipulation.network[-1].weight.zero_()  # type: ignore[operator]
         manipulation.solve_for(m, m @ directions)
-        with suppress(FloatingPointError):  # the weights are those of before it diverged
+        with suppress(FloatingPointError):  # the weights are those of before
             optimise(
                 [Stage(_loss(pair, parts), epochs, 2e-3, title="adapt, asleep")], pair.modules,
                 list(pair.guide.m_posterior.parameters()), source, anneal=True, seed=seed, progress=progress,

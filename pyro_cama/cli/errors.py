@@ -29,7 +29,7 @@ class App(click.Group):
         """Runs a command; an interruption becomes click's own."""
         try:
             return super().invoke(ctx)
-        except (KeyboardInterrupt, SystemExit) as error:  # click would print an empty line; Lightning exits silently
+        except (KeyboardInterrupt, SystemExit) as error:  # click's own line is empty; SIGTERM exits
             raise click.Abort from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def claim(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
 
     Raises:
         FileExistsError: something is there, and ``force`` is False.
-        OSError: its folder is missing, or it is a folder where a file should go.
+        OSError: its folder is missing or may not be written to, or it is a folder where a file should go.
         ValueError: the suffix is none of ``suffixes``.
     """
     if suffixes and path.suffix.lower() not in suffixes:
@@ -90,6 +91,8 @@ def claim(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
         raise FileExistsError(f"{path} is there already; pass --force to replace it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder; make it first, or choose another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path.parent}: this folder may not be written to; choose another")
 
 
 @contextmanager

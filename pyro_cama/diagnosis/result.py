@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pyro_cama._files import save_figure
 from pyro_cama.diagnosis.independence import Edge
 
 
@@ -112,5 +113,5 @@ class Diagnosis:
             right.set_xlabel("distance from the data")
             right.set_title("model's densities (|: allowed)", fontsize="medium")
         if path is not None:
-            figure.savefig(path, dpi=150)
+            save_figure(figure, path, dpi=150)
         return figure

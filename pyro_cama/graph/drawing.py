@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from pyro_cama._files import save_figure
 from pyro_cama.graph.causal_graph import CausalGraph
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -
         _node(axis, "", role, _Box(x + 0.17, y, 0.34, 0.19))
         _text(axis, x + 0.42, y, _MEANING.get(role, role), color=_INK, ha="left", size=_SIZE - 0.5)
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
     return figure
 
 

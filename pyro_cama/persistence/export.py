@@ -10,6 +10,7 @@ is at hand, :func:`load` reads both and takes tables; elsewhere ``torch.export.l
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ def export(
     Raises:
         DataError: the model was not fitted.
         FileExistsError: the folder is there.
+        OSError: the disk is full, or the place cannot be written to; names the file.
         ValueError: an extension that cannot be exported, or ``do`` of single rows; says which.
     """
     folder = Path(folder)
@@ -146,10 +148,12 @@ def export(
         "graph": pair.graph.to_dict(),
         "encoding": pair.encoder.state(),
     }
+    packed = io.BytesIO()
+    torch.export.save(traced, packed)  # to a full disk it would end the process
     folder.parent.mkdir(parents=True, exist_ok=True)
     with placing(folder) as part:
         (part / ENCODING).write_text(json.dumps(described, indent=1), encoding="utf-8")
-        torch.export.save(traced, part / PROGRAM)
+        (part / PROGRAM).write_bytes(packed.getbuffer())
         _expect_free(folder)  # tracing takes a while
     return folder
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 
 from pyro_cama._files import placing
 from pyro_cama.adaptation.result import Adaptation
@@ -31,6 +32,7 @@ def save(pair: ModelGuidePair, adaptation: Adaptation | None, folder: str | Path
 
     Raises:
         FileExistsError: the folder is there and ``overwrite`` is False, or it holds something else.
+        OSError: the disk is full, or the place cannot be written to; names the file.
     """
     folder = Path(folder)
     _expect_free(folder, overwrite)
@@ -69,7 +71,8 @@ def write_files(pair: ModelGuidePair, adaptation: Adaptation | None, folder: Pat
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(pair).items()}
-    save_file(tensors, folder / "tensors.safetensors")
+    # written by Python: of a full disk safetensors raises an error of its own
+    (folder / "tensors.safetensors").write_bytes(packed(tensors))
 
 
 def read(

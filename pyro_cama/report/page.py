@@ -6,6 +6,7 @@ light or dark.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -114,6 +115,8 @@ def _expect_writable(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder; make it first, or choose another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path.parent}: this folder may not be written to; choose another")
 
 
 def _expect_pair(cama: CAMA, before: CAMA | None, follow: bool) -> None:

@@ -33,7 +33,8 @@ class Checkpoints:
 
         Raises:
             FileExistsError: there is a checkpoint, and ``resume`` was not asked for.
-            ValueError: the checkpoint is of another optimisation; names what differs.
+            ValueError: the checkpoint is of another optimisation; names what differs.  Or a file is damaged.
+            OSError: the folder cannot be written to; names the file.
         """
         last, about = self.folder / LAST, self.folder / "about.json"
         mine = json.loads(json.dumps(dict(self.about), default=str))
@@ -42,7 +43,7 @@ class Checkpoints:
                 raise FileExistsError(
                     f"{last} is there already; pass resume=True to go on from it, or choose another folder"
                 )
-            theirs = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+            theirs = _read(about)
             different = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
             if different:
                 found = "; ".join(f"{key} was {theirs.get(key)!r}, is {mine.get(key)!r}" for key in different)
@@ -52,3 +53,22 @@ class Checkpoints:
         with replacing(about) as path:
             path.write_text(json.dumps(mine, indent=1), encoding="utf-8")
         return None
+
+
+def damaged(path: Path, why: object) -> ValueError:
+    """Returns the error that says which file of a checkpoint is damaged, why, and what to do."""
+    return ValueError(
+        f"{path} is damaged ({why}): put a copy of it back, or delete {path.parent} and begin that fit anew"
+    )
+
+
+def _read(about: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(about.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise damaged(about, "no such file") from None
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise damaged(about, error) from error
+    if not isinstance(found, dict):
+        raise damaged(about, f"found a {type(found).__name__}, expected an object")
+    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
 from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History, Stage
+from pyro_cama.training.undo import undo_of_pair, undone_on_error
 
 if TYPE_CHECKING:
     from pyro_cama.training.lightning_module import Training, TrainingData
@@ -193,6 +193,8 @@ def fit(
 ) -> History:
     """Trains a pair in place, and returns what the optimisation did; arguments as :meth:`pyro_cama.CAMA.fit`.
 
+    Whatever is raised, Ctrl-C too, the pair is as it was before; checkpoints stay.
+
     Raises:
         DataError: the data do not fit the graph.
         FileExistsError, ValueError: there is a checkpoint and no ``resume``, or it is of another fit.
@@ -202,26 +204,26 @@ def fit(
     fits = number(checkpoint_seconds) and checkpoint_seconds >= 0
     expect("fit", "checkpoint_seconds", checkpoint_seconds, fits, "a finite number of at least 0")
     kept = None
-    with unfitted_on_error(pair):
+    with undone_on_error(undo_of_pair(pair)):
         made = plan(pair, clean, manipulated, interventions, options, progress=progress)
         if checkpoints is not None:
             kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
             kept.begin()
-    history = optimise(
-        made.stages,
-        pair.modules,
-        made.parameters,
-        made.minibatches,
-        weight_decay=options.weight_decay,
-        patience=options.patience,
-        anneal=options.anneal,
-        seed=pair.settings.seed,
-        progress=progress,
-        per_step=pair.minibatches_per_step,
-        checkpoints=kept,
-        trainer_kwargs=trainer_kwargs,
-    )
-    made.finish()
+        history = optimise(
+            made.stages,
+            pair.modules,
+            made.parameters,
+            made.minibatches,
+            weight_decay=options.weight_decay,
+            patience=options.patience,
+            anneal=options.anneal,
+            seed=pair.settings.seed,
+            progress=progress,
+            per_step=pair.minibatches_per_step,
+            checkpoints=kept,
+            trainer_kwargs=trainer_kwargs,
+        )
+        made.finish()
     return history
 
 
@@ -242,12 +244,14 @@ def lightning_parts(
     """
     from pyro_cama.training.lightning_module import Training, TrainingData
 
-    with unfitted_on_error(pair):
+    undo = undo_of_pair(pair)
+    with undone_on_error(undo):
         made = plan(pair, clean, manipulated, interventions, options, progress=progress)
 
     def finish(history: History) -> None:
+        with undone_on_error(undo):
+            made.finish()
         after(history)
-        made.finish()
 
     module = Training(
         made.stages,
@@ -259,19 +263,9 @@ def lightning_parts(
         seed=pair.settings.seed,
         progress=progress,
         after=finish,
+        undo=undo,
     )
-    return module, TrainingData(made.minibatches)
-
-
-@contextmanager
-def unfitted_on_error(pair: ModelGuidePair) -> Iterator[None]:
-    """Makes a pair forget what it has learnt inside, if that raises: data that cannot be trained on."""
-    before = pair.model, pair.guide, pair.modules, pair.encoder
-    try:
-        yield
-    except BaseException:
-        pair.model, pair.guide, pair.modules, pair.encoder = before
-        raise
+    return module, TrainingData(made.minibatches, undo=module.undo)
 
 
 def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress: bool) -> Rows:

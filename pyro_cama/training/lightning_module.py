@@ -48,6 +48,7 @@ class Training(LightningModule):
         progress: bool | tqdm[Any] = True,
         automatic: bool = True,
         after: Callable[[History], None] | None = None,
+        undo: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = automatic
@@ -56,7 +57,7 @@ class Training(LightningModule):
         # ddp averages the gradients of what is registered
         self.others = nn.ParameterList([p for p in parameters if id(p) not in held])
         self.moving, self.stages = list(parameters), [stage for stage in stages if stage.epochs]
-        self.after = after
+        self.after, self._undo, self.undone = after, undo, False
         self.weight_decay, self.patience, self.anneal, self.seed = weight_decay, patience, anneal, seed
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.history = History()
@@ -90,12 +91,35 @@ class Training(LightningModule):
         return self.stages[min(self.at, len(self.stages) - 1)]
 
     def finish(self) -> History:
-        """Puts the weights back to the best, does what is left of a fit, and returns the history."""
+        """Puts the weights back to the best, does what is left of a fit, and returns the history.
+
+        Raises:
+            FloatingPointError: a weight is NaN or infinite; the model is as it was before.
+            RuntimeError: the fit failed or was stopped before.
+        """
+        self._expect_whole()
         self._take_best()
         self.close()
+        if not all(bool(p.isfinite().all()) for p in self.moving):  # the last step's doing, which no loss has seen
+            self.undo()
+            raise self._diverged("a weight became NaN or infinite in the last epoch")
         if self.after is not None:
             self.after(self.history)
         return self.history
+
+    def undo(self) -> None:
+        """Puts the model back as it was before :meth:`pyro_cama.CAMA.lightning`: the fit failed or was stopped."""
+        self.close()
+        if self._undo is not None and not self.undone:
+            self._undo()
+            self.undone = True
+
+    def _expect_whole(self) -> None:
+        if self.undone:
+            raise RuntimeError(
+                "this fit failed or was stopped, and the model is as it was before it; call lightning() again for a "
+                "new module (and give the Trainer ckpt_path=, to go on from a checkpoint of its own)"
+            )
 
     def _take_best(self) -> None:
         if self.best is not None:
@@ -125,6 +149,7 @@ class Training(LightningModule):
 
     def on_train_start(self) -> None:
         """Sets the bar to the epochs done, and stops a run that had finished before."""
+        self._expect_whole()
         self.bar.set_description(self.stage.title, refresh=False)
         if self.owns_bar:
             self.bar.update(self.current_epoch - self.bar.n)
@@ -172,17 +197,13 @@ class Training(LightningModule):
         if self.trainer.world_size > 1:
             loss = float(self.trainer.strategy.reduce(torch.tensor(loss, device=self.device), reduce_op="mean"))
         if not math.isfinite(loss):
-            self._take_best()
-            raise FloatingPointError(
-                f"{stage.title}: the loss became {loss} in epoch {epoch}; try a smaller lr (now {stage.lr:g}) or look "
-                "for extreme values in the data"
-            )
+            raise self._diverged(f"the loss became {loss} in epoch {epoch}")
         figures = {"epoch": float(epoch), "loss": loss}
         if stage.validate is not None:
             with torch.no_grad(), fast():
                 found = stage.validate()
             figures |= {f"validation_{k}": v for k, v in found.items()}
-            if self.best is None or found["loss"] < self.best[0]:
+            if self.best is None or found["loss"] < self.best[0] or math.isnan(self.best[0]):
                 self.best = (found["loss"], {k: v.clone() for k, v in self.modules_.state_dict().items()})
                 self.history.best_epoch = epoch
         else:
@@ -193,6 +214,12 @@ class Training(LightningModule):
         self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if k != "epoch"}, refresh=False)
         if epoch - self.history.best_epoch >= self.patience or epoch + 1 - self.began >= stage.epochs:
             self._next_stage()
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"{self.stage.title}: {what}; try a smaller lr (now {self.stage.lr:g}) or look for extreme values in the "
+            "data"
+        )
 
     def _next_stage(self) -> None:
         self.at, self.began = self.at + 1, self.current_epoch + 1
@@ -218,9 +245,14 @@ def _seed(*numbers: int) -> int:
 class TrainingData(LightningDataModule):
     """Minibatches in the blocks that :meth:`Training.training_step` takes; each process gets its own rows of them."""
 
-    def __init__(self, minibatches: Minibatches, per_step: int = 1) -> None:
+    def __init__(self, minibatches: Minibatches, per_step: int = 1, undo: Callable[[], None] | None = None) -> None:
         super().__init__()
-        self.minibatches, self.per_step = minibatches, per_step
+        self.minibatches, self.per_step, self.undo = minibatches, per_step, undo
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Puts the model back as it was, after callbacks have saved what they keep of a fit that failed."""
+        if self.undo is not None:
+            self.undo()
 
     def train_dataloader(self) -> _Blocks:
         """Returns the blocks of one epoch; after a stop in its midst, the rest of it."""

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from pyro_cama.data.minibatches import Minibatches
 from pyro_cama.training.checkpoints import LAST, Checkpoints
 from pyro_cama.training.stages import History, Stage
+from pyro_cama.training.undo import undo_of_weights, undone_on_error
 
 
 def optimise(
@@ -50,7 +51,11 @@ def optimise(
         trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite; the best weights so far are put back first.
+        FloatingPointError: the loss became NaN or infinite.
+        KeyboardInterrupt: Ctrl-C.
+        ValueError: the checkpoint to go on from is damaged, or of another optimisation.
+
+    Whatever is raised, modules and parameters are as they were before.
     """
     if not any(stage.epochs for stage in stages):
         return History()
@@ -90,11 +95,16 @@ def optimise(
             }
         )
         data = TrainingData(minibatches, 1 if automatic else per_step)
-        try:
-            trainer.fit(task, data, ckpt_path=found, weights_only=True)
-        finally:
-            task.close()
-    return task.finish()
+        with undone_on_error(undo_of_weights(modules, parameters)):
+            try:
+                trainer.fit(task, data, ckpt_path=found, weights_only=True)
+            except SystemExit as end:
+                if isinstance(end.__context__, KeyboardInterrupt):  # Ctrl-C is the caller's to answer, not Lightning's
+                    raise end.__context__ from None
+                raise
+            finally:
+                task.close()
+            return task.finish()
 
 
 def _listed(value: Any) -> list[Any]:
@@ -105,9 +115,11 @@ def _logger(logger: Any, checkpoints: Checkpoints | None) -> Any:
     """A Lightning logger by its name, writing to a folder beside the checkpoint."""
     if not isinstance(logger, str):
         return logger
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.loggers import TensorBoardLogger
 
-    known: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+    from pyro_cama.training.lightning_checkpoints import NamingCSVLogger
+
+    known: dict[str, Any] = {"csv": NamingCSVLogger, "tensorboard": TensorBoardLogger}
     if logger not in known:
         raise ValueError(
             f"trainer_kwargs: found logger {logger!r}; expected 'csv', 'tensorboard' or a Lightning logger"

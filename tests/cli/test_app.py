@@ -124,7 +124,7 @@ def test_debug_shows_the_traceback_before_the_line(tmp_path: Path) -> None:
         (OSError(28, "No space left on device"), 1, "Error: No space left on device"),
         (FloatingPointError("the loss became nan"), 1, "Error: the loss became nan"),
         (KeyboardInterrupt(), 130, "Error: interrupted"),
-        (SystemExit(1), 130, "Error: interrupted"),  # what Lightning makes of it
+        (SystemExit(1), 130, "Error: interrupted"),  # what Lightning makes of SIGTERM
         (ValueError("g: 7 faults" + "\n  - f" * 7), 1, "g: 7 faults: 1) f; 2) f; 3) f; 4) f; 5) f; and 2 more"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_folder_with_other_files_is_never_overwritten(original: CAMA, folder: 
         original.save(folder / "thesis.tex", overwrite=True)
 
 
-@pytest.mark.parametrize("step", ["pyro_cama.persistence.storage.save_file", "os.fsync"])
+@pytest.mark.parametrize("step", ["pyro_cama.persistence.storage.packed", "os.fsync"])
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_crash_while_writing_leaves_what_was_there(
     step: str, exists: bool, original: CAMA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import re
 import signal
 import subprocess
@@ -132,9 +131,9 @@ def test_no_epochs_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("per_step", [1, 64])
-def test_a_loss_that_is_not_finite_is_told_and_the_best_weights_are_back(per_step: int) -> None:
+def test_a_loss_that_is_not_finite_is_told_and_the_weights_are_as_before(per_step: int) -> None:
     module, loss = quadratic(1.0)
-    seen: list[Tensor] = []
+    before, seen = module.weight.detach().clone(), list[Tensor]()
 
     def validate() -> dict[str, float]:
         seen.append(module.weight.detach().clone())
@@ -150,7 +149,8 @@ def test_a_loss_that_is_not_finite_is_told_and_the_best_weights_are_back(per_ste
             [Stage(breaks, 5, 0.1, validate)], module, [*module.parameters()], numbers(3), progress=False,
             per_step=per_step,
         )  # fmt: skip
-    assert torch.equal(module.weight, seen[0])
+    assert not torch.equal(seen[0], before)
+    assert torch.equal(module.weight, before)
 
 
 def test_annealing_ends_near_zero() -> None:
@@ -227,29 +227,47 @@ def test_a_checkpoint_is_read_without_running_anything(tmp_path: Path) -> None:
     path, trace = tmp_path / "run" / "last.ckpt", tmp_path / "trace"
     held = torch.load(path, weights_only=True)
     torch.save(held | {"hyper_parameters": Payload(trace)}, path)
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged (Weights only load failed")):
         fitted(**kept, resume=True)
     assert not trace.exists()
 
 
-def test_a_checkpoint_cut_short_never_takes_the_place_of_a_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: dict[str, Any] = {"checkpoints": tmp_path / "run"}
-    with pytest.raises(Killed):
-        fitted(**kept, checkpoint_seconds=0, trainer_kwargs={"callbacks": [Kill(2, 0)]})
-    path = tmp_path / "run" / "last.ckpt"
-    before = path.read_bytes()
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
 
-    def half(value: Any, file: Any) -> None:
-        Path(file).write_bytes(before[: len(before) // 2])
-        raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="no space left"):
-        fitted(**kept, resume=True, checkpoint_seconds=0)
-    assert path.read_bytes() == before
-    assert {p.name for p in path.parent.iterdir()} == {"about.json", "last.ckpt", "logs"}
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def lose(path: Path) -> None:
+    torch.save({"state_dict": {}}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "says"),
+    [
+        ("last.ckpt", cut, "File is not a zip file"),
+        ("last.ckpt", flip, "bad checksum of"),
+        ("last.ckpt", lambda path: path.write_bytes(b""), "File is not a zip file"),
+        ("last.ckpt", lose, "lacks optimizer_states, loops, callbacks, epoch, global_step"),
+        ("last.ckpt", lambda path: torch.save([1], path), "lacks state_dict, "),
+        ("about.json", lambda path: path.write_text('{"lr": 0.1'), "Expecting ',' delimiter"),
+        ("about.json", lambda path: path.write_bytes(b"\xff"), "'utf-8' codec can't decode"),
+        ("about.json", lambda path: path.write_text("[]"), "found a list, expected an object"),
+        ("about.json", Path.unlink, "no such file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(file: str, harm: Any, says: str, tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"checkpoints": tmp_path / "run", "max_epochs": 1, "conditional_weight": 0.0}
+    fitted(**kept)
+    path = tmp_path / "run" / file
+    harm(path)
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged ({says}")) as caught:
+        fitted(**kept, resume=True)
+    assert f"delete {path.parent} and begin that fit anew" in str(caught.value)
 
 
 SCRIPT = """
