@@ -4,6 +4,7 @@ import builtins
 import errno
 import io
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,67 +41,56 @@ class Disk:
 @contextmanager
 def disk(folder: Path, full_at: int | None = None) -> Iterator[Disk]:
     """Counts the steps of writing below a folder; one of them may fail, a file half written."""
-    found, true_open, true_replace, true_mkdir, true_fsync = (
-        Disk(folder, full_at),
-        io.open,
-        os.replace,
-        os.mkdir,
-        os.fsync,
-    )
+    found = Disk(folder, full_at)
+    true_open, true_replace, true_mkdir, true_fsync = io.open, os.replace, os.mkdir, os.fsync
+    full = errno.ENOSPC, os.strerror(errno.ENOSPC)
 
     def opens(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
         if set(mode) & set("wax+") and found.step(file):
-            if set(mode) & set("wx"):
-                Path(file).write_bytes(b"{ half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of write(2), it names no file
+            if "w" in mode:
+                with true_open(file, "wb") as half:
+                    half.write(b"{ half")
+            raise OSError(*full)  # as of write(2), it names no file
         return true_open(file, mode, *args, **options)
 
     def replaces(source: Any, target: Any) -> None:
         if found.step(target):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+            raise OSError(*full, str(source), None, str(target))
         true_replace(source, target)
 
     def makes(path: Any, *args: Any, **options: Any) -> None:
-        if found.step(path):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if not Path(path).exists() and found.step(path):
+            raise OSError(*full, str(path))
         true_mkdir(path, *args, **options)
 
     def flushes(number: int) -> None:
         if found.step(os.readlink(f"/proc/self/fd/{number}")):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(*full)
         true_fsync(number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(io, "open", opens)
-        patch.setattr(builtins, "open", opens)
-        patch.setattr(os, "replace", replaces)
-        patch.setattr(os, "mkdir", makes)
-        patch.setattr(os, "fsync", flushes)
+        for module, name, value in (
+            (io, "open", opens), (builtins, "open", opens), (os, "replace", replaces), (os, "mkdir", makes),
+            (os, "fsync", flushes),
+        ):  # fmt: skip
+            patch.setattr(module, name, value)
         yield found
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Lets the system refuse to write a file beyond so many bytes, whatever language it is written from."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal that goes with it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
     """What is in a folder, hidden files and folders too."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
-
-
-def each_full_disk(folder: Path, write: Callable[[], object], again: Callable[[], None]) -> Iterator[OSError]:
-    """Yields the error of every step of writing that can fail, one run each, after the first run without.
-
-    Args:
-        folder: below which steps count.
-        write: what is looked at.
-        again: puts the folder back as it was before.
-    """
-    with disk(folder) as whole:
-        write()
-    assert whole.steps > 1
-    for step in range(1, whole.steps + 1):
-        again()
-        with disk(folder, step), pytest.raises(OSError, match="No space left on device") as caught:
-            write()
-        yield caught.value
-    again()
 
 
 # while training -----------------------------------------------------------------------------------------------------
