@@ -18,7 +18,10 @@ from pyro_cama.cli.files import write_table
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold
 from pyro_cama.metrics import scores
-from tests.helpers.command_line import GRAPH, contents, done, refused
+from pyro_cama.training.lightning_checkpoints import PeriodicCheckpoint
+from pyro_cama.training.lightning_module import Training
+from tests.helpers.command_line import GRAPH, contents, done, refused, run
+from tests.helpers.faults import ctrl_c
 from tests.helpers.patches import module_at, rows_at_a_time
 from tests.helpers.paths import GRAPHS
 
@@ -44,6 +47,41 @@ def test_shift_moves_one_column_and_what_it_causes(tmp_path: Path) -> None:
     assert not other.equals(clean)
     refused("simulate", tmp_path / "g.yaml", "-o", tmp_path / "w.csv", "--shift", "w=1", says="found no such node")
     refused("simulate", tmp_path / "g.yaml", "-o", tmp_path / "w.csv", "--shift", "k=1", says="expected a level")
+
+
+def test_ctrl_c_ends_a_fit_in_one_line_and_its_checkpoint_stays(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["fit", made / "g.yaml", made / "t.csv", "--epochs", 4, "--hidden", 4, "--conditional-weight", 0]
+    done(*arguments, "-o", tmp_path / "whole")
+    kept = [*arguments, "-o", tmp_path / "out", "--checkpoints", tmp_path / "run"]
+    begins = Training.on_train_epoch_start
+
+    def stops(self: Training) -> None:
+        begins(self)
+        if self.current_epoch == 2:
+            ctrl_c()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_epoch_start", stops)
+        patch.setattr(PeriodicCheckpoint, "_old", lambda _: True)
+        result = run(*kept)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Error: interrupted\n")
+    assert (tmp_path / "run" / "last.ckpt").exists()
+    assert not (tmp_path / "out").exists()
+    done(*kept, "--resume")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("file", ["last.ckpt", "about.json"])
+def test_a_damaged_checkpoint_is_named(file: str, made: Path, tmp_path: Path) -> None:
+    arguments = ["fit", made / "g.yaml", made / "t.csv", "--epochs", 1, "--hidden", 4, "--conditional-weight", 0]
+    kept = [*arguments, "--checkpoints", tmp_path / "run", "-o", tmp_path / "out", "--force"]
+    done(*kept)
+    before = contents(tmp_path / "out")
+    (tmp_path / "run" / file).write_bytes(b"{")
+    refused(*kept, "--resume", says=f"Error: {tmp_path / 'run' / file} is damaged (")
+    assert contents(tmp_path / "out") == before
 
 
 def test_fit_follows_its_seed_and_prints_figures(made: Path, tmp_path: Path) -> None:
