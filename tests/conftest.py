@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import signal
+
 import hypothesis
 import pyro
 import pytest
@@ -16,6 +18,8 @@ import torch
 from tests.helpers.precision import in_double
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, so that red means a change; --hypothesis-profile=explore looks further.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -536,13 +536,10 @@ def test_proportions_that_the_user_knows() -> None:
 
 
 def test_a_start_that_diverges_counts_as_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(loss: Any, modules: torch.nn.Module, *_: Any, **__: Any) -> None:
-        with torch.no_grad():
-            for parameter in modules.parameters():
-                parameter.fill_(math.nan)
-        raise FloatingPointError("the loss became nan")
+    def diverge(pair: CAMA, *_: Any) -> Any:
+        return lambda batch: math.nan * sum(p.sum() for p in pair.manipulation_parameters().values())
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", diverge)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "adaptation_loss", diverge)
     cama, new = model(), patients(200, seed=2, a=2.0)
     copy = cama.adapt(new, **QUICK)
     assert np.isfinite(copy.predict_proba(new)).all()
