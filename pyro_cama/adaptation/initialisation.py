@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
 from pyro_cama.data.batch import Batch
-from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.bounds import shared_mean, sites_at_rest
 from pyro_cama.model.groups import Group
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -133,7 +133,7 @@ def keep_at_rest(pair: ModelGuidePair, before: ModelGuidePair, batch: Batch) -> 
     """Sets q(m) of sites without rows here back to 0 where it stood there before: minibatches have jogged it."""
     q = pair.guide.m_posterior
     if batch.site is not None and isinstance(q, SharedPosterior):
-        resting = (shared_mean(before.guide) == 0).all(-1) & absent_sites(pair, batch)
+        resting = sites_at_rest(before.guide) & absent_sites(pair, batch)
         with torch.no_grad():
             q.loc[resting] = 0.0
 

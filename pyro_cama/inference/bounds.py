@@ -33,6 +33,11 @@ def shared_mean(guide: CAMAGuide) -> Tensor:
     return mean
 
 
+def sites_at_rest(guide: CAMAGuide) -> Tensor:
+    """Returns which sites nothing was learnt of, so that m is 0: their posterior has mean 0, bool ``(sites,)``."""
+    return (shared_mean(guide) == 0).all(-1)
+
+
 def mean_bound(weights: LogWeights) -> Tensor:
     """Returns mean_k w_k, the ELBO of eqs. 3 and 4, ``(classes, rows)``."""
     return weights.w.mean(0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama._messages import shown
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.model.pair import ModelGuidePair
 
 UserDo = Mapping[str, Any] | None
@@ -95,7 +95,7 @@ def rows_at_rest(pair: ModelGuidePair, do: dict[str, Tensor] | None, site: Tenso
         return None
     if not pair.m_trained:
         return site < 0
-    resting = (shared_mean(pair.guide) == 0).all(-1)
+    resting = sites_at_rest(pair.guide)
     return (site < 0) | resting[site.clamp_min(0)]
 
 

@@ -8,7 +8,7 @@ from pyro_cama._messages import listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.errors import DataError
-from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import SharedPosterior
 
@@ -50,7 +50,7 @@ def _sites_at_rest(pair: ModelGuidePair, clean: Batch) -> set[int]:
     """Numbers of the sites where nothing is manipulated: those of the clean rows."""
     if clean.site is None:
         return set()
-    resting = torch.nonzero((shared_mean(pair.guide) == 0).all(-1)).flatten()
+    resting = torch.nonzero(sites_at_rest(pair.guide)).flatten()
     return {*resting.tolist(), *clean.site.unique().tolist()}
 
 
