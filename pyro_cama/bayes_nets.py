@@ -20,6 +20,7 @@ from pyro_cama._messages import one_of
 from pyro_cama.graph.bif import bif_spec, from_pgmpy, read_bif
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.schema import graph_error
+from pyro_cama.handlers.threads import exclusive
 
 Sampler = Callable[[int, int], pd.DataFrame]
 """A function of ``(n, seed)`` that draws ``n`` rows."""
@@ -51,11 +52,12 @@ def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFr
 def _forward(model: Any, n: int, seed: int) -> pd.DataFrame:
     expect_whole("sample", "n", n)
     sampling = from_pgmpy("sampling", "sampling").BayesianModelSampling
-    state = np.random.get_state()  # pgmpy seeds, and draws from, the global generator
-    try:
-        rows: pd.DataFrame = sampling(model).forward_sample(n, seed=seed, show_progress=False)
-    finally:
-        np.random.set_state(state)
+    with exclusive():
+        state = np.random.get_state()  # pgmpy seeds, and draws from, the global generator
+        try:
+            rows: pd.DataFrame = sampling(model).forward_sample(n, seed=seed, show_progress=False)
+        finally:
+            np.random.set_state(state)
     return rows[list(model.nodes)].astype(object)
 
 

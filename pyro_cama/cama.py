@@ -20,6 +20,7 @@ from pyro_cama.data.open_stream import DataSource
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.handlers.contexts import one_at_a_time
 from pyro_cama.inference.class_posterior import class_posterior, most_probable, most_probable_labels
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pyro_cama.training.lightning_module import Training, TrainingData
 
 
+@one_at_a_time
 def build(
     graph: str | Path | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph,
     *,
@@ -94,6 +96,7 @@ def build(
     return CAMA(causal, settings, extensions, device_named(device))
 
 
+@one_at_a_time
 def load(folder: str | Path, *, device: str | torch.device = "auto", **extensions: Any) -> CAMA:
     """Reads a saved model.
 
@@ -172,6 +175,7 @@ class CAMA(ModelGuidePair):
 
     # training --------------------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def fit(
         self,
         clean: DataSource,
@@ -268,6 +272,7 @@ class CAMA(ModelGuidePair):
         )
         return self
 
+    @one_at_a_time
     def lightning(
         self,
         clean: DataSource,
@@ -300,6 +305,7 @@ class CAMA(ModelGuidePair):
         chosen = FitOptions(**options)
         return lightning_parts(self, clean, manipulated, interventions, chosen, progress=progress, after=keep)
 
+    @one_at_a_time
     def adapt(self, new_data: DataSource, clean: DataSource | None = None, **options: Any) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
@@ -325,6 +331,7 @@ class CAMA(ModelGuidePair):
         copy.adaptation = adaptation.after(self.adaptation)
         return copy
 
+    @one_at_a_time
     def explain_shift(self, *, level: float = 0.95) -> Explanation:
         """Returns which children moved between training and :meth:`adapt`, by how much, in raw units with intervals.
 
@@ -334,6 +341,7 @@ class CAMA(ModelGuidePair):
 
         return explain_shift(self, self.adaptation, level=level)
 
+    @one_at_a_time
     def diagnose(self, data: Table, **options: Any) -> Diagnosis:
         """Tests whether graph and fitted densities fit clean labelled rows: suspects, edges, badly fitted nodes.
 
@@ -345,6 +353,7 @@ class CAMA(ModelGuidePair):
 
     # answers ---------------------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     @torch.inference_mode(False)  # z and m are refined along gradients
     def predict_proba(
         self,
@@ -400,6 +409,7 @@ class CAMA(ModelGuidePair):
             power=power,
         )
 
+    @one_at_a_time
     def predict(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> NDArray[Any]:
         """Returns the most probable label of every row, as the YAML names it, ``(rows,)``.
 
@@ -408,6 +418,7 @@ class CAMA(ModelGuidePair):
         """
         return most_probable_labels(self, self.predict_proba(data, do, **options))
 
+    @one_at_a_time
     def score(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> float:
         """Returns the accuracy on rows that hold the target; a row without probabilities is a wrong one.
 
@@ -417,6 +428,7 @@ class CAMA(ModelGuidePair):
         p = self.predict_proba(data, do, **options)
         return float((most_probable(p) == y.numpy()).mean())
 
+    @one_at_a_time
     def elbo(self, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> Tensor:
         """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats.
 
@@ -426,10 +438,12 @@ class CAMA(ModelGuidePair):
         """
         return elbo(self, data, do, samples=samples)
 
+    @one_at_a_time
     def log_weights(self, batch: Batch, **options: Any) -> LogWeights:
         """Returns the log-weights of encoded rows; options as :func:`pyro_cama.inference.log_weights.log_weights`."""
         return log_weights(self.model, self.guide, batch, **options)
 
+    @one_at_a_time
     def sample(self, n: int, do: Literal["auto"] | UserDo = "auto", *, seed: int = 0) -> pd.DataFrame:
         """Draws rows from the model, in raw units.
 
@@ -444,6 +458,7 @@ class CAMA(ModelGuidePair):
         """
         return sample(self, n, do, seed=seed)
 
+    @one_at_a_time
     def reconstruct(self, data: Table, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> pd.DataFrame:
         """Estimates the children as they would have been under ``do`` (default: not manipulated), in raw units.
 
@@ -455,6 +470,7 @@ class CAMA(ModelGuidePair):
 
     # storage ---------------------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes graph.yaml, settings.json and tensors.safetensors to a new folder, all or nothing.
 
@@ -466,6 +482,7 @@ class CAMA(ModelGuidePair):
 
         return save(self, self.adaptation, folder, overwrite=overwrite)
 
+    @one_at_a_time
     def export(self, folder: str | Path, **options: Any) -> Path:
         """Writes :meth:`predict_proba` as a ``torch.export`` program, for serving without Pyro.
 

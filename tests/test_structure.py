@@ -17,8 +17,8 @@ from pyro_cama.training.options import FitOptions
 from tests.helpers.paths import ROOT
 
 MODULES = sorted((ROOT / "pyro_cama").rglob("*.py"))
-OTHERS_OWN = {  # private names of torch, by the folder that may use them
-    "handlers": {"_unbroadcasted_scale_tril", "_unbroadcasted_cov_factor", "_unbroadcasted_cov_diag"},
+OTHERS_OWN = {  # private names of torch and Pyro, by the folder that may use them
+    "handlers": {"_unbroadcasted_scale_tril", "_unbroadcasted_cov_factor", "_unbroadcasted_cov_diag", "_stack"},
 }
 
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_cama._arguments import expect, expect_whole
+from pyro_cama.handlers.threads import exclusive
 
 Logits = Callable[[Tensor], Tensor]
 Norm = Literal["linf", "l2"]
@@ -288,6 +289,8 @@ def _ascent(
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Makes the draws inside a function of the seed, and leaves the caller's random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    # logits that are computed again for their gradient enter the lock again: in this thread, not in one of autograd's
+    with exclusive(), torch.autograd.set_multithreading_enabled(False), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_cama.graph.schema import graph_error
+from pyro_cama.handlers.threads import exclusive
 
 
 def from_pgmpy(module: str, purpose: str) -> Any:
@@ -22,7 +23,7 @@ def from_pgmpy(module: str, purpose: str) -> Any:
     """
     try:
         # pgmpy 1.1 warns of its own deprecated modules when it is imported
-        with warnings.catch_warnings():
+        with exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(f"pgmpy.{module}")
     except ImportError as error:

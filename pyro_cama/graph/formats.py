@@ -16,6 +16,7 @@ import yaml
 from pyro_cama._messages import listed, shown
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.schema import FORM, graph_error
+from pyro_cama.handlers.threads import exclusive
 
 SUFFIXES = (".yaml", ".yml", ".gml", ".graphml", ".dot", ".gv")
 _TAG = "tag:yaml.org,2002:"
@@ -125,7 +126,7 @@ def _measure(node: yaml.Node, source: str, sizes: dict[int, int]) -> int:
 def _parse_dot(text: str, source: str) -> nx.Graph[Any]:
     try:
         # Importing pydot makes pyparsing warn where warnings are errors; none of it concerns the user.
-        with warnings.catch_warnings():
+        with exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pydot
 

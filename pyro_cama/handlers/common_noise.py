@@ -18,6 +18,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_cama.handlers.threads import exclusive
+
 
 class NoCommonNoise(NotImplementedError):
     """A distribution that cannot be driven by common noise; its rows are then drawn one by one from one seed."""
@@ -56,7 +58,7 @@ def common_noise(seed: int, *, strict: bool = False) -> Iterator[None]:
     """
     token = _current.set(_Noise(seed, strict))
     try:
-        with _CommonNoiseMessenger():
+        with exclusive(), _CommonNoiseMessenger():
             yield
     finally:
         _current.reset(token)
@@ -76,7 +78,7 @@ def draw_site(d: TorchDistribution, name: str) -> Tensor:
     except NoCommonNoise:
         if noise.strict:
             raise
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with exclusive(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(noise.seed_of(name))
         return _free(d)
 

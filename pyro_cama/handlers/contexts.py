@@ -1,32 +1,108 @@
-"""Contexts to run Pyro programs in: without its overhead, and with a seed."""
+"""Contexts to run Pyro programs in: without its overhead, with a seed, one thread at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import copy_context
+from functools import wraps
+from traceback import clear_frames
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+
+from pyro_cama.handlers.threads import exclusive
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SETTINGS = ("module_local_params", "validate_distributions_pyro", "validate_distributions_torch", "validate_infer",
+            "validate_poutine")  # fmt: skip
 
 
 @contextmanager
 def fast() -> Iterator[None]:
     """Runs Pyro without its parameter store and validation, which nothing in this package reads."""
-    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+    with exclusive(), pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
         yield
 
 
-class seeded:
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Makes draws inside a function of the seed, and leaves the caller's random state as it was."""
+    with exclusive(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        self._seed = seed
 
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
+class _Found(NamedTuple):
+    """Pyro's handlers, dimensions of plates and settings as a thread found them, and whether that has gradients."""
 
-    def __exit__(self, *raised: Any) -> None:
-        self._fork.__exit__(*raised)
+    thread: int
+    handlers: tuple[Messenger, ...]
+    plates: tuple[str | None, ...]
+    settings: dict[str, bool]
+    gradients: bool
+
+    @classmethod
+    def now(cls) -> Self:
+        settings = {name: pyro.settings.get(name) for name in SETTINGS}
+        handlers, plates = tuple(_PYRO_STACK), tuple(_DIM_ALLOCATOR._stack)
+        return cls(threading.get_ident(), handlers, plates, settings, torch.is_grad_enabled())
+
+    def put_back(self) -> None:
+        _PYRO_STACK[:] = self.handlers
+        _DIM_ALLOCATOR._stack[:] = self.plates
+        pyro.settings.set(**self.settings)
+        torch.set_grad_enabled(self.gradients)
+
+
+_found: _Found | None = None  # by the outermost call that is on
+
+
+def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function run in one thread at a time, and leave Pyro's handlers and settings as they were.
+
+    Contexts do so too, but for an interrupt that strikes while one is being entered or left.
+    """
+
+    def whole(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            clear_frames(stop.__traceback__)  # contexts that it kept from being left are left now, and not later
+            raise
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        global _found
+        with exclusive():
+            outer, found = _found, _Found.now()
+            try:
+                _found = outer or found
+                return copy_context().run(whole, *args, **kwargs)
+            finally:
+                _found = outer
+                try:
+                    found.put_back()
+                except KeyboardInterrupt:
+                    found.put_back()
+                    raise
+
+    return alone
+
+
+def _leave_others_call() -> None:
+    """Takes a forked process out of a call that another thread of its parent was in."""
+    global _found
+    if _found is not None and _found.thread != threading.get_ident():
+        _found.put_back()
+        _found = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_others_call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -15,6 +16,7 @@ from pyro_cama.networks.features import mlp
 from pyro_cama.networks.inputs import NodeInputs
 
 _ALL = slice(None)
+_calibrated: ContextVar[frozenset[nn.Module]] = ContextVar("pyro_cama_calibrated", default=frozenset())
 
 
 class Manipulation(nn.Module):
@@ -46,7 +48,6 @@ class Manipulation(nn.Module):
         self.hidden = hidden
         self.calibration: Tensor
         self.register_buffer("calibration", torch.zeros(start))  # no parameter: SVI would train it, or warn
-        self._calibrating = False
         # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
         self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.per_row else 0)
 
@@ -67,7 +68,7 @@ class Manipulation(nn.Module):
         """
         if m.dim() > 1 or m.requires_grad or m.device.type != "cpu" or torch.compiler.is_compiling():
             return False
-        calibrates = self._calibrating and any(g.mechanism.composes for g in self.groups)
+        calibrates = self in _calibrated.get() and any(g.mechanism.composes for g in self.groups)
         return not calibrates and not bool(m.any())
 
     def theta(self, theta: Tensor, group: MovedGroup, at: int | slice = _ALL) -> Tensor:
@@ -98,7 +99,7 @@ class Manipulation(nn.Module):
 
     def compared(self, clean: TorchDistribution, group: MovedGroup, at: int | slice = _ALL) -> TorchDistribution:
         """Returns the clean distribution that adaptation compares inside :meth:`calibrated`; elsewhere as it is."""
-        if self._calibrating and group.mechanism.composes:
+        if self in _calibrated.get() and group.mechanism.composes:
             return group.mechanism.transform(clean, self.theta(self.calibration, group, at))
         return clean
 
@@ -113,7 +114,7 @@ class Manipulation(nn.Module):
             frequencies: of a discrete node's levels in the training rows, else None.
         """
         x = group.mechanism.invert(x, self.theta(theta, group, at), frequencies)
-        if self._calibrating and group.mechanism.composes:
+        if self in _calibrated.get() and group.mechanism.composes:
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
@@ -138,11 +139,11 @@ class Manipulation(nn.Module):
         better after a small manipulation.  Adaptation must not take that for a drift, so what the training rows ask
         for is found once, at the end of fit, and is part of the clean density while adapting - never of a prediction.
         """
-        before, self._calibrating = self._calibrating, True
+        token = _calibrated.set(_calibrated.get() | {self})
         try:
             yield
         finally:
-            self._calibrating = before
+            _calibrated.reset(token)
 
     @torch.no_grad()
     def solve_for(self, m: Tensor, theta: Tensor) -> None:

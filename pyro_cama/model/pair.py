@@ -26,7 +26,7 @@ from pyro_cama.data.sampling import Target, encoded_parts, sample_rows, with_sit
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.handlers.contexts import seeded
+from pyro_cama.handlers.contexts import one_at_a_time, seeded
 from pyro_cama.likelihoods import Likelihood
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.model.generative_model import CAMAModel
@@ -198,6 +198,7 @@ class ModelGuidePair:
         """Makes the draws inside a function of a seed, by default the pair's own."""
         return seeded(self.settings.seed if seed is None else seed, self.device)
 
+    @one_at_a_time
     def copy(self, encoder: TableEncoder | None = None) -> Self:
         """Returns an independent copy, its parameters under names of their own.
 

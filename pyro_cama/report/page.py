@@ -22,6 +22,7 @@ from pyro_cama._version import __version__
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
+from pyro_cama.handlers.contexts import one_at_a_time
 from pyro_cama.inference.do import UserDo
 from pyro_cama.report.drift import Drift
 from pyro_cama.report.pictures import visible_text
@@ -39,6 +40,7 @@ from pyro_cama.report.sections import (
 )
 
 
+@one_at_a_time
 def report(
     cama: CAMA,
     data: Table,

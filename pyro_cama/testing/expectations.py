@@ -10,13 +10,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
+from pyro_cama.handlers.threads import exclusive
 
 
 @contextmanager
 def in_float64() -> Iterator[None]:
     """Inside, float64 is the default and the generator begins at a fixed seed; after it both are as they were."""
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
+    with exclusive(), torch.random.fork_rng(devices=[]):
+        before = torch.get_default_dtype()
         torch.manual_seed(0)
         torch.set_default_dtype(torch.float64)
         try:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_cama.data.minibatches import Minibatches
-from pyro_cama.handlers.contexts import fast
+from pyro_cama.handlers.contexts import fast, seeded
 from pyro_cama.training.stages import History, Stage
 
 CLIP = 100.0  # of the gradients' norm: what no healthy step reaches
@@ -164,9 +164,7 @@ class Training(LightningModule):
 
     def training_step(self, block: list[Any], index: int) -> Tensor | None:
         """Returns one minibatch's loss for Lightning to minimise; or takes a step of its own for each of a block's."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), fast():
-            torch.manual_seed(_seed(self.seed, self.current_epoch, index, self.global_rank))
+        with seeded(_seed(self.seed, self.current_epoch, index, self.global_rank), self.device), fast():
             if self.automatic_optimization:
                 (batch,) = block
                 value = self.stage.loss(batch)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_cama.data.minibatches import Minibatches
+from pyro_cama.handlers.threads import exclusive
 from pyro_cama.training.checkpoints import LAST, Checkpoints
 from pyro_cama.training.stages import History, Stage
 from pyro_cama.training.undo import undo_of_weights, undone_on_error
@@ -147,15 +148,15 @@ def quiet() -> Iterator[None]:
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            for part in ("does not have many workers", "log_every_n_steps", "returned `None`", "litlogger", "treespec"):
-                warnings.filterwarnings("ignore", message=f".*{part}.*")
+    with exclusive(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for part in ("does not have many workers", "log_every_n_steps", "returned `None`", "litlogger", "treespec"):
+            warnings.filterwarnings("ignore", message=f".*{part}.*")
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
             yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
