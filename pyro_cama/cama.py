@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 import torch
@@ -41,6 +40,8 @@ from pyro_cama.training.simulated_interventions import Scale
 from pyro_cama.training.stages import History
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from pyro_cama.adaptation.explanation import Explanation
     from pyro_cama.adaptation.result import Adaptation
     from pyro_cama.diagnosis.result import Diagnosis

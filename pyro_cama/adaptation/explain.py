@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pyro_cama._arguments import expect, number
@@ -132,7 +132,7 @@ def _interval(
     if k < 2:
         return within
     se = math.sqrt((k - 1) / k * float(np.square(np.array(others) - np.mean(others)).sum()))
-    half = float(student.ppf(0.5 + level / 2, k - 1)) * se
+    half = float(stdtrit(k - 1, 0.5 + level / 2)) * se
     return max(value - half, least), min(value + half, greatest)
 
 

@@ -1,6 +1,6 @@
-"""The command line, ``pyro-cama``: :mod:`pyro_cama.cli.graphs` and :mod:`pyro_cama.cli.models` hold its commands."""
+"""The command line, ``pyro-cama``: :mod:`pyro_cama.cli.commands` declares what it takes, others do the work."""
 
-from pyro_cama.cli import graphs, models
+from pyro_cama.cli import commands
 from pyro_cama.cli.app import app, main
 
-__all__ = ["app", "graphs", "main", "models"]
+__all__ = ["app", "commands", "main"]

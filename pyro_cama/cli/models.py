@@ -1,4 +1,4 @@
-"""The commands on models: fit, predict, adapt, evaluate, report, demo."""
+"""What the commands on models do: fit, predict, adapt, evaluate, report, demo."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA, load
-from pyro_cama.cli.app import app
 from pyro_cama.cli.files import claim, claim_model, draft, read_rows, read_table, write_model, write_tables
 from pyro_cama.cli.graphs import build_from
-from pyro_cama.cli.options import SEED, file_argument, output_option, parse_device, prediction_options, shows_progress
+from pyro_cama.cli.starting import shows_progress
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.sampling import survey, train_validation_split
@@ -26,26 +25,10 @@ from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
 from pyro_cama.metrics import scores
-from pyro_cama.report import report
 
 VALIDATION = 0.15  # of the rows of a fit
 
 
-@app.command()
-@file_argument("graph")
-@file_argument("train")
-@output_option("The model, a new folder.")
-@click.option("--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
-@click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")
-@click.option("--hidden", type=click.IntRange(1), default=64, help="Units a layer.")
-@click.option("--layers", type=click.IntRange(0), default=2, help="Hidden layers.")
-@click.option("--seed", type=SEED, default=0, help="Of weights, validation rows and draws.")
-@click.option("--device", callback=parse_device, default="auto", help="auto, cpu or cuda.")
-@click.option("--anneal", is_flag=True, help="Let the learning rate fall to zero; for thousands of rows.")
-@click.option("--checkpoints", type=click.Path(path_type=Path), help="Folder for checkpoints and logs, left there.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --checkpoints, if there is one.")
 def fit(
     graph: Path,
     train: Path,
@@ -63,13 +46,7 @@ def fit(
     checkpoints: Path | None,
     resume: bool,
 ) -> None:
-    """Fit a model of GRAPH to the labelled rows of TRAIN.
-
-    15 % of the rows, 2,000 at most, are held out for early stopping; how the model does on them is printed. A file of
-    more than 256 MB is read in parts, once an epoch.
-    """
-    if resume and checkpoints is None:
-        raise click.UsageError("--resume needs --checkpoints", click.get_current_context())
+    """Fits a model of a graph to labelled rows, prints how it does on those held out, and writes it."""
     claim_model(output, force)
     cama = build_from(graph, seed=seed, hidden=hidden, layers=layers, device=device)
     rows = read_rows(train, cama.graph)
@@ -117,19 +94,8 @@ def _fitted(cama: CAMA, held: Batch) -> str:
     return "\n".join([*lines, f"validation on {held.rows} rows: {scores(cama, held).line()}"])
 
 
-@app.command()
-@file_argument("model", folder=True)
-@file_argument("data")
-@prediction_options
-@output_option("The labels, .csv or .parquet.")
 def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, output: Path, force: bool) -> None:
-    """Labels for the rows of DATA, in its order.
-
-    Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
-    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few, given
-    what was measured. Label and probabilities are empty where a reading is so far off that none can be told. A file of
-    more than 256 MB is read, and the labels are written, in parts.
-    """
+    """Writes labels, probabilities, evidence and which rows are unusual."""
     claim(output, force, SUFFIXES)
     cama = load(model)
     usual = NoveltyThreshold.load(model)
@@ -160,21 +126,10 @@ def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget
     return pd.DataFrame(columns)
 
 
-@app.command()
-@file_argument("model", folder=True)
-@file_argument("data")
-@click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
-@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
-@click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
-@output_option("The adapted model, a new folder.")
 def adapt(
     model: Path, data: Path, clean: Path | None, steps: int | None, folds: int | None, output: Path, force: bool
 ) -> None:
-    """Adapt MODEL to the unlabelled rows of DATA.
-
-    Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
-    old one) and what moved. Of a file of more than 256 MB a sample of 20,000 rows is taken.
-    """
+    """Adapts a model to unlabelled rows, prints what was decided and what moved, and writes the copy."""
     claim_model(output, force)
     cama = load(model)
     usual = NoveltyThreshold.load(model)
@@ -202,33 +157,15 @@ def adapt(
     click.echo(f"wrote {output}")
 
 
-@app.command()
-@file_argument("model", folder=True)
-@file_argument("data")
-@prediction_options
 def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int) -> None:
-    """How right MODEL is on the labelled rows of DATA.
-
-    Prints accuracy, log-loss, expected calibration error (15 bins), and precision, recall and F1 of every class.
-    """
+    """Prints the scores of a model on labelled rows."""
     cama = load(model)
     table = read_table(data, cama.graph)
     with data_errors_at(data):
         click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
 
 
-@app.command("report")
-@file_argument("model", folder=True)
-@file_argument("data")
-@click.option(
-    "--before", type=click.Path(path_type=Path, file_okay=False), help="The model that MODEL was adapted from."
-)
-@click.option("--clean", type=click.Path(path_type=Path), help="Labelled rows that nothing happened to.")
-@click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
-@click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
-@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
-@output_option("The report, a .html file.")
-def report_command(
+def write_report(
     model: Path,
     data: Path,
     before: Path | None,
@@ -239,12 +176,9 @@ def report_command(
     output: Path,
     force: bool,
 ) -> None:
-    """One HTML file on MODEL and the rows of DATA, labelled or not.
+    """Writes one HTML file on a model and rows."""
+    from pyro_cama.report import report
 
-    What moved and whether to trust it; scores, confusion and calibration before and after adapting, where there are
-    labels; accuracy on the rows of --clean while columns drift by 0 to 3 standard deviations, or times 0.5 to 2; the
-    graph. A model that was not adapted is adapted to DATA for the purpose.
-    """
     claim(output, force, (".html",))
     cama = load(model)
     other = None if before is None else load(before)
@@ -261,14 +195,8 @@ def report_command(
     click.echo(f"wrote {output}")
 
 
-@app.command()
-@click.option("--seed", type=SEED, default=0, help="Of the split, the model and the drifts.")
-@click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
 def demo(seed: int, quick: bool) -> None:
-    """Real data and drifting instruments, in a minute.
-
-    The breast-cancer table of scikit-learn, which is needed: trains, lets instruments drift, adapts, compares.
-    """
+    """Prints the demonstration, line by line."""
     from pyro_cama.cli.demo import run
 
     for line in run(seed, quick=quick, progress=shows_progress()):

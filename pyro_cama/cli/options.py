@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import torch
 
-from pyro_cama.simulation.interventions import Shift
+from pyro_cama.cli.starting import starting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,18 +42,15 @@ def prediction_options(command: Command) -> Command:
     return command
 
 
-def shows_progress() -> bool:
-    """Returns whether somebody watches, for whom a bar is shown."""
-    return sys.stderr.isatty()
-
-
 def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """Checks that torch has this device here.
 
     Raises:
         click.BadParameter: it has not.
     """
-    if value != "auto":
+    if value != "auto" and not context.resilient_parsing:
+        with starting():
+            import torch
         try:
             torch.empty(0, device=value)
         except (RuntimeError, AssertionError, NotImplementedError):
@@ -65,13 +60,13 @@ def parse_device(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
-def parse_shifts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, Shift]:
+def parse_shifts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
     """Reads ``node=number``, one a shift.
 
     Raises:
         click.BadParameter: another form, or a node more than once.
     """
-    found: dict[str, Shift] = {}
+    found: dict[str, float] = {}
     for text in value:
         name, _, offset = text.rpartition("=")
         try:
@@ -82,7 +77,7 @@ def parse_shifts(context: click.Context, parameter: click.Parameter, value: tupl
             raise click.BadParameter(f"found {text!r}; expected node=number, such as fever=+1.5")
         if name in found:
             raise click.BadParameter(f"found node {name!r} more than once; expected it once")
-        found[name] = Shift(offset=number)
+        found[name] = number
     return found
 
 

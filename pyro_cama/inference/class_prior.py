@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
 from pyro_cama._messages import listed
@@ -34,9 +33,11 @@ def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tens
         log_p: ``(classes, rows)``; rows without probabilities (NaN) have no part in it.
         train: ``(classes,)``.
     """
+    from scipy.special import chdtri  # scipy.stats takes most of a second to import
+
     log_p = log_p[:, ~log_p.isnan().any(0)].double()
     expected = train.double()
-    if _likelihood_ratio(log_p, expected, steps) < chi2.isf(LEVEL, max(int((train > 0).sum()) - 1, 1)):
+    if _likelihood_ratio(log_p, expected, steps) < chdtri(max(int((train > 0).sum()) - 1, 1), LEVEL):
         return train
     return _mode(log_p, expected, IMAGINED, steps).to(train)
 

@@ -1,0 +1,183 @@
+"""The commands, their options and what their help says; :mod:`pyro_cama.cli.graphs` and ``models`` do the work.
+
+Nothing of weight is imported here before a command is run: help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyro_cama.cli.app import app
+from pyro_cama.cli.options import SEED, file_argument, output_option, parse_device, parse_shifts, prediction_options
+from pyro_cama.cli.starting import starting
+
+
+@app.command()
+@file_argument("data")
+@click.option("--target", required=True, help="The column to predict.")
+@output_option("The graph, a .yaml file; left out, it is printed.", required=False)
+def init(**given: Any) -> None:
+    """A first graph from the table DATA, to be edited.
+
+    Guesses types and levels, leaves out identifiers and constants, and makes every column a child of the target.
+    """
+    with starting():
+        from pyro_cama.cli import graphs
+    graphs.init(**given)
+
+
+@app.command()
+@file_argument("graph")
+def check(**given: Any) -> None:
+    """Check GRAPH: roles, factorisation, what drifts.
+
+    GRAPH is a .yaml, .gml, .graphml or .dot file.
+    """
+    with starting():
+        from pyro_cama.cli import graphs
+    graphs.check(**given)
+
+
+@app.command()
+@file_argument("graph")
+@output_option("The picture, .png, .svg or .pdf.")
+def draw(**given: Any) -> None:
+    """A picture of GRAPH, roles told apart by colour and shape."""
+    with starting():
+        from pyro_cama.cli import graphs
+    graphs.draw(**given)
+
+
+@app.command()
+@file_argument("graph")
+@click.option("-n", "--rows", type=click.IntRange(1), default=1000, help="Rows.")
+@click.option("--seed", type=SEED, default=0, help="Draws equations and rows.")
+@click.option(
+    "--shift", multiple=True, callback=parse_shifts, metavar="NODE=OFFSET", help="Adds to a node; may be given again."
+)
+@output_option("The rows, .csv or .parquet.")
+def simulate(**given: Any) -> None:
+    """Rows of GRAPH from a random nonlinear causal model.
+
+    The same seed gives the same rows with and without shifts.
+    """
+    with starting():
+        from pyro_cama.cli import graphs
+    graphs.simulate_rows(**given)
+
+
+@app.command()
+@file_argument("graph")
+@file_argument("train")
+@output_option("The model, a new folder.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
+@click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")
+@click.option("--hidden", type=click.IntRange(1), default=64, help="Units a layer.")
+@click.option("--layers", type=click.IntRange(0), default=2, help="Hidden layers.")
+@click.option("--seed", type=SEED, default=0, help="Of weights, validation rows and draws.")
+@click.option("--device", callback=parse_device, default="auto", help="auto, cpu or cuda.")
+@click.option("--anneal", is_flag=True, help="Let the learning rate fall to zero; for thousands of rows.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="Folder for checkpoints and logs, left there.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --checkpoints, if there is one.")
+def fit(**given: Any) -> None:
+    """Fit a model of GRAPH to the labelled rows of TRAIN.
+
+    15 % of the rows, 2,000 at most, are held out for early stopping; how the model does on them is printed. A file of
+    more than 256 MB is read in parts, once an epoch.
+    """
+    if given["resume"] and given["checkpoints"] is None:
+        raise click.UsageError("--resume needs --checkpoints", click.get_current_context())
+    with starting():
+        from pyro_cama.cli import models
+    models.fit(**given)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@prediction_options
+@output_option("The labels, .csv or .parquet.")
+def predict(**given: Any) -> None:
+    """Labels for the rows of DATA, in its order.
+
+    Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
+    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few, given
+    what was measured. Label and probabilities are empty where a reading is so far off that none can be told. A file of
+    more than 256 MB is read, and the labels are written, in parts.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.predict(**given)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
+@output_option("The adapted model, a new folder.")
+def adapt(**given: Any) -> None:
+    """Adapt MODEL to the unlabelled rows of DATA.
+
+    Labels are not looked at if there are any. Says whether the change was kept (if not, the new model predicts as the
+    old one) and what moved. Of a file of more than 256 MB a sample of 20,000 rows is taken.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.adapt(**given)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@prediction_options
+def evaluate(**given: Any) -> None:
+    """How right MODEL is on the labelled rows of DATA.
+
+    Prints accuracy, log-loss, expected calibration error (15 bins), and precision, recall and F1 of every class.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.evaluate(**given)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@click.option(
+    "--before", type=click.Path(path_type=Path, file_okay=False), help="The model that MODEL was adapted from."
+)
+@click.option("--clean", type=click.Path(path_type=Path), help="Labelled rows that nothing happened to.")
+@click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
+@click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
+@click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@output_option("The report, a .html file.")
+def report(**given: Any) -> None:
+    """One HTML file on MODEL and the rows of DATA, labelled or not.
+
+    What moved and whether to trust it; scores, confusion and calibration before and after adapting, where there are
+    labels; accuracy on the rows of --clean while columns drift by 0 to 3 standard deviations, or times 0.5 to 2; the
+    graph. A model that was not adapted is adapted to DATA for the purpose.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.write_report(**given)
+
+
+@app.command()
+@click.option("--seed", type=SEED, default=0, help="Of the split, the model and the drifts.")
+@click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
+def demo(**given: Any) -> None:
+    """Real data and drifting instruments, in a minute.
+
+    The breast-cancer table of scikit-learn, which is needed: trains, lets instruments drift, adapts, compares.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.demo(**given)
