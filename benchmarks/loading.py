@@ -1,4 +1,4 @@
-"""What comes before the first step: importing the package, and building a model of a large graph."""
+"""What comes before the first step: importing the package, starting a command, and building a large graph's model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from measure import Row, interleaved, quartiles
@@ -32,6 +34,34 @@ def importing(quick: bool) -> list[Row]:
 
     times = interleaved({name: run(code) for name, code in IMPORTS.items()}, 3 if quick else 9, warm=1, clock=_spent)
     goals = {"import pyro_cama": 1.3, "import pyro_cama, then build": None}
+    return [
+        times.ratio(name, "import pyro", f"{name}, over import pyro", goal=goal, profile=f"{times.median(name):.2f} s")
+        for name, goal in goals.items()
+    ]
+
+
+def commands(quick: bool) -> list[Row]:
+    """Whole processes of the command line: what they take beyond imports is little."""
+    graph = {"target": "y", "nodes": {"y": "binary", "x": "continuous"}, "edges": ["y -> x"]}
+    with tempfile.TemporaryDirectory() as folder:
+        model, table, labels = (str(Path(folder) / name) for name in ("model", "table.csv", "labels.csv"))
+        rows = pyro_cama.simulate(graph, 300)
+        rows.to_csv(table, index=False)
+        pyro_cama.build(graph, device="cpu").fit(rows, max_epochs=1, progress=False).save(model)
+        command = [sys.executable, "-m", "pyro_cama.cli"]
+        calls = {
+            "import pyro": [sys.executable, "-c", "import pyro"],
+            "pyro-cama --help": [*command, "--help"],
+            "pyro-cama fit --help": [*command, "fit", "--help"],
+            "pyro-cama predict, 300 rows": [*command, "predict", model, table, "-o", labels, "--force"],
+        }
+
+        def run(call: list[str]) -> Any:
+            return lambda: subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+
+        runs = {name: run(call) for name, call in calls.items()}
+        times = interleaved(runs, 3 if quick else 9, warm=1, clock=_spent)
+    goals = {"pyro-cama --help": 0.2, "pyro-cama fit --help": 0.2, "pyro-cama predict, 300 rows": 1.2}
     return [
         times.ratio(name, "import pyro", f"{name}, over import pyro", goal=goal, profile=f"{times.median(name):.2f} s")
         for name, goal in goals.items()

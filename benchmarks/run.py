@@ -27,6 +27,7 @@ from pyro_cama._files import replacing
 
 MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
     "import": loading.importing,
+    "commands": loading.commands,
     "build": loading.building,
     "tabular": tabular.training,
     "children": tabular.children,
