@@ -5,7 +5,9 @@ pgmpy is optional (``pip install pyro_cama[pgmpy]``) and imported when first nee
 
 from __future__ import annotations
 
+import importlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -17,8 +19,8 @@ import pandas as pd
 
 from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import one_of
-from pyro_cama.graph.bif import bif_spec, from_pgmpy, read_bif
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.formats import read_plain_text
 from pyro_cama.graph.schema import graph_error
 from pyro_cama.handlers.threads import exclusive
 
@@ -28,6 +30,43 @@ _CATEGORICAL = ("child", "insurance", "hepar2")
 _CONTINUOUS = ("ecoli70",)
 _CLASSES = ["low", "middle", "high"]
 _THIRD = 0.4307272992954576  # the normal distribution's upper tertile
+
+
+def from_pgmpy(module: str, purpose: str) -> Any:
+    """Returns one of pgmpy's modules.
+
+    Raises:
+        ImportError: pgmpy is not installed; says how to get it.
+    """
+    try:
+        # pgmpy 1.1 warns of its own deprecated modules when it is imported
+        with exclusive(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(f"pgmpy.{module}")
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs pgmpy; run: pip install pyro_cama[pgmpy]") from error
+
+
+def _read_bif(path: str | os.PathLike[str]) -> Any:
+    """Returns the ``DiscreteBayesianNetwork`` of a BIF file, plain or gzipped.
+
+    Raises:
+        GraphError: the file is missing, unreadable or no BIF, or its probabilities do not fit its variables.
+        ImportError: pgmpy is not installed.
+    """
+    source = os.fspath(path)
+    reader = from_pgmpy("readwrite", f"{source}: a BIF file").BIFReader
+    text = read_plain_text(Path(source))
+    # pgmpy finds blocks by the line break after them, and takes text without any for an empty network
+    text = text.rstrip() + "\n"
+    try:
+        model = reader(string=text).get_model()
+        sound = bool(model.nodes) and model.check_model()
+    except Exception as error:  # whatever its parser stumbles over: it raises no error of its own
+        raise graph_error(source, f"is no valid BIF file ({type(error).__name__}: {error})") from error
+    if not sound:
+        raise graph_error(source, "found no variables; expected a BIF file, with blocks 'variable NAME { ... }'")
+    return model
 
 
 def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFrame:
@@ -46,7 +85,7 @@ def sample_bif(path: str | os.PathLike[str], n: int, seed: int = 0) -> pd.DataFr
         ImportError: pgmpy is not installed.
         ValueError: ``n`` is no whole number of at least 1.
     """
-    return _forward(read_bif(path), n, seed)
+    return _forward(_read_bif(path), n, seed)
 
 
 def _forward(model: Any, n: int, seed: int) -> pd.DataFrame:
@@ -87,21 +126,19 @@ def example_network(name: str, target: str, *, latents: Mapping[str, Any] | None
     models = from_pgmpy("models", f"the network {name!r}")
     folder = Path(str(files("pgmpy"))) / "utils" / "example_models"
     if name in _CATEGORICAL:
-        model = read_bif(folder / f"{name}.bif.gz")
-        return _built(bif_spec(model, target, latents), name), lambda n, seed: _forward(model, n, seed)
+        file = folder / f"{name}.bif.gz"
+        model = _read_bif(file)
+        graph = CausalGraph.from_file(file, target, latents=latents)
+        graph.source = name
+        return graph, lambda n, seed: _forward(model, n, seed)
     gaussian = models.LinearGaussianBayesianNetwork.load(str(folder / f"{name}.json"))
     nodes: dict[str, Any] = dict.fromkeys(gaussian.nodes, "continuous")
     if target in nodes:
         nodes[target] = {"type": "categorical", "levels": _CLASSES}
     spec = {"target": target, "nodes": nodes, "edges": [list(edge) for edge in gaussian.edges]}
-    graph = _built(spec if latents is None else {**spec, "latents": latents}, name)
-    return graph, lambda n, seed: _gaussian(gaussian, target, n, seed)
-
-
-def _built(spec: dict[str, Any], name: str) -> CausalGraph:
-    graph = CausalGraph(spec)
+    graph = CausalGraph(spec, latents=latents)
     graph.source = name
-    return graph
+    return graph, lambda n, seed: _gaussian(gaussian, target, n, seed)
 
 
 def _gaussian(model: Any, target: str, n: int, seed: int) -> pd.DataFrame:

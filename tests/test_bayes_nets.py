@@ -83,8 +83,7 @@ def test_rows_are_the_seeds_and_no_state_is_left(bif):
     ("text", "message"),
     [
         ("", "found no variables"),
-        ("target: y", "found no variables"),
-        (BIF.replace("0.7, 0.2, 0.1", "0.7, 0.2, 0.5"), "no valid BIF"),
+        ("target: y", "line 1: found 'target:'; expected network"),
         (BIF.replace("( xray | cancer )", "( xray | tumour )"), "no valid BIF"),
         (BIF.replace("  type discrete [ 3 ]", "  discrete [ 3 ]"), "no valid BIF"),
     ],
@@ -98,13 +97,21 @@ def test_what_is_no_bif(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_need_probabilities_that_fit(tmp_path):
+    path = tmp_path / "bad.bif"
+    path.write_text(BIF.replace("0.7, 0.2, 0.1", "0.7, 0.2, 0.5"))
+    assert CausalGraph.from_bif(path, "cancer").edges == (("smoke", "cancer"), ("cancer", "xray"))
+    with pytest.raises(GraphError, match="no valid BIF"):
+        sample_bif(path, 1)
+
+
 def test_unreadable_files(tmp_path):
     with pytest.raises(GraphError, match=r"none.bif: cannot be read \(No such file"):
         CausalGraph.from_bif(tmp_path / "none.bif", "cancer")
     broken = tmp_path / "broken.bif.gz"
     for raw in (gzip.compress(BIF.encode())[:40], b"\x1f\x8bxx", b"\xff\xfe\xff"):
         broken.write_bytes(raw)
-        with pytest.raises(GraphError, match="neither text nor gzipped"):
+        with pytest.raises(GraphError, match=r"neither text nor gzipped|not UTF-8"):
             sample_bif(broken, 1)
 
 
@@ -156,6 +163,7 @@ def test_without_pgmpy(bif, monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "pgmpy"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "pgmpy", None)
-    for call in (lambda: CausalGraph.from_bif(bif, "cancer"), lambda: example_network("child", "Disease")):
+    assert CausalGraph.from_bif(bif, "cancer").target == "cancer", "a graph alone needs no pgmpy"
+    for call in (lambda: sample_bif(bif, 1), lambda: example_network("child", "Disease")):
         with pytest.raises(ImportError, match=r"pip install pyro_cama\[pgmpy\]"):
             call()

@@ -18,11 +18,23 @@ from pyro_cama.cli.starting import starting
 @app.command()
 @file_argument("data")
 @click.option("--target", required=True, help="The column to predict.")
+@click.option(
+    "--graph",
+    type=click.Path(path_type=Path),
+    help="Another tool's graph, whose nodes and edges it takes; types it lacks are guessed.",
+)
+@click.option(
+    "--orient",
+    multiple=True,
+    metavar="'A -> B'",
+    help="Which way an edge of --graph points that has no direction; may be given again.",
+)
 @output_option("The graph, a .yaml file; left out, it is printed.", required=False)
 def init(**given: Any) -> None:
     """A first graph from the table DATA, to be edited.
 
-    Guesses types and levels, leaves out identifiers and constants, and makes every column a child of the target.
+    Guesses types and levels, leaves out identifiers and constants, and makes every column a child of the target; or
+    takes the edges of --graph.
     """
     with starting():
         from pyro_cama.cli import graphs
@@ -34,7 +46,7 @@ def init(**given: Any) -> None:
 def check(**given: Any) -> None:
     """Check GRAPH: roles, factorisation, what drifts.
 
-    GRAPH is a .yaml, .gml, .graphml or .dot file.
+    GRAPH is a .yaml file, or one of other tools whose nodes have types.
     """
     with starting():
         from pyro_cama.cli import graphs

@@ -10,7 +10,7 @@ import click
 from pyro_cama.cama import CAMA, build
 from pyro_cama.cli.errors import one_line
 from pyro_cama.cli.files import claim, draft, read_table, write_table
-from pyro_cama.cli.first_graph import first_graph
+from pyro_cama.cli.first_graph import first_graph, typed_graph
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -21,11 +21,18 @@ from pyro_cama.simulation.structural_model import simulate
 _PICTURES = (".png", ".svg", ".pdf")
 
 
-def init(data: Path, target: str, output: Path | None, force: bool) -> None:
-    """Writes or prints a first graph of a table, and says what is left out."""
+def init(
+    data: Path, target: str, graph: Path | None, orient: tuple[str, ...], output: Path | None, force: bool
+) -> None:
+    """Writes or prints a first graph of a table, of its own or another tool's edges, and says what is left out."""
+    if orient and graph is None:
+        raise click.UsageError("found --orient without --graph; expected a graph whose edges it is about")
     if output is not None:
         claim(output, force, (".yaml", ".yml"))
-    text, left_out = first_graph(read_table(data), target, str(data))
+    table = read_table(data)
+    text, left_out = (
+        first_graph(table, target, str(data)) if graph is None else typed_graph(table, target, str(data), graph, orient)
+    )
     if output is None:
         click.echo(text, nl=False)
     else:

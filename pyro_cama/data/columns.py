@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_cama._messages import one_of, shown
+from pyro_cama._number_texts import comma_hint
 from pyro_cama.data.image_files import read_image
-from pyro_cama.data.number_texts import comma_hint
 from pyro_cama.data.row_numbers import Column, Index, Mask, plain_scalar, row_number, rows_text, sizes_text
 from pyro_cama.data.tables import plain_entry
 from pyro_cama.errors import DataError

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_cama._messages import listed
+from pyro_cama._number_texts import NO_NUMBER
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.column_statistics import ColumnStatistics
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
 from pyro_cama.data.far_entries import Far
-from pyro_cama.data.number_texts import NO_NUMBER
 from pyro_cama.data.tables import Columns
 from pyro_cama.data.values import encode_values
 from pyro_cama.errors import DataError

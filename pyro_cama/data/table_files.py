@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pyro_cama._messages import listed, shown
-from pyro_cama.data.number_texts import NO_NUMBER, comma_hint, is_text, missing_numbers, numbers_of
+from pyro_cama._number_texts import NO_NUMBER, comma_hint, is_text, missing_numbers, numbers_of
 from pyro_cama.data.row_numbers import Mask
 from pyro_cama.data.streams import Stream
 from pyro_cama.errors import DataError

@@ -32,13 +32,13 @@ import torch
 from tqdm.auto import tqdm
 
 from pyro_cama._arguments import expect, expect_whole, number, whole
+from pyro_cama.bayes_nets import from_pgmpy
 from pyro_cama.diagnosis.ci_tests import FEWEST_ROWS, IndependenceTester, observed_values
 from pyro_cama.diagnosis.densities import check_densities
 from pyro_cama.diagnosis.independence import by_suspect, find_suspects, holm_adjusted, separable
 from pyro_cama.diagnosis.result import Diagnosis
 from pyro_cama.diagnosis.wording import edge_verdict, node_table, verdict_sentence
 from pyro_cama.errors import DataError
-from pyro_cama.graph.bif import from_pgmpy
 from pyro_cama.model.pair import ModelGuidePair
 
 if TYPE_CHECKING:

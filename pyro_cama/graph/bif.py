@@ -1,78 +1,276 @@
-"""BIF files, the format of published Bayesian networks, read by pgmpy (an extra) to the form of a graph file."""
+"""Files of Bayesian networks, BIF, Hugin's NET and XMLBIF: names, levels and parents; probabilities are passed over.
+
+Sources: Cozman, The Interchange Format for Bayesian Networks, 1998 (BIF, XMLBIF); the Hugin API's manual (NET).
+"""
 
 from __future__ import annotations
 
-import gzip
-import importlib
-import os
-import warnings
-import zlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
+from pyro_cama._messages import listed
+from pyro_cama.graph.directions import DrawnEdge
+from pyro_cama.graph.drawn import Drawn
+from pyro_cama.graph.graphml import inside, read_xml
 from pyro_cama.graph.schema import graph_error
-from pyro_cama.handlers.threads import exclusive
+
+_BIF = re.compile(
+    r"(?P<space>\s+|//[^\n]*|/\*.*?\*/)|"
+    r'"(?P<text>[^"]*)"'
+    r"|(?P<mark>[{}()\[\];,|])|(?P<word>[^\s{}()\[\];,|\"]+)",
+    re.S,
+)
+_NET = re.compile(
+    r"(?P<space>\s+|%[^\n]*)|"
+    r'"(?P<text>(?:[^"\\]|\\.)*)"'
+    r"|(?P<interval>[\[\]][^\s()]*;[^\s()]*[\[\]])|(?P<mark>[{}();|=])|(?P<word>[^\s{}();|\"=%]+)",
+    re.S,
+)  # aGrUM's states may be intervals, [0;1[
 
 
-def from_pgmpy(module: str, purpose: str) -> Any:
-    """Returns one of pgmpy's modules.
+class _Token(NamedTuple):
+    text: str
+    is_mark: bool
+    is_quoted: bool
+    line: int
+
+
+class _Tokens:
+    """The words and marks of a file, one after the other."""
+
+    def __init__(self, text: str, pattern: re.Pattern[str], source: str, kind: str) -> None:
+        self.source, self.kind = source, kind
+        self.all: list[_Token] = []
+        self.place, at, line = 0, 0, 1
+        while at < len(text):
+            match = pattern.match(text, at)
+            if match is None:
+                raise self.fault(f"found {text[at : at + 20]!r}; expected a name or a mark", line)
+            if match["space"] is None:
+                quoted = match["text"] is not None
+                self.all.append(_Token(match["text"] if quoted else match[0], match["mark"] is not None, quoted, line))
+            line += match[0].count("\n")
+            at = match.end()
+        self.end = _Token("its end", True, False, line)
+
+    def fault(self, what: str, line: int) -> Exception:
+        return graph_error(self.source, f"is no valid {self.kind} file: line {line}: {what}")
+
+    def peek(self) -> _Token:
+        return self.all[self.place] if self.place < len(self.all) else self.end
+
+    def next(self) -> _Token:
+        token = self.peek()
+        self.place += 1
+        return token
+
+    def accept(self, mark: str) -> bool:
+        token = self.peek()
+        found = token.is_mark and token.text == mark
+        self.place += found
+        return found
+
+    def expect(self, mark: str) -> None:
+        token = self.peek()
+        if not self.accept(mark):
+            raise self.fault(f"found {token.text!r}; expected {mark!r}", token.line)
+
+    def name(self) -> str:
+        token = self.next()
+        if token.is_mark:
+            raise self.fault(f"found {token.text!r}; expected a name", token.line)
+        return token.text
+
+    def names_until(self, closing: str, *between: str) -> list[str]:
+        """Names up to a closing mark, whatever of ``between`` stands among them."""
+        names = []
+        while not self.accept(closing):
+            if not any(self.accept(mark) for mark in between):
+                names.append(self.name())
+        return names
+
+    def skip_block(self) -> None:
+        """Passes over what is in braces."""
+        self.expect("{")
+        depth = 1
+        while depth:
+            token = self.next()
+            if token is self.end:
+                raise self.fault("found its end; expected '}' before", token.line)
+            depth += {"{": 1, "}": -1}.get(token.text, 0) if token.is_mark else 0
+
+
+def read_bif(text: str, source: str) -> Drawn:
+    """Reads the variables of a BIF file and what each is given.
 
     Raises:
-        ImportError: pgmpy is not installed; says how to get it.
+        GraphError: the file is no BIF.
     """
-    try:
-        # pgmpy 1.1 warns of its own deprecated modules when it is imported
-        with exclusive(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(f"pgmpy.{module}")
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs pgmpy; run: pip install pyro_cama[pgmpy]") from error
+    tokens = _Tokens(text, _BIF, source, "BIF")
+    network = _Network(source)
+    while tokens.peek() is not tokens.end:
+        line = tokens.peek().line
+        match tokens.name().casefold():
+            case "network":
+                if not tokens.peek().is_mark:
+                    tokens.name()
+                tokens.skip_block()
+            case "variable":
+                network.variable(tokens.name(), _bif_levels(tokens))
+            case "probability":
+                tokens.expect("(")
+                names = tokens.names_until(")", ",", "|")
+                if not names:
+                    raise tokens.fault("found probability of nothing; expected a variable", line)
+                tokens.skip_block()
+                network.given(names[0], names[1:])
+            case other:
+                raise tokens.fault(f"found {other!r}; expected network, variable or probability", line)
+    return network.drawn("BIF", "variable NAME { type discrete [ 2 ] { no, yes }; }")
 
 
-def read_bif(path: str | os.PathLike[str]) -> Any:
-    """Returns the ``DiscreteBayesianNetwork`` of a BIF file, plain or gzipped.
+def _bif_levels(tokens: _Tokens) -> list[str]:
+    levels: list[str] | None = None
+    tokens.expect("{")
+    while not tokens.accept("}"):
+        line = tokens.peek().line
+        word = tokens.name()
+        if word == "type":
+            kind = tokens.name()
+            if kind != "discrete":
+                raise tokens.fault(f"found type {kind!r}; expected discrete", line)
+            tokens.expect("[")
+            count = tokens.name()
+            tokens.expect("]")
+            tokens.expect("{")
+            levels = tokens.names_until("}", ",")
+            if count != str(len(levels)):
+                raise tokens.fault(f"found {len(levels)} levels, {listed(levels)}; expected {count}", line)
+            tokens.expect(";")
+        elif word == "property":
+            while not tokens.accept(";"):
+                if tokens.next() is tokens.end:
+                    raise tokens.fault("found its end; expected ';' before", line)
+        else:
+            raise tokens.fault(f"found {word!r}; expected type or property", line)
+    if levels is None:
+        raise tokens.fault(
+            "found a variable without type; expected type discrete [ 2 ] { no, yes }", tokens.peek().line
+        )
+    return levels
+
+
+def read_net(text: str, source: str) -> Drawn:
+    """Reads the nodes of a Hugin NET file and the parents of their potentials.
 
     Raises:
-        GraphError: the file is missing, unreadable or no BIF, or its probabilities do not fit its variables.
-        ImportError: pgmpy is not installed.
+        GraphError: the file is no NET, Pajek's for instance, or has decisions, utilities or functions.
     """
-    source = os.fspath(path)
-    reader = from_pgmpy("readwrite", f"{source}: a BIF file").BIFReader
-    try:
-        raw = Path(source).read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise graph_error(source, f"is neither text nor gzipped text ({error}); expected a BIF file") from error
-    except OSError as error:
-        raise graph_error(source, f"cannot be read ({error.strerror}); expected a BIF file") from error
-    # pgmpy finds blocks by the line break after them, and takes text without any for an empty network
-    text = text.replace("\r\n", "\n").rstrip() + "\n"
-    try:
-        model = reader(string=text).get_model()
-        sound = bool(model.nodes) and model.check_model()
-    except Exception as error:  # whatever its parser stumbles over: it raises no error of its own
-        raise graph_error(source, f"is no valid BIF file ({type(error).__name__}: {error})") from error
-    if not sound:
-        raise graph_error(source, "found no variables; expected a BIF file, with blocks 'variable NAME { ... }'")
-    return model
+    if text.lstrip().startswith("*"):
+        raise graph_error(
+            source, "is no valid NET file: found '*', as in files of Pajek's; expected Hugin's, node NAME { ... }"
+        )
+    tokens = _Tokens(text, _NET, source, "NET")
+    network = _Network(source)
+    while tokens.peek() is not tokens.end:
+        line = tokens.peek().line
+        word = tokens.name()
+        kind = word if word in ("discrete", "continuous") else ""
+        word = tokens.name() if kind else word
+        if word in ("net", "class"):
+            if not tokens.peek().is_mark:
+                tokens.name()
+            tokens.skip_block()
+        elif word == "node":
+            name = tokens.name()
+            keys = _net_keys(tokens)
+            levels = keys.get("states")
+            if kind != "continuous" and levels is None:
+                raise tokens.fault(f"node {name!r}: found no states; expected states = (...)", line)
+            label = keys.get("label", [""])[0]
+            network.variable(name, None if kind == "continuous" else levels, label)
+        elif word == "potential":
+            tokens.expect("(")
+            names = tokens.names_until(")", "|")
+            tokens.skip_block()
+            if not names:
+                raise tokens.fault("found a potential of nothing; expected a node", line)
+            network.given(names[0], names[1:])
+        else:
+            raise tokens.fault(f"found {word!r}; expected net, node or potential", line)
+    return network.drawn("NET", "node NAME { states = (...); }")
 
 
-def bif_graph(path: str | os.PathLike[str], target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Reads a BIF file to the form of a graph file, not yet validated; see :meth:`CausalGraph.from_bif`.
+def _net_keys(tokens: _Tokens) -> dict[str, list[str]]:
+    """The keys of a node, each with the texts of its value."""
+    keys: dict[str, list[str]] = {}
+    tokens.expect("{")
+    while not tokens.accept("}"):
+        key = tokens.name()
+        tokens.expect("=")
+        keys[key] = []
+        while not tokens.accept(";"):
+            token = tokens.next()
+            if token is tokens.end:
+                raise tokens.fault("found its end; expected ';' before", token.line)
+            if not token.is_mark:
+                keys[key].append(re.sub(r"\\(.)", r"\1", token.text) if token.is_quoted else token.text)
+    return keys
+
+
+def read_xmlbif(raw: bytes, source: str) -> Drawn:
+    """Reads the variables of an XMLBIF file and what each is given.
 
     Raises:
-        GraphError: what :func:`read_bif` raises.
-        ImportError: pgmpy is not installed.
+        GraphError: the file is no XMLBIF, or has decisions or utilities.
     """
-    return bif_spec(read_bif(path), target, latents)
+    root = read_xml(raw, "BIF", source, "XMLBIF")
+    network = _Network(source)
+    for part in root.iter():
+        for variable in inside(part, "VARIABLE"):
+            kind = variable.get("TYPE", "nature")
+            names = [(name.text or "").strip() for name in inside(variable, "NAME")]
+            if kind != "nature" or len(names) != 1 or not names[0]:
+                raise graph_error(
+                    source, f"found variables of names {listed(names)} and type {kind!r}; expected one name and nature"
+                )
+            levels = [(level.text or "").strip() for level in inside(variable, "OUTCOME", "VALUE")]
+            network.variable(names[0], levels)
+        for definition in inside(part, "DEFINITION", "PROBABILITY"):
+            child, *more = [(name.text or "").strip() for name in inside(definition, "FOR")] or [""]
+            if more or not child:
+                raise graph_error(source, f"found a definition for {listed([child, *more])}; expected one variable")
+            network.given(child, [(name.text or "").strip() for name in inside(definition, "GIVEN")])
+    return network.drawn("XMLBIF", "<VARIABLE>")
 
 
-def bif_spec(model: Any, target: str, latents: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns one of pgmpy's networks in the form of a graph file, every variable categorical, not yet validated."""
-    nodes = {
-        str(name): {"type": "categorical", "levels": list(model.get_cpds(name).state_names[name])}
-        for name in model.nodes
-    }
-    spec = {"target": target, "nodes": nodes, "edges": [[str(cause), str(effect)] for cause, effect in model.edges]}
-    return spec if latents is None else {**spec, "latents": latents}
+class _Network:
+    """Variables and their parents, in whatever order a file tells of them."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.parents: dict[str, list[str]] = {}
+
+    def variable(self, name: str, levels: list[str] | None, label: str = "") -> None:
+        if name in self.nodes:
+            raise graph_error(self.source, f"found variable {name!r} twice; expected it once")
+        self.nodes[name] = {"type": "continuous"} if levels is None else {"type": "categorical", "levels": levels}
+        if label:
+            self.nodes[name]["label"] = label
+
+    def given(self, name: str, parents: list[str]) -> None:
+        if name in self.parents:
+            raise graph_error(self.source, f"found probabilities of {name!r} twice; expected them once")
+        self.parents[name] = parents
+
+    def drawn(self, kind: str, expected: str) -> Drawn:
+        if not self.nodes:
+            raise graph_error(self.source, f"found no variables; expected a {kind} file, with {expected}")
+        for name, parents in self.parents.items():
+            for unknown in (other for other in (name, *parents) if other not in self.nodes):
+                raise graph_error(
+                    self.source, f"is no valid {kind} file: probabilities of {name!r}: found {unknown!r}, no variable"
+                )
+        edges = [DrawnEdge(parent, name) for name, parents in self.parents.items() for parent in parents]
+        return Drawn(self.nodes, edges)

@@ -8,31 +8,43 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import networkx as nx
 
 from pyro_cama._files import replacing
-from pyro_cama._messages import listed, one_of, shown
-from pyro_cama.graph.formats import dump_yaml, from_networkx, parse_yaml, read_file
+from pyro_cama._messages import listed, one_of
+from pyro_cama.graph.directions import Orient
+from pyro_cama.graph.formats import read_graph
 from pyro_cama.graph.latents import declared_latents, resolve_latents
 from pyro_cama.graph.nodes import Blanket, Latent, Node
 from pyro_cama.graph.schema import Edge, GraphSpec, NodeSpec, graph_error, validated
+from pyro_cama.graph.yaml_text import dump_yaml, parse_yaml, quoted_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class CausalGraph:
     """A validated causal graph with one target.
 
     Args:
-        source: a file (.yaml, .yml, .gml, .graphml, .dot or .gv; DOT needs ``pip install pyro_cama[dot]``),
-            a mapping in the form of the YAML file (see :mod:`pyro_cama.graph`), a directed networkx graph, or a
-            CausalGraph.
+        source: a file, a mapping in the form of the YAML file (see :mod:`pyro_cama.graph`), a networkx graph, or a
+            CausalGraph.  A file is .yaml or .yml; .gml, .graphml, .dot or .gv; dagitty's or TETRAD's text in .txt or
+            .dagitty; .bif, .net (Hugin) or .xmlbif; or one of these with .gz.
         target: replaces the target that the source names.
+        data: a table (``pandas.DataFrame``); a node without a type has the one that its column seems to be, as in
+            ``pyro-cama init``.
+        orient: which way edges point that the source gives no direction, such as ``["a -> b"]``.
+        latents: replaces those that the source names.
 
-    In a networkx graph the keys of a node are its attributes; ``target`` and ``latents`` are attributes of
-    the graph.  Files other than YAML hold no lists: there ``levels`` and ``shape`` may be text,
-    ``benign,malignant`` or a YAML list, and ``latents`` YAML text.  Attributes of edges are ignored; all
-    others must be keys of the format.
+    In a networkx graph, GML, GraphML and DOT the keys of a node are its attributes; ``target`` and ``latents`` are
+    attributes of the graph, or ``target`` is true at the node.  ``levels`` and ``shape`` may be text,
+    ``benign,malignant`` or a YAML list, and ``latents`` YAML text.  Other attributes, such as labels, positions and
+    colours, are ignored, but for what seems a misspelt key.  A node is called by its id; or by its label (``label``,
+    ``name``, ``shared name``, yEd's own) where labels are the table's columns and ids are not, or where the target is
+    one of the labels and no id.  Edges have the arrows that are drawn (DOT's dir, arrowhead and arrowtail, yEd's
+    arrows), and each has to be an arrow from cause to effect, or ``orient`` has to say which way it goes.
 
     Attributes:
         nodes: every :class:`Node` by name, as declared.
@@ -46,7 +58,6 @@ class CausalGraph:
 
     Raises:
         GraphError: the graph is at fault; the message names the file, the place, what was found and expected.
-        ImportError: a DOT file, and pydot is not installed.
 
     >>> graph = CausalGraph({
     ...     "target": "sick",
@@ -70,29 +81,34 @@ class CausalGraph:
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | Mapping[str, Any] | nx.DiGraph[Any] | CausalGraph,
+        source: str | os.PathLike[str] | Mapping[str, Any] | nx.Graph[Any] | CausalGraph,
         *,
         target: str | None = None,
+        data: pd.DataFrame | Mapping[str, Any] | None = None,
+        orient: Orient = (),
+        latents: Mapping[str, Any] | None = None,
     ) -> None:
-        raw: object
-        if isinstance(source, CausalGraph):
-            raw, name = source.to_dict(), source.source
-        elif isinstance(source, nx.Graph):
-            name = "<networkx graph>"
-            raw = from_networkx(source, name)
-        elif isinstance(source, Mapping):
-            raw, name = source, "<dict>"
-        elif isinstance(source, str | os.PathLike):
-            name = os.fspath(source)
-            raw = read_file(Path(name))
-        else:
-            raise graph_error(
-                f"<{type(source).__name__}>",
-                f"found {shown(source)}; expected a file, a mapping, a networkx.DiGraph or a CausalGraph",
-            )
-        if target is not None and isinstance(raw, Mapping):
-            raw = {**raw, "target": target}
+        given: Any = source.to_dict() if isinstance(source, CausalGraph) else source
+        raw, name = read_graph(given, target=target, data=data, orient=orient, latents=latents)
+        name = source.source if isinstance(source, CausalGraph) else name
         self._build(validated(raw, name), name)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        target: str | None = None,
+        *,
+        data: pd.DataFrame | Mapping[str, Any] | None = None,
+        orient: Orient = (),
+        latents: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Reads a graph from a file, as ``CausalGraph(path, ...)`` does, and from nothing else.
+
+        Raises:
+            GraphError: the graph is at fault.
+        """
+        return cls(Path(path), target=target, data=data, orient=orient, latents=latents)
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -115,22 +131,19 @@ class CausalGraph:
 
     @classmethod
     def from_bif(cls, path: str | os.PathLike[str], target: str, *, latents: Mapping[str, Any] | None = None) -> Self:
-        """Reads a graph from a BIF file, every variable categorical with its states as levels, probabilities left out.
+        """Reads a graph from a BIF file, whatever its suffix; see ``CausalGraph``.
 
         Args:
-            path: the file (.bif or .bif.gz); rows of its network come from :func:`pyro_cama.bayes_nets.sample_bif`.
+            path: the file, plain or gzipped; rows of its network come from :func:`pyro_cama.bayes_nets.sample_bif`.
             target: the variable to predict, one with effects.
             latents: as in a graph file; left out, z and m cause every child.
 
         Raises:
             GraphError: no such file, no BIF, no such variable, or a target that causes nothing.
-            ImportError: pgmpy is not installed.
         """
-        from pyro_cama.graph.bif import bif_graph
-
-        name = os.fspath(path)
+        raw, name = read_graph(path, target=target, latents=latents, suffix=".bif")
         graph = cls.__new__(cls)
-        graph._build(validated(bif_graph(path, target, latents), name), name)
+        graph._build(validated(raw, name), name)
         return graph
 
     def _build(self, spec: GraphSpec, source: str) -> None:
@@ -225,11 +238,19 @@ class CausalGraph:
         return text
 
     def to_networkx(self) -> nx.DiGraph[str]:
-        """Returns a networkx graph: attributes of nodes are their keys, ``target`` and ``latents`` the graph's own."""
+        """Returns a networkx graph: attributes of nodes are their keys, ``target`` and ``latents`` the graph's own.
+
+        Lists and latents are YAML text, and the target's node has both keys too: what networkx writes of it as GML,
+        GraphML or DOT, which has no attributes of graphs there, reads as this graph.
+        """
         raw = self.to_dict()
-        graph: nx.DiGraph[str] = nx.DiGraph(target=raw["target"], latents=raw["latents"])
-        graph.add_nodes_from(raw["nodes"].items())
+        of_graph = {"target": raw["target"], "latents": quoted_text(raw["latents"])}
+        graph: nx.DiGraph[str] = nx.DiGraph(**of_graph)
+        for name, keys in raw["nodes"].items():
+            texts = {key: quoted_text(value) if isinstance(value, list) else value for key, value in keys.items()}
+            graph.add_node(name, **texts)
         graph.add_edges_from(self.edges)
+        graph.nodes[self.target].update(target="true", latents=of_graph["latents"])
         return graph
 
     def _key(self) -> tuple[object, ...]:

@@ -37,7 +37,12 @@ def graph_error(source: str, faults: str | Iterable[str]) -> GraphError:
     return GraphError(f"{source}: {len(faults)} faults" + "".join(f"\n  - {fault}" for fault in faults))
 
 
-def _edge(value: object) -> list[Edge]:
+def parse_edge(value: object) -> list[Edge]:
+    """Returns the edges of one entry, 'a -> b', 'a -> b -> c' or [a, b].
+
+    Raises:
+        ValueError: another form.
+    """
     if isinstance(value, str):
         names = [part.strip() for part in value.split("->")]
         if len(names) < 2 or not all(names):
@@ -136,7 +141,7 @@ class GraphSpec(_Spec):
     nodes: Annotated[dict[_Name, NodeSpec], Field(min_length=1)] = Field(
         description="a mapping of node to type, such as {age: continuous, sick: binary}"
     )
-    edges: list[Annotated[list[Edge], BeforeValidator(_edge)]] = Field(
+    edges: list[Annotated[list[Edge], BeforeValidator(parse_edge)]] = Field(
         default=[], description="a list of edges 'a -> b', 'a -> b -> c' or [a, b]"
     )
     latents: dict[_Name, LatentSpec | None] = Field(

@@ -1,4 +1,4 @@
-"""init: types guessed from a table, and the graph that comes of them."""
+"""init: the graph that comes of a table, and of a table and another tool's graph."""
 
 from pathlib import Path
 from typing import Any
@@ -10,65 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_cama import CausalGraph, DataError
-from pyro_cama.cli.first_graph import first_graph, guess
-from tests.helpers.command_line import done, run
+from pyro_cama.cli.first_graph import first_graph
+from pyro_cama.graph.column_types import guess
+from tests.helpers.command_line import done, refused, run
 
 
 def texts(values: Any) -> "pd.Series[Any]":
     return pd.Series([str(v) for v in values])
-
-
-@pytest.mark.parametrize(
-    ("column", "keys"),
-    [
-        (texts([0, 1, 1, 0]), {"type": "binary"}),
-        (texts(["no", "yes", "", "no"]), {"type": "binary", "levels": ["no", "yes"]}),
-        (texts([True, False, True]), {"type": "binary", "levels": [False, True]}),
-        (pd.Series([True, False, None]), {"type": "binary", "levels": [False, True]}),
-        (texts(["c", "a", "b", "a", "c"]), {"type": "categorical", "levels": ["a", "b", "c"]}),
-        (texts([3, 1, 2, 1, 3]), {"type": "categorical", "levels": [1, 2, 3]}),
-        (pd.Series([3.0, 1.0, np.nan, 2.0]), {"type": "categorical", "levels": [1, 2, 3]}),
-        (texts(["01", "02", "03", "01"]), {"type": "categorical", "levels": ["01", "02", "03"]}),
-        (texts([0, 3, 7, 1, 9, 4, 12, 0]), {"type": "count"}),
-        (texts([34, 71, 28, 90, 55, 61, 34]), {"type": "continuous"}),
-        (texts([-3, 3, 7, 1, 9, 4, 12, 0]), {"type": "continuous"}),
-        (texts([1999, 2004, 2001, 2010, 2011, 2003]), {"type": "continuous"}),
-        (texts([0.5, "NA", 2.25, 1, 7]), {"type": "continuous"}),
-        (texts([1e300, -2e-300, 0.25]), {"type": "continuous"}),
-        (texts([0.5, "?", 2.25, "-", 7]), {"type": "continuous"}),
-        (texts([0, 1, "?", 1, 0]), {"type": "binary"}),
-        (texts(["a", "b", "?", "b"]), {"type": "categorical", "levels": ["?", "a", "b"]}),
-        (texts([20, 30, 35, 41, 50, 57]), {"type": "continuous"}),
-    ],
-)
-def test_types_are_guessed(column: "pd.Series[Any]", keys: dict[str, Any]) -> None:
-    assert guess(column).keys == keys
-
-
-@pytest.mark.parametrize(
-    ("column", "why"),
-    [
-        (texts([f"P{i:03}" for i in range(30)]), "30 different texts"),
-        (texts(["ann", "bob", "cyd"]), "an identifier"),
-        (texts(["a"] * 4), "one value, 'a'"),
-        (texts([7, 7]), "one value, 7"),
-        (texts([""] * 3), "no entry"),
-        (texts(["NA", "nan"]), "no entry"),
-        (texts(range(100, 130)), "a running number, 100 to 129"),
-        (texts(np.arange(30) ** 2), "a running number, 0 to 841"),
-        (texts(range(40, 10, -1)), "a running number, 11 to 40"),
-        (texts([1.5, "inf", 2.5]), "infinite"),
-        (texts([f"{i},5" for i in range(30)]), "texts such as '0,5'; is that a decimal comma? write '0.5'"),
-        (texts([f"{i},200,500" for i in range(1, 30)]), "write '1200500'"),
-        (texts([*range(5, 35), "low", "high"]), "numbers, but for 2 texts such as 'high'"),
-        (pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"])), "dates"),
-        (pd.Series([[1, 2], [3, 4]]), "entries such as [1, 2]"),
-    ],
-)
-def test_what_is_no_node_is_left_out(column: "pd.Series[Any]", why: str) -> None:
-    found = guess(column)
-    assert found.keys is None
-    assert why in found.why
 
 
 def test_from_a_table_to_a_model(made: Path, tmp_path: Path) -> None:
@@ -94,10 +42,6 @@ def test_from_a_table_to_a_model(made: Path, tmp_path: Path) -> None:
     assert "60 rows" in (tmp_path / "g.yaml").read_text()
     assert done("init", tmp_path / "t.csv", "--target", "y") == (tmp_path / "g.yaml").read_text()
     assert "children    n, k, x, v[0], v[1], z, m, " in done("check", tmp_path / "g.yaml")
-
-
-def test_missing_marks_are_said() -> None:
-    assert guess(texts([0.5, "?", 2.25, "-", "NA", 7])).why == "0.5 to 7, 3 of 6 missing ('?', '-' among them)"
 
 
 def test_row_numbers_and_doubled_columns_are_left_out_with_a_word() -> None:
@@ -136,3 +80,43 @@ def test_any_table_gives_a_graph_or_says_why_not(data: st.DataObject) -> None:
     assert graph.target == target
     assert set(graph.nodes) | set(left_out) == set(names)
     assert set(graph.nodes) == {target, *graph.blanket.children}
+
+
+def drawn(made: Path, folder: Path, text: str) -> tuple[Any, ...]:
+    """The arguments of init for the graph ``text`` of the table with columns y, x, n, k."""
+    (folder / "g.dot").write_text(text)
+    return ("init", made / "t.csv", "--target", "y", "--graph", folder / "g.dot")
+
+
+def test_another_tools_graph_takes_types_from_the_table(made: Path, tmp_path: Path) -> None:
+    nodes = '0 [label="y", pos="1,2"]; 1 [label="x"]; 2 [label="n", type=continuous]'
+    call = drawn(made, tmp_path, f"digraph {{ {nodes}; 0 -> {{1 2}}; 1 -> 2 [dir=none] }}")
+    result = run(*call, "--orient", "x -> n", "-o", tmp_path / "g.yaml")
+    assert result.exit_code == 0
+    assert f"Note: left out 'k': no node of {tmp_path / 'g.dot'}\n" in result.stderr
+    graph = CausalGraph(tmp_path / "g.yaml")
+    assert graph.edges == (("y", "x"), ("y", "n"), ("x", "n"))
+    assert {name: node.type for name, node in graph.nodes.items()} == {
+        "y": "binary",
+        "x": "continuous",
+        "n": "continuous",
+    }
+    assert graph.m is not None
+    assert graph.m.scope == "dataset"
+    lines = (tmp_path / "g.yaml").read_text().splitlines()
+    assert lines[0].startswith(f"# The graph of {tmp_path / 'g.dot'}; types are guesses by {made / 't.csv'}, 60 rows")
+    assert any(line.startswith("  n: {type: continuous}") and line.endswith("g.dot") for line in lines)
+    assert "children    x, n" in done("check", tmp_path / "g.yaml")
+    refused(*call, says="no direction in 'x --- n'")
+
+
+def test_latents_of_another_tools_graph_stay(made: Path, tmp_path: Path) -> None:
+    call = drawn(made, tmp_path, 'digraph { latents="{z: null, m: {scope: row}}"; y -> x }')
+    graph = CausalGraph.from_yaml(done(*call))
+    assert graph.z is None
+    assert graph.m is not None
+    assert graph.m.scope == "row"
+
+
+def test_orient_without_a_graph_is_called_wrongly(made: Path) -> None:
+    assert run("init", made / "t.csv", "--target", "y", "--orient", "y -> x").exit_code == 2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from pyro_cama.data.row_numbers import Mask
-
+Mask: TypeAlias = NDArray[np.bool_]
 # what a numeric column may say where nothing was measured; to a column of levels these may be levels
 NO_NUMBER = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>")
 MARKS = ("?", "-", "--", "*", ".")  # may be slips too, so that they are told of
