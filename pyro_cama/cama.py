@@ -67,7 +67,7 @@ def build(
     """Builds a deep CAMA model, factorisation and guide generated from the Markov blanket of the graph's target.
 
     Args:
-        graph: a path (YAML, GML, GraphML, DOT), a dict, a networkx graph with node attributes, or a CausalGraph.
+        graph: a path (YAML, or what :class:`CausalGraph` reads), a dict, a networkx graph, or a CausalGraph.
         seed: of the initial weights, and of all that ``fit``, ``adapt`` and ``predict`` draw.
         hidden: units of every hidden layer.
         layers: hidden layers of the deep networks; 0 makes every map linear.

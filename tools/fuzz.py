@@ -4,13 +4,15 @@
     python tools/fuzz.py tables --minutes 5         # CSV files, through `init` and `predict`'s reader
     python tools/fuzz.py arguments --minutes 5      # the command line's
 
-Every find is printed once with the input that made it, and kept in --keep; it belongs into the tests' corpus when it is mended.
+Every find is printed once with the input that made it, which is kept in --keep; mended, it is a case for the tests.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import itertools
 import random
 import re
 import tempfile
@@ -20,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import pandas as pd
@@ -38,14 +41,40 @@ SLOW = 5.0  # seconds for one small file
 TABLE = pd.DataFrame(
     {"sick": [0, 1, 0], "smoker": ["a", "b", "a"], **{name: [0.5, 2.25, 1.0] for name in ("age", "fever", "pulse")}}
 )
+GRAPH = CausalGraph(
+    {
+        "target": "sick",
+        "nodes": {"sick": "binary", "age": "continuous", "v": {"type": "continuous", "dim": 2}, "n": "count"},
+        "edges": ["sick -> age", "sick -> v", "sick -> n"],
+        "latents": {"m": {"scope": "site"}},
+    }
+)
+_PLAIN = r"""
+digraph graph node edge subgraph strict dag -> -- <- <-> @-> { } [ ] = ; , : + " \ /* */ // # < > &
+&amp; &#0; <!-- --> <![CDATA[ ]]> target target=true latents type=binary levels shape dim dir=back
+dir=none arrowhead=odot \N label id <graph> <node/> directed='false' yfiles 1e999 -0
+999999999999999999999999 NaN null ~ {z:null} [1,2] variable probability ( ) | table default
+potential states
+"""
 WORDS = [
-    "digraph", "graph", "node", "edge", "subgraph", "strict", "dag", "->", "--", "<-", "<->", "@->", "{", "}", "[", "]", "=",
-    ";", ",", ":", '"', "\\", "/*", "*/", "//", "#", "<", ">", "&", "&amp;", "&#0;", "&lt;", "<!--", "-->", "<![CDATA[", "]]>",
-    "target", "target=true", "latents", "type=binary", "levels", "shape", "dim", "dir=back", "dir=none", "arrowhead=odot",
-    "\\N", "label", "id", "directed 1", "<graph>", "<node id='x'/>", "directed='false'", "yfiles", "\x00", "\ufeff", "\u2028",
-    "\x85", "é", "日本", "1e999", "-0", "9" * 30, "NaN", "null", "~", "{z: null}", "[1, 2]", "variable", "probability", "(", ")",
-    "|", "table", "default", "type discrete [ 2 ] { a, b };", "potential", "states", "Graph Nodes:", "Graph Edges:", "1. a --> b",
-]  # fmt: skip
+    *_PLAIN.split(),
+    "\x00",
+    "\ufeff",
+    "\xe9",
+    "\u65e5\u672c",
+    "\u2028",
+    "\x85",
+    "directed 1",
+    "Graph Nodes:",
+    "Graph Edges:",
+    "1. a --> b",
+    "type discrete [ 2 ] { a, b };",
+]
+_ARGUMENTS = """
+g.yaml d.dot t.csv empty . none.csv none/x.yaml --target y x z --graph --orient -> -n 0 5 -1 1e3
+--seed nan 4294967296 --shift x=1 x= =1 x=inf -o out.csv out.png out.yaml out --force --help -- -
+--samples --power
+"""
 
 
 def damaged(rng: random.Random, seeds: list[bytes]) -> bytes:
@@ -77,34 +106,36 @@ def damaged(rng: random.Random, seeds: list[bytes]) -> bytes:
     return data
 
 
-def graphs(rng: random.Random, folder: Path) -> Iterator[Callable[[], tuple[bytes, str]]]:
-    """Damaged graph files, in their own or another format's name, with and without a table and directions."""
+def graphs(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callable[[], str]]]:
+    """Damaged graph files, with and without a table and directions."""
     by_suffix: dict[str, list[bytes]] = {}
     for file in sorted((ROOT / "tests" / "corpus" / "graph_files").iterdir()):
         by_suffix.setdefault(file.suffix, []).append(file.read_bytes())
     by_suffix.pop(".xdsl")
     by_suffix[".yaml"] = [file.read_bytes() for file in sorted((ROOT / "graphs").glob("*.yaml"))]
+    orients = [(), (), ["age -> sick -> fever", "sick -> pulse", "smoker -> pulse"], ["sick -> age"]]
     while True:
         kind = rng.choice(sorted(by_suffix))
         data = damaged(rng, by_suffix[kind])
         path = folder / f"g{rng.choice(SUFFIXES) if rng.random() < 0.03 else kind}"
         path.write_bytes(data)
+        options = {
+            "target": rng.choice(["sick", None]),
+            "data": rng.choice([None, TABLE]),
+            "orient": rng.choice(orients),
+        }
+        yield data, functools.partial(read_graph_file, path, options)
 
-        def one(path: Path = path, data: bytes = data) -> tuple[bytes, str]:
-            orient = rng.choice([(), (), ["age -> sick -> fever", "sick -> pulse", "smoker -> pulse"], ["sick -> age"]])
-            table = rng.choice([None, TABLE])
-            with contextlib.suppress(GraphError):
-                same_as_networkx(path)
-            try:
-                graph = CausalGraph(path, target=rng.choice(["sick", None]), data=table, orient=orient)
-            except GraphError as error:
-                if not str(error).startswith(f"{path}"):
-                    return data, f"an error that does not name its file: {error}"
-                return data, ""
-            again = CausalGraph.from_yaml(graph.to_yaml())
-            return data, "" if again == graph else "a graph that to_yaml does not keep"
 
-        yield one
+def read_graph_file(path: Path, options: dict[str, Any]) -> str:
+    """Says what is wrong with the way in which a graph file is read, if anything is."""
+    with contextlib.suppress(GraphError):
+        same_as_networkx(path)
+    try:
+        graph = CausalGraph(path, **options)
+    except GraphError as error:
+        return "" if str(error).startswith(str(path)) else f"an error that does not name its file: {error}"
+    return "" if CausalGraph.from_yaml(graph.to_yaml()) == graph else "a graph that to_yaml does not keep"
 
 
 def same_as_networkx(path: Path) -> None:
@@ -132,61 +163,34 @@ def same_as_networkx(path: Path) -> None:
     assert {(edge.first, edge.second) for edge in drawn.edges} <= ends, "other edges than networkx"
 
 
-def tables(rng: random.Random, folder: Path) -> Iterator[Callable[[], tuple[bytes, str]]]:
+def tables(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callable[[], str]]]:
     """Damaged CSV files, without and with a graph."""
     names = "sick,age,site,v[0],v[1],n"
     rows = [f"{i % 2},{i / 3},s{i % 3},{i},{-i}.5,{i * i}" for i in range(30)]
-    seeds = [text.encode() for text in ("\n".join([names, *rows]), "\r\n".join([names, *rows]), names, "")]
-    graph = CausalGraph(
-        {
-            "target": "sick",
-            "nodes": {"sick": "binary", "age": "continuous", "v": {"type": "continuous", "dim": 2}, "n": "count"},
-            "edges": ["sick -> age", "sick -> v", "sick -> n"],
-            "latents": {"m": {"scope": "site"}},
-        }
-    )
-    marks = [
-        "NA",
-        "?",
-        "-999",
-        "1e400",
-        "1,5",
-        '"',
-        '""',
-        "\r",
-        "\n\n",
-        ";",
-        "\t",
-        "inf",
-        "nan",
-        "True",
-        "01",
-        "sick",
-        "v[0]",
-    ]
-    while True:
+    seeds = [text.encode() for text in ("\n".join([names, *rows]), "\r\n".join([names, *rows]), names)]
+    marks = ["NA", "?", "-999", "1e400", "1,5", '"', '""', "\r", "\n\n", ";", "\t", "inf", "True", "01", "sick", "v[0]"]
+    for number in itertools.count():
         data = damaged(rng, seeds)
         for _ in range(rng.randrange(3)):
             at = rng.randint(0, len(data))
             data = data[:at] + rng.choice(marks).encode() + data[at:]
         path = folder / "t.csv"
         path.write_bytes(data)
-
-        def one(data: bytes = data) -> tuple[bytes, str]:
-            for given in (None, graph):
-                try:
-                    table = read_table(path, given)
-                    if given is None:
-                        first_graph(table, "sick", str(path))
-                except DataError as error:
-                    if str(path) not in str(error):
-                        return data, f"an error that does not name its file: {error}"
-            return data, ""
-
-        yield one
+        yield data, functools.partial(read_table_file, path, GRAPH if number % 2 else None)
 
 
-def arguments(rng: random.Random, folder: Path) -> Iterator[Callable[[], tuple[bytes, str]]]:
+def read_table_file(path: Path, graph: CausalGraph | None) -> str:
+    """Says what is wrong with the way in which a table is read, if anything is."""
+    try:
+        table = read_table(path, graph)
+        if graph is None:
+            first_graph(table, "sick", str(path))
+    except DataError as error:
+        return "" if str(path) in str(error) else f"an error that does not name its file: {error}"
+    return ""
+
+
+def arguments(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callable[[], str]]]:
     """Calls of the command line with arguments of all kinds, right and wrong ones."""
     (folder / "g.yaml").write_text("{target: y, nodes: {y: binary, x: continuous}, edges: [y -> x]}")
     (folder / "d.dot").write_text("digraph { y -> x }")
@@ -206,25 +210,33 @@ def arguments(rng: random.Random, folder: Path) -> Iterator[Callable[[], tuple[b
         "--help",
         "fitt",
     ]
-    words = [
-        "g.yaml", "d.dot", "t.csv", "empty", ".", "none.csv", "none/x.yaml", "--target", "y", "x", "z", "", "--graph", "--orient",
-        "y -> x", "x -> y", "->", "-n", "0", "5", "-1", "1e3", "--seed", "nan", "4294967296", "--shift", "x=1", "x=", "=1", "x=inf",
-        "-o", "out.csv", "out.png", "out.yaml", "out", "--force", "--help", "--", "-", "--samples", "--power", "\udcff", "é\n",
-    ]  # fmt: skip
+    words = [*_ARGUMENTS.split(), "", "y -> x", "x -> y", "\udcff", "\xe9\n"]
     while True:
         call = [rng.choice(commands), *(rng.choice(words) for _ in range(rng.randrange(9)))]
+        yield repr(call).encode(), functools.partial(command, call, folder)
 
-        def one(call: list[str] = call) -> tuple[bytes, str]:
-            with contextlib.chdir(folder):
-                result = CliRunner().invoke(cli.app, call)
-            said = result.output
-            if result.exit_code not in (0, 1, 2) or "fault of pyro_cama" in said or "Traceback" in said:
-                return repr(call).encode(), f"exit {result.exit_code}: {said[-300:]}"
-            if result.exit_code and len(result.stderr.strip().splitlines()) != 1:
-                return repr(call).encode(), f"not one line: {result.stderr}"
-            return repr(call).encode(), ""
 
-        yield one
+def command(call: list[str], folder: Path) -> str:
+    """Says what is wrong with what a call of the command line came to, if anything is."""
+    with contextlib.chdir(folder):
+        result = CliRunner().invoke(cli.app, call)
+    if result.exit_code not in (0, 1, 2) or "fault of pyro_cama" in result.output or "Traceback" in result.output:
+        return f"exit {result.exit_code}: {result.output[-300:]} {result.exception!r}"
+    lines = result.stderr.strip().splitlines()
+    return f"not one line: {result.stderr}" if result.exit_code and len(lines) != 1 else ""
+
+
+def tried(check: Callable[[], str]) -> tuple[str, str]:
+    """Runs a check; returns the kind of what it finds, and the find."""
+    start = time.monotonic()
+    try:
+        found = check()
+        where = re.sub(r"'[^']*'|\d+", "_", found)[:100]
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} at {last.filename.rpartition('/')[2]}:{last.lineno}", traceback.format_exc()
+    took = time.monotonic() - start
+    return ("slow", f"{took:.0f} s") if not found and took > SLOW else (where, found)
 
 
 def main() -> None:
@@ -236,37 +248,24 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the inputs of finds")
     options = parser.parse_args()
     warnings.simplefilter("error")
-    rng = random.Random(options.seed)
     finds: Counter[str] = Counter()
-    tried = 0
-    with tempfile.TemporaryDirectory() as name:
+    number = 0
+    cases = {"graphs": graphs, "tables": tables, "arguments": arguments}[options.what]
+    with tempfile.TemporaryDirectory() as folder:
         end = time.monotonic() + 60 * options.minutes
-        for one in {"graphs": graphs, "tables": tables, "arguments": arguments}[options.what](rng, Path(name)):
+        for data, check in cases(random.Random(options.seed), Path(folder)):
             if time.monotonic() > end:
                 break
-            start = time.monotonic()
-            tried += 1
-            data = one.__defaults__[-1] if one.__defaults__ else b""  # type: ignore[attr-defined]
-            try:
-                data, found = one()
-                where = re.sub(r"'[^']*'|\d+", "_", found)[:100]
-            except Exception as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                where = f"{type(error).__name__} at {last.filename.rpartition('/')[2]}:{last.lineno}"
-                found = traceback.format_exc()
-            took = time.monotonic() - start
-            if not found and took > SLOW:
-                found = where = f"{took:.0f} s for {len(data)} bytes"
+            number += 1
+            where, found = tried(check)
+            if found and not finds[where]:
+                print(f"--- {where}\n{found}\n{data!r}"[:4000], flush=True)
+                if options.keep:
+                    options.keep.mkdir(parents=True, exist_ok=True)
+                    (options.keep / str(len(finds))).write_bytes(data)
             if found:
                 finds[where] += 1
-                if finds[where] == 1:
-                    print(f"--- {where}\n{found}\n{data!r}"[:4000], flush=True)
-                    if options.keep:
-                        options.keep.mkdir(parents=True, exist_ok=True)
-                        (options.keep / f"{len(finds)}").write_bytes(
-                            data if isinstance(data, bytes) else repr(data).encode()
-                        )
-    print(f"{tried} tried, {sum(finds.values())} finds of {len(finds)} kinds: {dict(finds)}")
+    print(f"{number} tried, {sum(finds.values())} finds of {len(finds)} kinds: {dict(finds)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Causal graphs: their format, their Markov blanket, their files and their picture.  Nothing here needs torch.
 
-A graph file is YAML (see :class:`CausalGraph` for GML, GraphML, DOT and networkx)::
+A graph file is YAML (see :class:`CausalGraph` for networkx and files of other tools)::
 
     target: diagnosis
     nodes:

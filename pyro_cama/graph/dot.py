@@ -15,13 +15,18 @@ from pyro_cama.graph.schema import graph_error
 
 _DAGITTY = ("dag", "pdag", "mag", "pag")
 _COMMON = r"""
-    (?P<space> \s+ | //[^\n]* | /\*.*?\*/ | ^\#[^\n]*)
+    (?P<space> [\ \t\r\n\f\v]+ | //[^\n]* | /\*.*?\*/ | ^\#[^\n]*)
   | (?P<quoted> "(?:[^"\\]|\\.)*")
   | (?P<mark> [{}\[\];,=:+])"""
-_WORD = r"| (?P<word> -?(?:\d+\.?\d*|\.\d+)(?![\w.]) | [\w.]+)"
+_LETTERS = "A-Za-z_0-9\x80-\U0010ffff"  # Graphviz's names may hold any character beyond ASCII
 _TOKENS = {
-    False: re.compile(_COMMON + r"| (?P<edge> -> | --)" + _WORD + "| (?P<html> <)", re.X | re.S | re.M),
-    True: re.compile(_COMMON + r"| (?P<edge> [<@]?-[->@]? )" + _WORD, re.X | re.S | re.M),
+    False: re.compile(
+        _COMMON + rf"| (?P<edge> -> | --) | (?P<word> -?(?:\d+\.?\d*|\.\d+) | [{_LETTERS}]+) | (?P<html> <)",
+        re.VERBOSE | re.DOTALL | re.MULTILINE | re.ASCII,
+    ),
+    True: re.compile(
+        _COMMON + rf"| (?P<edge> [<@]?-[->@]? ) | (?P<word> [{_LETTERS}.]+)", re.VERBOSE | re.DOTALL | re.MULTILINE
+    ),
 }
 _ENDS: dict[str, Mark] = {"<": "arrow", ">": "arrow", "@": "circle", "-": "none"}
 _ARROWS = re.compile(r"[olr]{0,2}(normal|diamond|box|tee)|[lr]?vee|open|halfopen|empty|ediamond")
@@ -71,7 +76,6 @@ class _Parser:
         self.place = 0
         self.drawn = Drawn()
         self.edges: list[tuple[str, str, str, dict[str, Any], int]] = []
-        self.subgraphs: dict[str, list[str]] = {}
 
     def fault(self, what: str, line: int) -> Exception:
         kind = "dagitty text" if self.dagitty else "DOT file"
@@ -90,10 +94,13 @@ class _Parser:
                 found = repr(text[place : place + 20].splitlines()[0])
                 raise self.fault(f"found {found}; expected a name, a brace or an arrow", line)
             part = text[place:end]
+            if kind == "word" and re.match(rf"[{_LETTERS}.]", text[end : end + 1]):
+                whole = re.compile(rf"[-{_LETTERS}.]+").match(text, place)
+                raise self.fault(f"found {whole and whole[0]}, to Graphviz two names; quote it, if it is one", line)
             if kind == "quoted":
                 tokens.append(_Token("name", _unquoted(part), line))
             elif kind != "space":
-                tokens.append(_Token("name" if kind == "html" else kind, part, line))
+                tokens.append(_Token(kind, part, line))
             line += part.count("\n")
             place = end
         return [*tokens, _Token("end", "the end", line)]
@@ -120,6 +127,8 @@ class _Parser:
 
     def name(self) -> _Token:
         token = self.next()
+        if token.kind == "html":
+            raise self.fault("found a text in HTML as a name; expected plain text", token.line)
         if token.kind not in ("name", "word") or (
             token.kind == "word" and token.text.lower() in ("node", "edge", "graph", "digraph", "subgraph", "strict")
         ):
@@ -162,7 +171,7 @@ class _Parser:
         self.expect("{")
         while not self.accept("}"):
             self.statement(scope, members, attributes, depth)
-            while self.accept(";", ","):
+            while self.accept(";"):
                 pass
 
     def statement(self, scope: _Scope, members: dict[str, None], attributes: dict[str, Any], depth: int) -> None:
@@ -174,7 +183,7 @@ class _Parser:
         if token.kind in ("name", "word") and self.peek("=", ahead=1):
             key = self.name().text
             self.next()
-            attributes[key] = self.name().text
+            attributes[key] = self.value()
             return
         chain = [self.endpoint(scope, members, depth)]
         arrows = []
@@ -184,25 +193,26 @@ class _Parser:
         keys = self.attributes()
         for before, arrow, after in zip(chain, arrows, chain[1:], strict=False):
             self.edges += [(a, arrow.text, b, {**scope.edge, **keys}, arrow.line) for a in before for b in after]
-        if not arrows and len(chain[0]) == 1 and token.kind in ("name", "word"):
-            self.drawn.nodes[chain[0][0]].update(keys)
+        if not arrows and (token.kind == "name" or (token.kind == "word" and token.text.lower() != "subgraph")):
+            for node in chain[0]:
+                self.drawn.nodes[node].update(keys)
 
     def endpoint(self, scope: _Scope, members: dict[str, None], depth: int) -> list[str]:
-        """The nodes that an edge may start from or end at: one, or those of a subgraph."""
+        """The nodes that an edge may start from or end at: one, several with commas, or those of a subgraph."""
         if not self.peek("{", "subgraph"):
-            return [self.node(scope, members)]
-        named = self.accept("subgraph") and not self.peek("{")
-        name = self.name().text if named else ""
-        inner: dict[str, None] = dict.fromkeys(self.subgraphs.get(name, ()))
-        if not named or self.peek("{"):
-            attributes: dict[str, Any] = {}
-            line = self.tokens[self.place].line
-            self.block(scope.inner(), inner, attributes, depth + 1)
-            for key in ("target", "latents"):
-                if key in attributes:
-                    raise self.fault(f"found {key} inside of a subgraph; expected it outside", line)
-        if name:
-            self.subgraphs[name] = list(inner)
+            nodes = [self.node(scope, members)]
+            while self.accept(","):
+                nodes.append(self.node(scope, members))
+            return nodes
+        if self.accept("subgraph") and not self.peek("{"):
+            self.name()
+        inner: dict[str, None] = {}
+        attributes: dict[str, Any] = {}
+        line = self.tokens[self.place].line
+        self.block(scope.inner(), inner, attributes, depth + 1)
+        for key in ("target", "latents"):
+            if key in attributes:
+                raise self.fault(f"found {key} inside of a subgraph; expected it outside", line)
         members.update(inner)
         return list(inner)
 
@@ -225,10 +235,16 @@ class _Parser:
         keys: dict[str, Any] = {}
         while self.accept("["):
             while not self.accept("]"):
-                key = self.name().text
-                keys[key] = self.name().text if self.accept("=") else "true"
+                key = self.name()
+                given = self.accept("=")
+                if not given and not self.dagitty:
+                    raise self.fault(f"found the key {key.text!r} without '='; expected key=value", key.line)
+                keys[key.text] = self.value() if given else "true"
                 self.accept(";", ",")
         return keys
+
+    def value(self) -> str:
+        return self.next().text if self.tokens[self.place].kind == "html" else self.name().text
 
     def edge(self, first: str, op: str, second: str, keys: dict[str, Any], line: int) -> DrawnEdge:
         """An edge with the marks at its ends, after its operator, dir, arrowhead and arrowtail."""

@@ -74,7 +74,7 @@ def form(
     if latents is not None:
         raw["latents"] = parse_yaml(latents, f"{source}: latents") if isinstance(latents, str) else latents
     named = [
-        edge._replace(first=names.get(edge.first, edge.first), second=names.get(edge.second, edge.second))
+        DrawnEdge(names.get(edge.first, edge.first), names.get(edge.second, edge.second), edge.at_first, edge.at_second)
         for edge in drawn.edges
     ]
     raw["edges"] = directed(named, orient, raw["nodes"], source)

@@ -183,7 +183,6 @@ def test_names_survive_other_formats(suffix: str, tmp_path: Path) -> None:
         "a;b",
         "{x}",
         "[y]",
-        "<b>",
         "# c",
         "a&amp;b",
     ]
