@@ -355,7 +355,6 @@ class CAMA(ModelGuidePair):
     # answers ---------------------------------------------------------------------------------------------------------
 
     @one_at_a_time
-    @torch.inference_mode(False)  # z and m are refined along gradients
     def predict_proba(
         self,
         data: DataSource,

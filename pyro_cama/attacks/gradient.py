@@ -28,6 +28,7 @@ Norm = Literal["linf", "l2"]
 Bounds = tuple[float | Tensor, float | Tensor]
 
 
+@torch.inference_mode(False)
 def fgsm(
     logits: Logits,
     x: Tensor,
@@ -62,6 +63,7 @@ def fgsm(
     return ball.step(ball.x, gradient, ball.eps)
 
 
+@torch.inference_mode(False)
 def pgd(
     logits: Logits,
     x: Tensor,
@@ -121,7 +123,7 @@ def pgd(
     size = 2.5 * ball.eps / steps if step_size is None else ball.length("pgd", "step_size", step_size)
     if not ball.x.numel():
         return ball.x
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     highest: Tensor | None = None
     kept = ball.x
     with _seeded(seed):
@@ -200,11 +202,11 @@ class _Ball:
         """Draws a point uniformly from the ball, its offset in units of eps the same for every row."""
         event = self.x.shape[1:]
         if self.norm == "linf":
-            offset = 2.0 * torch.rand(event, generator=generator, dtype=torch.float64).to(self.x) - 1.0
+            offset = 2.0 * torch.rand(event, generator=generator, dtype=torch.float64, device="cpu").to(self.x) - 1.0
             return self.project(self.x + self.eps * offset)
-        normal = torch.randn(event, generator=generator, dtype=torch.float64).to(self.x)
+        normal = torch.randn(event, generator=generator, dtype=torch.float64, device="cpu").to(self.x)
         direction = self.unit(normal.where(self.allowed, 0.0))
-        share = torch.rand((), generator=generator, dtype=torch.float64).to(self.x)
+        share = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").to(self.x)
         entries = self.per_row(self.allowed.reshape(len(self.x), -1).sum(1)).clamp_min(1)
         return self.project(self.x + self.eps * share ** (1.0 / entries) * direction)
 
@@ -247,7 +249,7 @@ def _checked(
     expect(where, "y.dtype", y.dtype, integers, "integer class codes")
     expect(where, "y.shape", tuple(y.shape), y.shape == x.shape[:1], f"({len(x)},), a code for every row of x")
     expect_whole(where, "draws", draws)
-    return ball, y.to(x.device, torch.long)
+    return ball, y.to(x.device, torch.long, copy=True)  # not one that was made in inference mode
 
 
 def expect_tensor(where: str, name: str, value: object) -> None:

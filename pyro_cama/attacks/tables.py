@@ -17,7 +17,7 @@ from pyro_cama.attacks.gradient import expect_tensor
 from pyro_cama.data.columns import read_column
 from pyro_cama.data.tables import Table, read_table
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
-from pyro_cama.handlers.contexts import fast
+from pyro_cama.handlers.contexts import fast, one_at_a_time
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_posterior import log_posterior_of
 from pyro_cama.inference.do import encode_do
@@ -75,6 +75,7 @@ class AttackableTable:
     mask: Tensor
     y: Tensor | None
 
+    @one_at_a_time
     def __init__(
         self,
         pair: ModelGuidePair,
@@ -134,7 +135,7 @@ class AttackableTable:
             ValueError: x has another shape.
         """
         x = torch.where(self.mask, self._fitting("logits", x).to(self.x), self.x)
-        seed = int(torch.randint(2**31, ())) if self._fresh else self._pair.settings.seed
+        seed = int(torch.randint(2**31, (), device="cpu")) if self._fresh else self._pair.settings.seed
         chunk = chunk_size(self._pair, draws_per_row(self._pair, self._do, self._budget))
         try:
             return self._chunked(x, chunk, seed, True)
@@ -191,6 +192,7 @@ class AttackableTable:
             return torch.cat([checkpoint(self._part, x[part], part, seed, common, **options) for part in rows])
         return torch.cat([self._part(x[part], part, seed, common) for part in rows])
 
+    @one_at_a_time
     def _part(self, x: Tensor, rows: Tensor, seed: int, common: bool) -> Tensor:
         """Returns the logits of some rows."""
         batch = self._batch.select(rows)

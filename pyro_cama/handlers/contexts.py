@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 
 from pyro_cama.handlers.threads import exclusive
+from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,12 +68,15 @@ _found: _Found | None = None  # by the outermost call that is on
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
     """Makes a function run in one thread at a time, and leave Pyro's handlers and settings as they were.
 
-    Contexts do so too, but for an interrupt that strikes while one is being entered or left.
+    Contexts do so too, but for an interrupt that strikes while one is being entered or left.  The caller's contexts of
+    torch do not reach inside, see :func:`~pyro_cama.handlers.torch_contexts.outside`.
     """
 
     def whole(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            expect_default_dtype()
+            with outside():
+                return function(*args, **kwargs)
         except KeyboardInterrupt as stop:
             clear_frames(stop.__traceback__)  # contexts that it kept from being left are left now, and not later
             raise

@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 
 from pyro_cama._arguments import expect, number
 from pyro_cama._messages import one_of as nearest
+from pyro_cama.handlers.torch_contexts import outside
 from pyro_cama.image_manipulations.geometry import (
     horizontal_shift,
     resampled,
@@ -87,6 +88,7 @@ class Kind:
         return self.matrix is not None
 
 
+@outside()
 def manipulate(
     images: Tensor,
     kind: str,
@@ -138,6 +140,7 @@ def manipulate(
     return _applied(images, {kind: amounts}, root)
 
 
+@outside()
 def manipulate_all(
     images: Tensor,
     severities: Mapping[str, float],

@@ -34,7 +34,7 @@ def inversion(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
 
 def gaussian_noise(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
     """Adds normal noise of standard deviation ``amount`` to every pixel and channel."""
-    return images + amount * torch.randn(images.shape, generator=generator).to(images)
+    return images + amount * torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images)
 
 
 def shot_noise(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
@@ -137,4 +137,4 @@ def fog(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
 
 def _uniform(images: Tensor, generator: Generator, height: int, width: int) -> Tensor:
     """Numbers from [0, 1), ``(rows, 1, height, width)``: the same for all channels, whatever the device and dtype."""
-    return torch.rand(len(images), 1, height, width, generator=generator).to(images)
+    return torch.rand(len(images), 1, height, width, generator=generator, dtype=torch.float32).to(images)

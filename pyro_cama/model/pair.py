@@ -240,6 +240,7 @@ class ModelGuidePair:
 
     # rows ------------------------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def encode(self, data: Table | Batch, target: Target = "use") -> Batch:
         """Returns raw rows as tensors on the model's device: what model, guide and the ELBO classes take.
 

@@ -32,6 +32,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do
+from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.do import clean_do, encode_do, rows_at_rest
@@ -78,6 +79,7 @@ class Exported:
         Raises:
             DataError: the table does not fit the graph, or an entry is missing which the program has to be given.
         """
+        expect_default_dtype()
         batch = self.encoder.encode(data, target="ignore").to(self.device, self.dtype)
         for name, known in batch.observed.items():
             if ("observed", name) not in self.inputs:
@@ -88,6 +90,7 @@ class Exported:
                 )
         return arguments(batch, self.inputs)
 
+    @outside()
     @torch.no_grad()
     def predict_proba(self, data: Table) -> NDArray[np.float64]:
         """Returns p(y | x, a, c), ``(rows, classes)``, as :meth:`CAMA.predict_proba` gives it for these rows.
@@ -163,6 +166,7 @@ def _expect_free(folder: Path) -> None:
         raise FileExistsError(f"{folder} is there already; choose another folder")
 
 
+@outside()
 def load(folder: str | Path) -> Exported:
     """Reads an exported model; nothing is run but ``torch.export.load``.
 
