@@ -16,7 +16,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 
-from pyro_cama.handlers.threads import exclusive
+from pyro_cama.handlers.threads import call, exclusive
 from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
 
 P = ParamSpec("P")
@@ -85,12 +85,12 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         global _found
         with exclusive():
-            outer, found = _found, _Found.now()
+            outer, within, found = _found, call.is_on, _Found.now()
             try:
-                _found = outer or found
+                _found, call.is_on = outer or found, True
                 return copy_context().run(whole, *args, **kwargs)
             finally:
-                _found = outer
+                _found, call.is_on = outer, within
                 try:
                     found.put_back()
                 except KeyboardInterrupt:

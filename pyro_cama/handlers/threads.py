@@ -11,14 +11,27 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+
+class _Call(threading.local):
+    """Whether this thread is in a call that holds the lock from end to end."""
+
+    is_on = False
+
 
 _lock = threading.RLock()
+_nothing = nullcontext()
+call = _Call()
 
 
-def exclusive() -> AbstractContextManager[bool]:
-    """Returns the lock: it lets one thread in at a time, who is in may enter again, and others wait."""
-    return _lock
+def exclusive() -> AbstractContextManager[Any]:
+    """Returns the lock: it lets one thread in at a time, who is in may enter again, and others wait.
+
+    Within a call that holds it from end to end nothing is entered that an interrupt could keep from being left.
+    """
+    return _nothing if call.is_on else _lock
 
 
 def _forget_holder() -> None:

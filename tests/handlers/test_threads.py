@@ -148,6 +148,8 @@ def interrupted(call: Call, at: int | None) -> int:
 
     def profile(frame: Any, event: str, argument: Any) -> None:
         nonlocal seen
+        if event == "c_call":  # no signal strikes between a C function's call and its run: the lock's release is one
+            return
         seen += 1
         if seen == at:
             raise KeyboardInterrupt
@@ -161,6 +163,7 @@ def interrupted(call: Call, at: int | None) -> int:
 
 
 @pytest.mark.usefixtures("no_profile")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike where nobody hears of it
 @pytest.mark.parametrize("name", ["predict_proba", "reconstruct", "sample", "build"])
 def test_interrupt_leaves_nothing(one: CAMA, name: str) -> None:
     calls: dict[str, Call] = {
