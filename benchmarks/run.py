@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cores
 import engine_steps
 import images
 import loading
@@ -37,6 +38,7 @@ MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
     "prediction": images.prediction,
     "memory": images.memory,
     "engine": engine_steps.overhead,
+    "cores": cores.used,
     "recovery": recovery.recovery,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -12,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_cama._arguments import expect_options
+from pyro_cama._arguments import expect_options, whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.handlers.contexts import one_at_a_time
+from pyro_cama.handlers.contexts import one_at_a_time, one_core
+from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.class_posterior import class_posterior, most_probable, most_probable_labels
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
@@ -259,19 +261,25 @@ class CAMA(ModelGuidePair):
             patience=patience,
             anneal=anneal,
         )
-        self.history = fit(
-            self,
-            clean,
-            manipulated,
-            interventions,
-            options,
-            progress=progress,
-            checkpoints=checkpoints,
-            resume=resume,
-            checkpoint_seconds=checkpoint_seconds,
-            trainer_kwargs=trainer_kwargs,
-        )
+        with self._cores(batch_size, samples):
+            self.history = fit(
+                self,
+                clean,
+                manipulated,
+                interventions,
+                options,
+                progress=progress,
+                checkpoints=checkpoints,
+                resume=resume,
+                checkpoint_seconds=checkpoint_seconds,
+                trainer_kwargs=trainer_kwargs,
+            )
         return self
+
+    def _cores(self, rows: int, draws: int) -> AbstractContextManager[None]:
+        """One core for steps on tables, unless their tensors are large; all that the caller allows for others."""
+        one = self.device.type == "cpu" and not self.model.has_images and 2 * rows <= chunk_size(self, draws)
+        return one_core() if one else nullcontext()
 
     @one_at_a_time
     def lightning(
@@ -327,8 +335,12 @@ class CAMA(ModelGuidePair):
             (True, True)
         """
         from pyro_cama.adaptation.adapt import adapt
+        from pyro_cama.adaptation.options import AdaptOptions
 
-        copy, adaptation = adapt(self, new_data, clean, **options)
+        asked: dict[str, Any] = {name: options.get(name) for name in ("batch_size", "samples")}
+        rows, draws = (n if whole(n, 1) else getattr(AdaptOptions, name) for name, n in asked.items())
+        with self._cores(rows, draws):
+            copy, adaptation = adapt(self, new_data, clean, **options)
         copy.adaptation = adaptation.after(self.adaptation)
         return copy
 

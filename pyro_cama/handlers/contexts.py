@@ -1,4 +1,4 @@
-"""Contexts to run Pyro programs in: without its overhead, with a seed, one thread at a time."""
+"""Contexts to run Pyro programs in: without its overhead, with a seed, one thread at a time, on one core."""
 
 from __future__ import annotations
 
@@ -40,26 +40,48 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Runs torch's operators on one core, and gives the caller's number of them back.
+
+    Others would start and end for every operator, and wait for one another, for longer than a small one takes.
+    """
+    with exclusive():
+        before = torch.get_num_threads()
+        if before == 1:
+            yield
+            return
+        try:
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
 class _Found(NamedTuple):
-    """Pyro's handlers, dimensions of plates and settings as a thread found them, and whether that has gradients."""
+    """Pyro's handlers, dimensions of plates and settings as a thread found them; its gradients and cores."""
 
     thread: int
     handlers: tuple[Messenger, ...]
     plates: tuple[str | None, ...]
     settings: dict[str, bool]
     gradients: bool
+    cores: int
 
     @classmethod
     def now(cls) -> Self:
         settings = {name: pyro.settings.get(name) for name in SETTINGS}
         handlers, plates = tuple(_PYRO_STACK), tuple(_DIM_ALLOCATOR._stack)
-        return cls(threading.get_ident(), handlers, plates, settings, torch.is_grad_enabled())
+        gradients, cores = torch.is_grad_enabled(), torch.get_num_threads()
+        return cls(threading.get_ident(), handlers, plates, settings, gradients, cores)
 
     def put_back(self) -> None:
         _PYRO_STACK[:] = self.handlers
         _DIM_ALLOCATOR._stack[:] = self.plates
         pyro.settings.set(**self.settings)
         torch.set_grad_enabled(self.gradients)
+        if torch.get_num_threads() != self.cores:
+            torch.set_num_threads(self.cores)
 
 
 _found: _Found | None = None  # by the outermost call that is on
