@@ -9,6 +9,7 @@ from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.evidence import importance_evidence
@@ -27,7 +28,7 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
     manipulation = pair.manipulation
     with torch.no_grad(), pair.seeded():
         if pair.graph.require_m().per_row:
-            m = pair.guide.m_dist(batch).sample((draws,))
+            m = draw(pair.guide.m_dist(batch), (draws,))
             at_a_time = max(1, NUMBERS // (batch.rows * max(manipulation.size, 1)))
             theta = torch.cat([manipulation(part).mean(1) for part in m.split(at_a_time)]).mean(0)
         else:
@@ -94,7 +95,7 @@ def _recovery(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, *,
     for greys in (False, True) if pair.model.has_images else (False,):
         with torch.no_grad(), fast(), pair.seeded():
             like = new.select(torch.randint(new.rows, (rows,), device=pair.device))
-            value = do[m.name] if do is not None else pair.guide.m_dist(like).sample()
+            value = do[m.name] if do is not None else draw(pair.guide.m_dist(like))
             drawn = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
         y = drawn.values.pop(pair.graph.target)
         recognised = class_log_posterior(pair, drawn, do, PredictionOptions(samples, 2)).argmax(0) == y.long()

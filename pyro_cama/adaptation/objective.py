@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_cama.adaptation.initialisation import absent_sites
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.distributions import mean_of
 from pyro_cama.inference.bounds import (
     context_of,
     importance_bound,
@@ -71,7 +72,8 @@ def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) 
         weights = log_weights(pair.model, pair.guide, batch, samples=samples, classes=True)
         total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
         if sparsity:
-            theta = pair.manipulation(pair.guide.m_dist(batch).mean)[..., : len(prior_scale)] / prior_scale
+            mean = mean_of(pair.guide.m_dist(batch), "q(m | x)")
+            theta = pair.manipulation(mean)[..., : len(prior_scale)] / prior_scale
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
             total = total - sparsity * (common.abs().sum() / new.rows + apart)

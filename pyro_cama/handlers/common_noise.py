@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from pyro import distributions as dist
+from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_cama.handlers.distributions import draw
 from pyro_cama.handlers.threads import exclusive
 
 
@@ -72,7 +74,7 @@ def draw_site(d: TorchDistribution, name: str) -> Tensor:
     """
     noise = _current.get()
     if noise is None:
-        return _free(d)
+        return draw(d)
     try:
         return _push(d, name, noise)
     except NoCommonNoise:
@@ -80,19 +82,17 @@ def draw_site(d: TorchDistribution, name: str) -> Tensor:
             raise
     with exclusive(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(noise.seed_of(name))
-        return _free(d)
+        return draw(d)
 
 
-def _free(d: TorchDistribution) -> Tensor:
-    value: Tensor = d.rsample() if d.has_rsample else d.sample()
-    return value
+_Wrapped = dist.Independent | torch.distributions.Independent | dist.MaskedDistribution | ZukoToPyro
 
 
 def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
     """A draw of ``d``; ``event_dim`` of its last dimensions at least are one event, each with noise of its own."""
     base = d
-    while isinstance(base, dist.Independent | torch.distributions.Independent | dist.MaskedDistribution):
-        base = base.base_dist
+    while isinstance(base, _Wrapped):
+        base = base.dist if isinstance(base, ZukoToPyro) else base.base_dist
     shape, event_dim = d.batch_shape + d.event_shape, max(event_dim, len(d.event_shape))
     batch, event = shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]
     shared = torch.Size([batch[0] if len(batch) >= 3 else 1, *[1] * max(len(batch) - 1, 0), *event])
@@ -134,6 +134,9 @@ def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
         return _poisson_quantile(noise(name, "uniform", shared, rate), rate).expand(batch + event)
     if isinstance(base, torch.distributions.Poisson):
         return _poisson_quantile(noise(name, "uniform", shared, base.rate), base.rate).expand(batch + event)
+    if hasattr(base, "transform") and hasattr(base, "base"):  # a flow of zuko's, which maps values to noise
+        value = base.transform.inv(_push(base.base, name, noise, event_dim))
+        return value
     try:
         like = next(getattr(base, parameter) for parameter in base.arg_constraints)
         uniform = noise(name, "uniform", shared, like)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_cama.handlers.distributions import draw, mean_of
 from pyro_cama.inference.log_weights import LogWeights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
@@ -23,14 +24,13 @@ def shared_draw(model: CAMAModel, guide: CAMAGuide) -> tuple[Tensor, Tensor]:
         m, ``(dim,)`` or ``(sites, dim)``; log p(m) - log q(m), ``(1, sites)``.
     """
     q = guide.m_dist(None)
-    m = q.rsample()
+    m = draw(q)
     return m, (model.m_dist().log_prob(m) - q.log_prob(m)).reshape(1, -1)
 
 
 def shared_mean(guide: CAMAGuide) -> Tensor:
     """Returns the mean of a shared m's posterior, ``(dim,)`` or ``(sites, dim)``."""
-    mean: Tensor = guide.m_dist(None).mean
-    return mean
+    return mean_of(guide.m_dist(None), "q(m)")
 
 
 def sites_at_rest(guide: CAMAGuide) -> Tensor:

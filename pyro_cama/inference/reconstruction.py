@@ -21,6 +21,7 @@ from pyro_cama.data.tables import Table
 from pyro_cama.graph.nodes import Node
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.handlers.distributions import mean_of
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.chunks import row_chunks
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
@@ -117,13 +118,13 @@ def _followed(node: Node, clean: Tensor, before: TorchDistribution, after: Torch
     if hasattr(before, "loc") and hasattr(before, "scale"):
         followed: Tensor = after.loc + (clean - before.loc) / before.scale * after.scale
         return followed
-    return clean + after.mean - before.mean
+    return clean + _mean(node, after) - _mean(node, before)
 
 
 def _mean(node: Node, d: TorchDistribution) -> Tensor:
     """The mean of a node's distribution, of levels their probabilities."""
-    mean: Tensor = d.probs if node.type == "categorical" else d.mean
-    return mean
+    probs: Tensor | None = d.probs if node.type == "categorical" else None
+    return mean_of(d, f"node {node.name!r}") if probs is None else probs
 
 
 def _point(node: Node, value: Tensor, like: Tensor) -> TorchDistribution:

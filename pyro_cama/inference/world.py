@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import SharedPosterior
@@ -21,7 +22,7 @@ def remember_world(pair: ModelGuidePair, new: Batch) -> None:
         else:  # a draw of m a row, rows again where they are few
             order = torch.randperm(new.rows, device=pair.device)
             picked = order[torch.arange(len(posterior.world), device=pair.device) % new.rows]
-            posterior.world.copy_(pair.guide.m_dist(new.select(picked)).sample())
+            posterior.world.copy_(draw(pair.guide.m_dist(new.select(picked))))
 
 
 def draw_m(pair: ModelGuidePair, rows: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_cama._arguments import expect, number
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.distributions import draw
 from pyro_cama.image_manipulations.kinds import KINDS, expect_kinds, manipulate_all
 from pyro_cama.model.generative_model import CAMAModel, Causes
 from pyro_cama.model.groups import MovedGroup
@@ -35,7 +36,7 @@ def intervened(model: CAMAModel, guide: CAMAGuide, batch: Batch, scales: Mapping
     z = None
     if graph.z is not None and any(affects[name] == "quantity" and model.effects(name) for name in scales):
         m = torch.zeros(model.manipulation.dim).to(model.like)
-        z = guide.z_dist(batch, guide.target_value(batch, False), m).sample()
+        z = draw(guide.z_dist(batch, guide.target_value(batch, False), m))
     before, after = Causes(model, batch, z), Causes(model, batch, z)
     before.values, after.values = batch.values, quantities
 
@@ -80,7 +81,7 @@ def _followed(name: str, before: Causes, after: Causes) -> Tensor:
         return new.mean.expand_as(value)
     if hasattr(old, "loc") and hasattr(old, "scale"):
         return new.loc + (value - old.loc) / old.scale * new.scale
-    return new.expand(value.shape).sample().to(value.dtype)
+    return draw(new.expand(value.shape)).to(value.dtype)
 
 
 def scales_of(pair: ModelGuidePair, interventions: float | Mapping[str, Scale] | None) -> dict[str, Scale]:
