@@ -85,7 +85,7 @@ def draw_site(d: TorchDistribution, name: str) -> Tensor:
         return draw(d)
 
 
-_Wrapped = dist.Independent | torch.distributions.Independent | dist.MaskedDistribution | ZukoToPyro
+_Wrapped = (dist.Independent, torch.distributions.Independent, dist.MaskedDistribution, ZukoToPyro)
 
 
 def _push(d: Any, name: str, noise: _Noise, event_dim: int = 0) -> Tensor:
