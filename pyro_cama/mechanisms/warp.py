@@ -19,6 +19,8 @@ class Warp(ImageMechanism):
 
     A point of the clean image at (u, v), the longer side running from -1 to 1, comes to lie at
     ``R(turn) [[widen, shear], [0, heighten]] (u, v) + (right, down)``; turn in radians, clockwise as seen.
+    Reports have degrees and shear in the signs of :mod:`pyro_cama.image_manipulations`: counter-clockwise, and upright
+    lines leaning right, if positive.
     """
 
     numbers = 6
@@ -42,7 +44,7 @@ class Warp(ImageMechanism):
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         assert node.shape is not None
         half = max(node.shape[1:]) / 2
-        (right, down), turn = bounded(theta[:2], 2.0).tolist(), math.degrees(float(theta[2]))
+        (right, down), turn = bounded(theta[:2], 2.0).tolist(), 0.0 - math.degrees(float(theta[2]))
         widen, heighten = bounded(theta[3:5], 1.5).exp().tolist()
         return {
             "change": float((theta / self.prior_scale(node).to(theta)).norm()),
@@ -51,7 +53,7 @@ class Warp(ImageMechanism):
             "degrees": turn,
             "width": widen,
             "height": heighten,
-            "shear": float(bounded(theta[5], 2.0)),
+            "shear": 0.0 - float(bounded(theta[5], 2.0)),
         }
 
     def range_of(self, parameter: str) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from torchvision.transforms import functional as vision  # type: ignore[import-u
 
 from pyro_cama import GraphError, build
 from pyro_cama.graph.nodes import Node
+from pyro_cama.image_manipulations import manipulate
 from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.field import Field
@@ -180,7 +181,26 @@ def test_a_turn_is_torchvisions_rotation(shape: tuple[int, ...], degrees: float)
     theta = torch.tensor([0.0, 0.0, math.radians(degrees), 0.0, 0.0, 0.0])
     expected = vision.rotate(images, -degrees, interpolation=vision.InterpolationMode.BILINEAR)
     torch.testing.assert_close(Warp().push(images, theta), expected, atol=1e-6, rtol=0)
-    assert Warp().describe(theta, node(shape), {})["degrees"] == pytest.approx(degrees)
+    assert Warp().describe(theta, node(shape), {})["degrees"] == pytest.approx(-degrees)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [(2, "rotation"), (5, "shear"), (1, "vertical_shift"), (0, "horizontal_shift")]
+)
+def test_what_is_described_is_what_manipulate_is_asked_for(place: int, kind: str) -> None:
+    images, theta = smooth(3), torch.zeros(6)
+    theta[place] = 0.3
+    described = Warp().describe(theta, node((1, 40, 40)), {})
+    amount = {
+        "rotation": described["degrees"],
+        "shear": math.degrees(math.atan(described["shear"])),
+        "vertical_shift": described["down"] / 40,
+        "horizontal_shift": described["right"] / 40,
+    }[kind]
+    inside = (..., slice(12, 28), slice(12, 28))  # at the edges one fills with zeros, the other with the border
+    expected = manipulate(images, kind, amount=amount)
+    torch.testing.assert_close(Warp().push(images, theta)[inside], expected[inside], rtol=0, atol=0.02)
+    assert (images - expected)[inside].abs().max() > 0.1
 
 
 def test_a_quarter_turn_of_a_square_is_clockwise_and_exact() -> None:
@@ -205,10 +225,10 @@ def test_warp_describes_what_it_does() -> None:
     described = Warp().describe(theta, node((1, 10, 20)), {})
     assert described["right"] == pytest.approx(20.0, rel=1e-3)  # one and a half images is the most
     assert described["down"] == pytest.approx(-20.0, rel=1e-3)
-    assert described["degrees"] == pytest.approx(math.degrees(0.5))
+    assert described["degrees"] == pytest.approx(-math.degrees(0.5))
     assert described["width"] == pytest.approx(1 / described["height"])
     assert described["width"] == pytest.approx(math.exp(1.5), rel=1e-3)
-    assert described["shear"] == pytest.approx(2.0, rel=1e-3)
+    assert described["shear"] == pytest.approx(-2.0, rel=1e-3)
     assert described["change"] == pytest.approx(float((theta / Warp().prior_scale(node((1, 10, 20)))).norm()))
 
 
