@@ -6,6 +6,7 @@ Of the attributes only those of the format count; labels, positions, colours and
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -115,7 +116,8 @@ def _misspelt(drawn: Drawn) -> list[str]:
     return faults
 
 
-def _near(key: object, known: Iterable[str]) -> bool:
+@functools.lru_cache(maxsize=1000)
+def _near(key: object, known: tuple[str, ...]) -> bool:
     return isinstance(key, str) and bool(difflib.get_close_matches(key.casefold(), known, n=1, cutoff=0.8))
 
 
@@ -125,12 +127,17 @@ def _names(drawn: Drawn, target: object, columns: set[str], source: str) -> dict
     for key in _LABELS:
         if any(_text(keys.get(key)) for keys in drawn.nodes.values()):
             schemes[key] = {node: _text(keys.get(key)) or node for node, keys in drawn.nodes.items()}
-    if columns:
-        key = max(schemes, key=lambda key: len(columns & set(map(str, schemes[key].values()))))
-    else:
-        numbered = all(_NUMBERED.fullmatch(str(node)) for node in drawn.nodes)
-        preferred = [*(key for key in schemes if key != "id"), "id"] if numbered else [*schemes]
-        key = next((key for key in schemes if target in schemes[key].values()), preferred[0])
+    known = columns or {target}
+    found = {key: len(known & set(names.values())) for key, names in schemes.items()}
+    best = [key for key in schemes if found[key] == max(found.values())]
+    if not max(found.values()) and all(_NUMBERED.fullmatch(str(node)) for node in drawn.nodes):
+        best = [*best[1:], "id"]  # what only a tool calls its nodes
+    key = best[0]
+    for other in best[1:] if found[key] else ():
+        for one, two in zip(schemes[key].values(), schemes[other].values(), strict=True):
+            if one != two and known & {one, two}:
+                both = f"{key} {one!r} and {other} {two!r}"
+                raise graph_error(source, f"a node: found {both}, and both could be meant; expected one of them")
     chosen = schemes[key]
     for name, times in Counter(chosen.values()).items():
         if times > 1:

@@ -209,3 +209,15 @@ def test_from_file_reads_files_only() -> None:
         CausalGraph.from_file({"target": "y"})  # type: ignore[arg-type]
     with pytest.raises(GraphError, match="cannot be read"):
         CausalGraph.from_file("none.dot", "y")
+
+
+def test_ids_and_labels_that_could_both_be_meant_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "g.dot", 'digraph { y [label="x"]; x [label="y"]; y -> x }')
+    for data in (TABLE, None):
+        with pytest.raises(GraphError, match="a node: found id 'y' and label 'x', and both could be meant"):
+            CausalGraph(path, target="y", data=data)
+    numbered = written(tmp_path, "n.dot", 'digraph { 0 [label="y"]; 1 [label="x"]; 0 -> 1 }')
+    with pytest.raises(GraphError, match="found no types of nodes"):
+        CausalGraph(numbered, target="y")
+    with pytest.raises(GraphError, match="node 'y': found no column"):
+        CausalGraph(numbered, target="y", data=TABLE.rename(columns={"y": "a", "x": "b"}))
