@@ -13,8 +13,10 @@ import argparse
 import contextlib
 import functools
 import itertools
+import logging
 import random
 import re
+import shutil
 import tempfile
 import time
 import traceback
@@ -26,6 +28,7 @@ from typing import Any
 
 import networkx as nx
 import pandas as pd
+import yaml
 from click.testing import CliRunner
 
 from pyro_cama import cli
@@ -38,9 +41,22 @@ from pyro_cama.graph.formats import SUFFIXES, read_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = 5.0  # seconds for one small file
-TABLE = pd.DataFrame(
-    {"sick": [0, 1, 0], "smoker": ["a", "b", "a"], **{name: [0.5, 2.25, 1.0] for name in ("age", "fever", "pulse")}}
-)
+NAMES = [
+    "age",
+    "fever",
+    "pulse",
+    "white cells",
+    'a "quoted"',
+    "é",
+    "cancer",
+    "xray",
+    "smoke",
+    "pollution",
+    "0",
+    "1",
+    "2",
+]
+TABLE = pd.DataFrame({"sick": [0, 1, 0], "smoker": ["a", "b", "a"], **{name: [0.5, 2.25, 1.0] for name in NAMES}})
 GRAPH = CausalGraph(
     {
         "target": "sick",
@@ -78,52 +94,51 @@ g.yaml d.dot t.csv empty . none.csv none/x.yaml --target y x z --graph --orient 
 
 
 def damaged(rng: random.Random, seeds: list[bytes]) -> bytes:
-    """Returns one of the seeds with a few changes: cuts, doublings, words, pieces of other seeds, bytes."""
+    """Returns one of the seeds with a few changes: words cut, doubled, changed, bytes, pieces of others."""
     data = rng.choice(seeds)
-    for _ in range(rng.choice([1, 1, 1, 2, 3, 8])):
-        at = rng.randint(0, len(data))
-        end = min(len(data), at + rng.choice([1, 2, 5, 20, 200]))
-        match rng.randrange(7):
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        words = re.findall(rb"\w+|\s+|.", data, re.DOTALL) or [b""]
+        at = rng.randrange(len(words))
+        match rng.randrange(8):
             case 0:
-                data = data[:at] + data[end:]
+                del words[at : at + rng.choice([1, 1, 3, 10])]
             case 1:
-                data = data[:end] + data[at:]
-            case 2:
-                data = data[:at] + rng.choice(WORDS).encode() + data[at:]
-            case 3:
-                data = data[:at] + f" {rng.choice(WORDS)} ".encode() + data[end:]
+                words[at:at] = words[at : at + rng.choice([1, 1, 3, 10])]
+            case 2 | 3:
+                other = rng.randrange(len(words))
+                words[at], words[other] = words[other], words[at]
             case 4:
-                other = rng.choice(seeds)
-                start = rng.randint(0, len(other))
-                data = data[:at] + other[start : start + rng.choice([5, 50, 500])] + data[end:]
+                words.insert(at, rng.choice(WORDS).encode())
             case 5:
-                pieces = re.split(rb"(\W)", data)
-                one, two = rng.randrange(len(pieces)), rng.randrange(len(pieces))
-                pieces[one], pieces[two] = pieces[two], pieces[one]
-                data = b"".join(pieces)
+                words[at] = rng.choice(WORDS).encode()
+            case 6:
+                other_seed = rng.choice(seeds)
+                start = rng.randint(0, len(other_seed))
+                words.insert(at, other_seed[start : start + rng.choice([5, 50, 500])])
             case _:
-                data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+                words[at] = bytes([rng.randrange(256)])
+        data = b"".join(words)
     return data
 
 
 def graphs(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callable[[], str]]]:
     """Damaged graph files, with and without a table and directions."""
-    by_suffix: dict[str, list[bytes]] = {}
-    for file in sorted((ROOT / "tests" / "corpus" / "graph_files").iterdir()):
-        by_suffix.setdefault(file.suffix, []).append(file.read_bytes())
-    by_suffix.pop(".xdsl")
-    by_suffix[".yaml"] = [file.read_bytes() for file in sorted((ROOT / "graphs").glob("*.yaml"))]
-    orients = [(), (), ["age -> sick -> fever", "sick -> pulse", "smoker -> pulse"], ["sick -> age"]]
+    listed = yaml.safe_load((ROOT / "tests" / "corpus" / "graph_files.yaml").read_text(encoding="utf-8"))["files"]
+    files: dict[str, list[dict[str, Any]]] = {}
+    for entry in listed:
+        path = ROOT / "tests" / "corpus" / "graph_files" / entry["file"]
+        files.setdefault(path.suffix, []).append({**entry, "raw": path.read_bytes()})
+    del files[".xdsl"]
+    files[".yaml"] = [{"target": None, "raw": path.read_bytes()} for path in sorted((ROOT / "graphs").glob("*.yaml"))]
     while True:
-        kind = rng.choice(sorted(by_suffix))
-        data = damaged(rng, by_suffix[kind])
-        path = folder / f"g{rng.choice(SUFFIXES) if rng.random() < 0.03 else kind}"
+        suffix = rng.choice(sorted(files))
+        entry = rng.choice(files[suffix])
+        data = damaged(rng, [entry["raw"]] * 5 + [other["raw"] for other in files[suffix]])
+        path = folder / f"g{rng.choice(SUFFIXES) if rng.random() < 0.02 else suffix}"
         path.write_bytes(data)
-        options = {
-            "target": rng.choice(["sick", None]),
-            "data": rng.choice([None, TABLE]),
-            "orient": rng.choice(orients),
-        }
+        options: dict[str, Any] = {"target": entry.get("target", "sick"), "orient": entry.get("orient", ())}
+        if suffix != ".yaml" and rng.random() < 0.8:
+            options["data"] = TABLE
         yield data, functools.partial(read_graph_file, path, options)
 
 
@@ -196,23 +211,26 @@ def arguments(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callabl
     (folder / "d.dot").write_text("digraph { y -> x }")
     (folder / "t.csv").write_text("y,x\n" + "\n".join(f"{i % 2},{i / 7}" for i in range(20)))
     (folder / "empty").write_text("")
-    commands = [
-        "init",
-        "check",
-        "draw",
-        "simulate",
-        "predict",
-        "evaluate",
-        "adapt",
-        "explain",
-        "report",
-        "",
-        "--help",
-        "fitt",
+    (folder / "typed.dot").write_text("digraph { target=y; y [type=binary]; x [type=count]; y -> x }")
+    calls = [
+        "check g.yaml",
+        "check typed.dot",
+        "init t.csv --target y",
+        "init t.csv --target y --graph d.dot --orient y->x -o o.yaml",
+        "simulate g.yaml -n 5 --seed 1 --shift x=1 -o o.csv",
+        "predict model t.csv -o o.csv --samples 2",
+        "evaluate model t.csv",
+        "adapt model t.csv -o out",
+        "fit g.yaml t.csv -o out --epochs 0",
+        "report model t.csv -o o.html",
+        "draw g.yaml -o o.txt",
     ]
-    words = [*_ARGUMENTS.split(), "", "y -> x", "x -> y", "\udcff", "\xe9\n"]
+    words = [*_ARGUMENTS.split(), "", "y -> x", "\udcff", "\xe9\n"]
     while True:
-        call = [rng.choice(commands), *(rng.choice(words) for _ in range(rng.randrange(9)))]
+        call = rng.choice(calls).split()
+        for _ in range(rng.choice([0, 1, 1, 2, 4])):
+            at = rng.randint(0, len(call))
+            call[at : at + rng.randrange(2)] = [rng.choice(words)]
         yield repr(call).encode(), functools.partial(command, call, folder)
 
 
@@ -220,6 +238,8 @@ def command(call: list[str], folder: Path) -> str:
     """Says what is wrong with what a call of the command line came to, if anything is."""
     with contextlib.chdir(folder):
         result = CliRunner().invoke(cli.app, call)
+    for made in folder.glob("o*"):
+        made.unlink() if made.is_file() else shutil.rmtree(made)
     if result.exit_code not in (0, 1, 2) or "fault of pyro_cama" in result.output or "Traceback" in result.output:
         return f"exit {result.exit_code}: {result.output[-300:]} {result.exception!r}"
     lines = result.stderr.strip().splitlines()
@@ -248,6 +268,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the inputs of finds")
     options = parser.parse_args()
     warnings.simplefilter("error")
+    logging.disable()
     finds: Counter[str] = Counter()
     number = 0
     cases = {"graphs": graphs, "tables": tables, "arguments": arguments}[options.what]

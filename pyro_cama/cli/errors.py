@@ -66,6 +66,8 @@ def _sentence(error: Exception) -> str:
         return one_line(error.format_message())
     if isinstance(error, OSError) and error.strerror:
         return one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    if isinstance(error, MemoryError):
+        return one_line(f"not enough memory: {error}; expected fewer rows, or a machine with more")
     if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
         first, *faults = str(error).split("\n  - ")
         said = "; ".join(f"{i}) {fault}" for i, fault in enumerate(faults[:_SHOWN], 1))

@@ -203,12 +203,15 @@ class CsvStream(_Files):
         nodes = self._graph.nodes
         texts = {n for n in wanted if n in columns and (n not in nodes or nodes[n].levels or nodes[n].is_image)}
         levels = {n for n in texts if n not in nodes or nodes[n].levels}
-        places = {name: header.index(name) for name in wanted}
+        places = {
+            name: str(header.index(name)) for name in wanted
+        }  # of numbers pandas takes some for places among these
         blank: Any = {place: [""] if name in levels else [*NO_NUMBER] for name, place in places.items()}
         kinds: Any = {places[name]: "str" for name in texts}
         with reading(path), pd.read_csv(
             path, encoding="utf-8-sig", index_col=False, low_memory=False, keep_default_na=False, na_values=blank,
-            dtype=kinds, header=0, names=range(len(header)), usecols=[*places.values()], chunksize=self.chunk,
+            dtype=kinds, header=0, names=[*map(str, range(len(header)))], usecols=[*places.values()],
+            chunksize=self.chunk,
         ) as reader:  # fmt: skip
             start = 0
             for frame in reader:

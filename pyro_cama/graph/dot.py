@@ -25,7 +25,8 @@ _TOKENS = {
         re.VERBOSE | re.DOTALL | re.MULTILINE | re.ASCII,
     ),
     True: re.compile(
-        _COMMON + rf"| (?P<edge> [<@]?-[->@]? ) | (?P<word> [{_LETTERS}.]+)", re.VERBOSE | re.DOTALL | re.MULTILINE
+        _COMMON + rf"| (?P<edge> <->|@->|<-@|@-@|@--|--@|->|<-|-- ) | (?P<word> [{_LETTERS}.]+)",
+        re.VERBOSE | re.DOTALL | re.MULTILINE,
     ),
 }
 _ENDS: dict[str, Mark] = {"<": "arrow", ">": "arrow", "@": "circle", "-": "none"}

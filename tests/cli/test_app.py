@@ -122,6 +122,11 @@ def test_debug_shows_the_traceback_before_the_line(tmp_path: Path) -> None:
         (ValueError("two\n  lines"), 1, "Error: two lines"),
         (PermissionError(13, "Permission denied", "rows.csv"), 1, "Error: rows.csv: Permission denied"),
         (OSError(28, "No space left on device"), 1, "Error: No space left on device"),
+        (
+            MemoryError("Unable to allocate 256. GiB"),
+            1,
+            "Error: not enough memory: Unable to allocate 256. GiB; expected",
+        ),
         (FloatingPointError("the loss became nan"), 1, "Error: the loss became nan"),
         (KeyboardInterrupt(), 130, "Error: interrupted"),
         (SystemExit(1), 130, "Error: interrupted"),  # what Lightning makes of SIGTERM
