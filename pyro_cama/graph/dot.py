@@ -15,10 +15,10 @@ from pyro_cama.graph.schema import graph_error
 
 _DAGITTY = ("dag", "pdag", "mag", "pag")
 _COMMON = r"""
-    (?P<space> [\ \t\r\n\f\v]+ | //[^\n]* | /\*.*?\*/ | ^\#[^\n]*)
+    (?P<space> [\ \t\r\n\ufeff]+ | //[^\n]* | /\*.*?\*/ | ^\#[^\n]*)
   | (?P<quoted> "(?:[^"\\]|\\.)*")
   | (?P<mark> [{}\[\];,=:+])"""
-_LETTERS = "A-Za-z_0-9\x80-\U0010ffff"  # Graphviz's names may hold any character beyond ASCII
+_LETTERS = "A-Za-z_0-9\x80-\ufefe\uff00-\U0010ffff"  # Graphviz's names may hold any character beyond ASCII
 _TOKENS = {
     False: re.compile(
         _COMMON + rf"| (?P<edge> -> | --) | (?P<word> -?(?:\d+\.?\d*|\.\d+) | [{_LETTERS}]+) | (?P<html> <)",
@@ -280,8 +280,7 @@ def _end_of_html(text: str, start: int) -> int:
 
 def _unquoted(text: str) -> str:
     """A quoted name as Graphviz understands it: an escaped quote is one, an escaped line break none."""
-    text = re.sub(r"\\\r?\n", "", text[1:-1])
-    return re.sub(r'\\(["\\])', lambda found: found[1] if found[1] == '"' else found[0], text)
+    return re.sub(r'\\(["\\]|\r?\n)', lambda found: {'"': '"', "\\": r"\\"}.get(found[1], ""), text[1:-1])
 
 
 def _label(label: str, node: str) -> str:

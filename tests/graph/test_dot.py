@@ -26,6 +26,7 @@ def edges(text: str) -> list[str]:
         ("digraph { a -> b [arrowhead=empty]; a -> c [arrowhead=none] }", ["a --> b", "a --- c"]),
         ("digraph { a -> b [dir=\"\", arrowhead=\"\"] }", ["a --> b"]),
         ('digraph { "a" + "b" -> -1.5; -1.5 -> .5 }', ["ab --> -1.5", "-1.5 --> .5"]),
+        ('digraph { "a \\\\\nb" -> "c \\\nd\\"" }', ['a \\\\\nb --> c d"']),
         ('digraph { "node" -> "->" }', ["node --> ->"]),
         ("DIGRAPH g { a:s -> b:n:w }", ["a --> b"]),
         ("dag { a -> b <- c <-> d; e @-> f @-@ g @-- h -- i }", ["a --> b", "b <-- c", "c <-> d", "e o-> f", "f o-o g", "g o-- h", "h --- i"]),
