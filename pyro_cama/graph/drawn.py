@@ -127,7 +127,7 @@ def _names(drawn: Drawn, target: object, columns: set[str], source: str) -> dict
     for key in _LABELS:
         if any(_text(keys.get(key)) for keys in drawn.nodes.values()):
             schemes[key] = {node: _text(keys.get(key)) or node for node, keys in drawn.nodes.items()}
-    known: set[Any] = columns or {target}
+    known = columns or ({target} if isinstance(target, str) else set())
     found = {key: len(known & set(names.values())) for key, names in schemes.items()}
     best = [key for key in schemes if found[key] == max(found.values())]
     if not max(found.values()) and all(_NUMBERED.fullmatch(str(node)) for node in drawn.nodes):

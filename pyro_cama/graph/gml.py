@@ -96,7 +96,7 @@ def arrow_mark(name: object, source: str) -> Mark:
     arrows = ("standard", "delta", "white_delta", "plain", "short", "diamond", "white_diamond", "concave", "convex")
     marks: dict[object, Mark] = {"none": "none", "circle": "circle", "transparent_circle": "circle"}
     marks |= dict.fromkeys(arrows, "arrow")
-    if name not in marks:
+    if not isinstance(name, str) or name not in marks:
         raise graph_error(source, f"found an edge that ends in {shown(name)}; expected none, standard or circle")
     return marks[name]
 

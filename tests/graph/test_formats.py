@@ -97,6 +97,13 @@ def test_the_target_may_be_marked_at_its_node(tmp_path: Path) -> None:
         CausalGraph(written(tmp_path, "two.dot", two))
 
 
+def test_a_target_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    nodes = 'node [ id 0 label "y" type "binary" ] node [ id 1 label "x" type "count" ] edge [ source 0 target 1 ]'
+    path = written(tmp_path, "g.gml", f'graph [ directed 1 target "y" target "x" {nodes} ]')
+    with pytest.raises(GraphError, match=r"target: found \['y', 'x'\]; expected the name of"):
+        CausalGraph(path)
+
+
 # Directions.
 
 

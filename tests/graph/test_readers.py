@@ -25,6 +25,7 @@ BIF = "network n {{ }} variable a {{ type discrete [ 2 ] {{ no, yes }}; }} {}"
         ("g.gml", "graph [ node ]", "expected a value of node"),
         ("g.gml", "a [ " * 200, "is nested too deeply"),
         ("g.gml", 'graph [ node [ id 1 ] node [ id 2 ] edge [ source 1 target 2 graphics [ arrow "middle" ] ] ]', "arrow 'middle'; expected none, first"),
+        ("g.gml", 'Creator "yFiles" graph [ node [ id 1 ] node [ id 2 ] edge [ source 1 target 2 graphics [ targetArrow "a" targetArrow "b" ] ] ]', "ends in ['a', 'b']; expected none, standard"),
         ("g.graphml", ML.format(""), "found 0 graphs; expected one"),
         ("g.graphml", ML.format('<graph edgedefault="directed"><node/></graph>'), "found a node with id None"),
         ("g.graphml", ML.format('<graph edgedefault="directed"><node id="a"/><edge source="a" target="b"/></graph>'), "the end 'b', no node"),
