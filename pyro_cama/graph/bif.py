@@ -28,11 +28,18 @@ _NET = re.compile(
 )  # aGrUM's states may be intervals, [0;1[
 
 
+# braces, and what may hide some: texts in quotes, comments
+_BRACES = {
+    "BIF": re.compile(r'[{}]|"[^"]*"|//[^\n]*|/\*.*?\*/', re.DOTALL),
+    "NET": re.compile(r'[{}]|"(?:[^"\\]|\\.)*"|%[^\n]*', re.DOTALL),
+}
+
+
 class _Token(NamedTuple):
     text: str
     is_mark: bool
     is_quoted: bool
-    line: int
+    place: int
 
 
 class _Tokens:
@@ -40,45 +47,50 @@ class _Tokens:
 
     def __init__(self, text: str, pattern: re.Pattern[str], source: str, kind: str) -> None:
         self.source, self.kind = source, kind
-        self.all: list[_Token] = []
-        self.place, at, line = 0, 0, 1
-        while at < len(text):
-            match = pattern.match(text, at)
-            if match is None:
-                raise self.fault(f"found {text[at : at + 20]!r}; expected a name or a mark", line)
-            if match["space"] is None:
-                quoted = match["text"] is not None
-                self.all.append(_Token(match["text"] if quoted else match[0], match["mark"] is not None, quoted, line))
-            line += match[0].count("\n")
-            at = match.end()
-        self.end = _Token("its end", True, False, line)
+        self.text, self.pattern, self.at = text, pattern, 0
+        self.end = _Token("its end", True, False, len(text))
+        self.ahead = self._scan()
 
-    def fault(self, what: str, line: int) -> Exception:
+    def fault(self, what: str, token: _Token) -> Exception:
+        line = self.text.count("\n", 0, token.place) + 1
         return graph_error(self.source, f"is no valid {self.kind} file: line {line}: {what}")
 
+    def _scan(self) -> _Token:
+        while self.at < len(self.text):
+            place = self.at
+            match = self.pattern.match(self.text, place)
+            if match is None:
+                found = self.text[place : place + 20]
+                raise self.fault(f"found {found!r}; expected a name or a mark", _Token("", True, False, place))
+            self.at = match.end()
+            if match["space"] is None:
+                quoted = match["text"] is not None
+                return _Token(match["text"] if quoted else match[0], match["mark"] is not None, quoted, place)
+        return self.end
+
     def peek(self) -> _Token:
-        return self.all[self.place] if self.place < len(self.all) else self.end
+        return self.ahead
 
     def next(self) -> _Token:
-        token = self.peek()
-        self.place += 1
+        token = self.ahead
+        self.ahead = self._scan()
         return token
 
     def accept(self, mark: str) -> bool:
-        token = self.peek()
-        found = token.is_mark and token.text == mark
-        self.place += found
+        found = self.ahead.is_mark and self.ahead.text == mark
+        if found:
+            self.next()
         return found
 
     def expect(self, mark: str) -> None:
         token = self.peek()
         if not self.accept(mark):
-            raise self.fault(f"found {token.text!r}; expected {mark!r}", token.line)
+            raise self.fault(f"found {token.text!r}; expected {mark!r}", token)
 
     def name(self) -> str:
         token = self.next()
         if token.is_mark:
-            raise self.fault(f"found {token.text!r}; expected a name", token.line)
+            raise self.fault(f"found {token.text!r}; expected a name", token)
         return token.text
 
     def names_until(self, closing: str, *between: str) -> list[str]:
@@ -90,14 +102,18 @@ class _Tokens:
         return names
 
     def skip_block(self) -> None:
-        """Passes over what is in braces."""
-        self.expect("{")
+        """Passes over what is in braces, most of a file: probabilities."""
+        opening = self.peek()
+        if not (opening.is_mark and opening.text == "{"):
+            raise self.fault(f"found {opening.text!r}; expected '{{'", opening)
         depth = 1
-        while depth:
-            token = self.next()
-            if token is self.end:
-                raise self.fault("found its end; expected '}' before", token.line)
-            depth += {"{": 1, "}": -1}.get(token.text, 0) if token.is_mark else 0
+        for match in _BRACES[self.kind].finditer(self.text, self.at):
+            depth += {"{": 1, "}": -1}.get(match[0], 0)
+            if not depth:
+                self.at = match.end()
+                self.ahead = self._scan()
+                return
+        raise self.fault("found its end; expected '}' before", self.end)
 
 
 def read_bif(text: str, source: str) -> Drawn:
@@ -109,7 +125,7 @@ def read_bif(text: str, source: str) -> Drawn:
     tokens = _Tokens(text, _BIF, source, "BIF")
     network = _Network(source)
     while tokens.peek() is not tokens.end:
-        line = tokens.peek().line
+        here = tokens.peek()
         match tokens.name().casefold():
             case "network":
                 if not tokens.peek().is_mark:
@@ -121,11 +137,11 @@ def read_bif(text: str, source: str) -> Drawn:
                 tokens.expect("(")
                 names = tokens.names_until(")", ",", "|")
                 if not names:
-                    raise tokens.fault("found probability of nothing; expected a variable", line)
+                    raise tokens.fault("found probability of nothing; expected a variable", here)
                 tokens.skip_block()
                 network.given(names[0], names[1:])
             case other:
-                raise tokens.fault(f"found {other!r}; expected network, variable or probability", line)
+                raise tokens.fault(f"found {other!r}; expected network, variable or probability", here)
     return network.drawn("BIF", "variable NAME { type discrete [ 2 ] { no, yes }; }")
 
 
@@ -133,30 +149,28 @@ def _bif_levels(tokens: _Tokens) -> list[str]:
     levels: list[str] | None = None
     tokens.expect("{")
     while not tokens.accept("}"):
-        line = tokens.peek().line
+        here = tokens.peek()
         word = tokens.name()
         if word == "type":
             kind = tokens.name()
             if kind != "discrete":
-                raise tokens.fault(f"found type {kind!r}; expected discrete", line)
+                raise tokens.fault(f"found type {kind!r}; expected discrete", here)
             tokens.expect("[")
             count = tokens.name()
             tokens.expect("]")
             tokens.expect("{")
             levels = tokens.names_until("}", ",")
             if count != str(len(levels)):
-                raise tokens.fault(f"found {len(levels)} levels, {listed(levels)}; expected {count}", line)
+                raise tokens.fault(f"found {len(levels)} levels, {listed(levels)}; expected {count}", here)
             tokens.expect(";")
         elif word == "property":
             while not tokens.accept(";"):
                 if tokens.next() is tokens.end:
-                    raise tokens.fault("found its end; expected ';' before", line)
+                    raise tokens.fault("found its end; expected ';' before", here)
         else:
-            raise tokens.fault(f"found {word!r}; expected type or property", line)
+            raise tokens.fault(f"found {word!r}; expected type or property", here)
     if levels is None:
-        raise tokens.fault(
-            "found a variable without type; expected type discrete [ 2 ] { no, yes }", tokens.peek().line
-        )
+        raise tokens.fault("found a variable without type; expected type discrete [ 2 ] { no, yes }", tokens.peek())
     return levels
 
 
@@ -173,7 +187,7 @@ def read_net(text: str, source: str) -> Drawn:
     tokens = _Tokens(text, _NET, source, "NET")
     network = _Network(source)
     while tokens.peek() is not tokens.end:
-        line = tokens.peek().line
+        here = tokens.peek()
         word = tokens.name()
         kind = word if word in ("discrete", "continuous") else ""
         word = tokens.name() if kind else word
@@ -186,7 +200,7 @@ def read_net(text: str, source: str) -> Drawn:
             keys = _net_keys(tokens)
             levels = keys.get("states")
             if kind != "continuous" and levels is None:
-                raise tokens.fault(f"node {name!r}: found no states; expected states = (...)", line)
+                raise tokens.fault(f"node {name!r}: found no states; expected states = (...)", here)
             label = keys.get("label", [""])[0]
             network.variable(name, None if kind == "continuous" else levels, label)
         elif word == "potential":
@@ -194,10 +208,10 @@ def read_net(text: str, source: str) -> Drawn:
             names = tokens.names_until(")", "|")
             tokens.skip_block()
             if not names:
-                raise tokens.fault("found a potential of nothing; expected a node", line)
+                raise tokens.fault("found a potential of nothing; expected a node", here)
             network.given(names[0], names[1:])
         else:
-            raise tokens.fault(f"found {word!r}; expected net, node or potential", line)
+            raise tokens.fault(f"found {word!r}; expected net, node or potential", here)
     return network.drawn("NET", "node NAME { states = (...); }")
 
 
@@ -212,7 +226,7 @@ def _net_keys(tokens: _Tokens) -> dict[str, list[str]]:
         while not tokens.accept(";"):
             token = tokens.next()
             if token is tokens.end:
-                raise tokens.fault("found its end; expected ';' before", token.line)
+                raise tokens.fault("found its end; expected ';' before", token)
             if not token.is_mark:
                 keys[key].append(re.sub(r"\\(.)", r"\1", token.text) if token.is_quoted else token.text)
     return keys

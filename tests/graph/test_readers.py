@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyro_cama.errors import GraphError
+from pyro_cama.graph.drawn import Drawn
 from pyro_cama.graph.formats import read_file
 
 ML = '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">{}</graphml>'
@@ -54,3 +55,19 @@ def test_what_is_refused(name: str, text: str, says: str, tmp_path: Path) -> Non
         read_file(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
+
+
+def test_braces_in_texts_and_comments_are_no_end_of_a_block(tmp_path: Path) -> None:
+    (tmp_path / "g.bif").write_text(
+        'variable a { type discrete [ 2 ] { "50%", "}" }; property "}" ; } variable b { type discrete [ 2 ] { x, y }; }\n'
+        'probability ( b | a ) { // }\n ("50%") 0.1, 0.9; /* } */ ( "}" ) 0.5, 0.5; }\n'
+    )
+    (tmp_path / "g.net").write_text(
+        'net { name = "}"; % }\n } node a { states = ("x" "\\"}"); } node b { states = (// /*); }\n'
+        "potential ( b | a ) { data = ( % }\n (1 0) (0 1)); }\n"
+    )
+    for name, levels in (("g.bif", ["50%", "}"]), ("g.net", ["x", '"}'])):
+        drawn = read_file(tmp_path / name)
+        assert isinstance(drawn, Drawn)
+        assert [str(edge) for edge in drawn.edges] == ["a --> b"]
+        assert drawn.nodes["a"]["levels"] == levels
