@@ -151,7 +151,7 @@ def _bif_levels(tokens: _Tokens) -> list[str]:
     while not tokens.accept("}"):
         here = tokens.peek()
         word = tokens.name()
-        if word == "type":
+        if word == "type" and levels is None:
             kind = tokens.name()
             if kind != "discrete":
                 raise tokens.fault(f"found type {kind!r}; expected discrete", here)
@@ -168,7 +168,7 @@ def _bif_levels(tokens: _Tokens) -> list[str]:
                 if tokens.next() is tokens.end:
                     raise tokens.fault("found its end; expected ';' before", here)
         else:
-            raise tokens.fault(f"found {word!r}; expected type or property", here)
+            raise tokens.fault(f"found {word!r}; expected type, once, or property", here)
     if levels is None:
         raise tokens.fault("found a variable without type; expected type discrete [ 2 ] { no, yes }", tokens.peek())
     return levels
@@ -201,7 +201,7 @@ def read_net(text: str, source: str) -> Drawn:
             levels = keys.get("states")
             if kind != "continuous" and levels is None:
                 raise tokens.fault(f"node {name!r}: found no states; expected states = (...)", here)
-            label = keys.get("label", [""])[0]
+            label = next(iter(keys.get("label", [])), "")
             network.variable(name, None if kind == "continuous" else levels, label)
         elif word == "potential":
             tokens.expect("(")
@@ -220,7 +220,10 @@ def _net_keys(tokens: _Tokens) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     tokens.expect("{")
     while not tokens.accept("}"):
+        here = tokens.peek()
         key = tokens.name()
+        if key in keys:
+            raise tokens.fault(f"found {key!r} twice; expected it once", here)
         tokens.expect("=")
         keys[key] = []
         while not tokens.accept(";"):
