@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
@@ -34,13 +34,14 @@ from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.nodes import Node
 from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, clone
-    from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
+    from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
@@ -61,7 +62,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         graph: what :func:`pyro_cama.build` takes; the columns of X are then its nodes, by name, in raw units and level
             names.  X has to be a DataFrame with the target's Markov blanket and the manipulation's scope column, if it
             has one; a column of the target's name is not looked at.  None means that the target causes every column of
-            X, each a continuous number, under one manipulation a batch (scope dataset).
+            X under one manipulation a batch (scope dataset): of a DataFrame those of dtype ``category`` are
+            categorical, of their categories, and all others are continuous numbers.
         hidden, layers, device: as :func:`pyro_cama.build`.
         random_state: the seed of all that is drawn; an int gives the same model every time.
         max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing, interventions, validation, patience,
@@ -128,7 +130,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         """Trains on clean rows.
 
         Args:
-            X: ``(rows, n_features_in_)``; without a graph numbers, else a DataFrame.
+            X: ``(rows, n_features_in_)``; without a graph numbers and categories, else a DataFrame.
             y: labels, ``(rows,)``; with a graph, levels of its target.
 
         Raises:
@@ -253,7 +255,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
 
     def _rows(self, X: Any) -> pd.DataFrame:
         """Returns X as a table, its columns those of the fit."""
-        return self._table(validate_data(self, X, reset=False, **self._form(X)))
+        return self._table(validate_data(self, X, reset=False, **self._form(X)), self.cama_.graph.nodes)
 
     def _labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[pd.DataFrame, NDArray[Any]]:
         """Returns X as a table and y as labels, none missing; ``reset`` takes the columns of X for those of the fit."""
@@ -264,10 +266,12 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         assert_all_finite(labels, input_name="y")
         check_consistent_length(X, labels)
         check_classification_targets(labels)
-        return self._table(X), labels
+        return self._table(X, {} if reset else self.cama_.graph.nodes), labels
 
     def _form(self, X: Any) -> dict[str, Any]:
         """Returns how scikit-learn checks X: as numbers without a graph, else not, as the encoder knows its columns."""
+        if self.graph is None and _holds_texts(X):
+            return {"skip_check_array": True}  # but for its numbers, in _table
         if self.graph is None:
             return {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
         if not isinstance(X, pd.DataFrame):
@@ -277,10 +281,19 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             )
         return {"skip_check_array": True}
 
-    def _table(self, X: Any) -> pd.DataFrame:
-        """Returns checked X under the names that the graph's nodes have."""
+    def _table(self, X: Any, known: Mapping[str, Node]) -> pd.DataFrame:
+        """Returns checked X under the names that the graph's nodes have.
+
+        Args:
+            known: nodes of the model that was fitted, none at fit.
+
+        Raises:
+            DataError: a column of texts is no category.
+        """
         if self.graph is not None:
             return X
+        if _holds_texts(X):
+            return _by_type(X, known)
         named = getattr(self, "feature_names_in_", None)
         return pd.DataFrame(X, columns=[f"x{i}" for i in range(self.n_features_in_)] if named is None else list(named))
 
@@ -293,7 +306,9 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             first: a row of each class, ``(classes,)``.
         """
         if self.graph is None:
-            return _all_children(list(table.columns), classes.tolist())
+            names = list(table.columns)
+            known = {name: [*table[name].cat.categories] for name in names if _is_category(table[name])}
+            return _all_children(names, classes.tolist(), known)
         graph = CausalGraph(self.graph)
         target = graph.nodes[graph.target]
         codes, _ = read_column(target, labels)
@@ -317,8 +332,58 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         super().__setstate__(state)
 
 
-def _all_children(columns: list[str], classes: list[Any]) -> CausalGraph:
+def _is_category(column: pd.Series[Any]) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
+def _holds_texts(X: Any) -> bool:
+    """Whether X is a DataFrame with columns that are no numbers: categories, or texts."""
+    return isinstance(X, pd.DataFrame) and any(
+        not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)) for kind in X.dtypes
+    )
+
+
+def _by_type(X: pd.DataFrame, known: Mapping[str, Node]) -> pd.DataFrame:
+    """Returns X with numbers as scikit-learn checks them, and categories as plain levels.
+
+    Args:
+        known: the nodes of a model that was fitted; a categorical one's column may be of any dtype.
+
+    Raises:
+        DataError: a column of texts that is no category.
+    """
+    table = X.copy()
+    table.columns = pd.Index([str(name) for name in X.columns])
+    for name in table.columns:
+        column = table[name]
+        if _is_category(column):
+            table[name] = column.cat.rename_categories([_level(level) for level in column.cat.categories])
+        elif not (name in known and known[name].levels):
+            texts = column.map(lambda entry: isinstance(entry, str)).to_numpy(dtype=bool)
+            if texts.any():
+                raise DataError(
+                    f"X: column {name!r}: found {shown(column[texts].iloc[0])} in {rows_text(texts)}; expected "
+                    f"numbers, or dtype 'category': X.astype({{{name!r}: 'category'}}) makes its texts levels"
+                )
+            table[name] = check_array(
+                column.to_frame(), dtype=np.float64, ensure_all_finite="allow-nan", input_name="X"
+            )[:, 0]
+    return table
+
+
+def _level(level: Any) -> Any:
+    """A category as a graph names it: numbers and texts as they are, intervals and the like as text."""
+    level = level.item() if isinstance(level, np.generic) else level
+    return level if isinstance(level, str | int | float | bool) else str(level)
+
+
+def _all_children(
+    columns: list[str], classes: list[Any], levels: Mapping[str, Sequence[Any]] | None = None
+) -> CausalGraph:
     """Returns the graph of a target that causes every column, under one manipulation a batch.
+
+    Args:
+        levels: of those that are categorical.
 
     >>> _all_children(["z", "pulse"], ["ill", "well"])
     <CausalGraph: target 'target'; parents none; children 'z', 'pulse'; coparents none; latents 'z_', 'm'>
@@ -334,7 +399,11 @@ def _all_children(columns: list[str], classes: list[Any]) -> CausalGraph:
     return CausalGraph(
         {
             "target": target,
-            "nodes": {target: {"type": label, "levels": classes}, **dict.fromkeys(columns, "continuous")},
+            "nodes": {
+                target: {"type": label, "levels": classes},
+                **dict.fromkeys(columns, "continuous"),
+                **{name: {"type": "categorical", "levels": [*found]} for name, found in (levels or {}).items()},
+            },
             "edges": [[target, name] for name in columns],
             "latents": latents,
         }

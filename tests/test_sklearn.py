@@ -206,6 +206,50 @@ def test_labels_may_be_a_level_s_text_and_levels_without_rows_are_no_class() -> 
     assert model.score(table, np.array(["3", "1", "0"])[Y]) > 0.9
 
 
+def mixed(rows: int = 120, seed: int = 0) -> tuple[pd.DataFrame, Any]:
+    generator = np.random.default_rng(seed)
+    sex, age = generator.choice(["Female", "Male"], rows), generator.normal(50, 10, rows)
+    band, smokes = pd.cut(age, [0, 45, 55, 120]), generator.random(rows) < 0.3
+    y = np.where((sex == "Male") == (generator.random(rows) < 0.9), "ill", "well")
+    return pd.DataFrame({"sex": pd.Categorical(sex), "age": age, "band": band, "smokes": smokes}), y
+
+
+def test_categories_are_taken_by_type() -> None:
+    table, y = mixed()
+    model = small(max_epochs=30).fit(table, y)
+    assert model.cama_.graph.nodes["sex"].levels == ("Female", "Male")
+    assert model.cama_.graph.nodes["band"].type == "categorical"
+    assert [model.cama_.graph.nodes[name].type for name in ("age", "smokes")] == ["continuous"] * 2
+    assert model.score(*mixed(seed=1)) > 0.8
+    p = model.predict_proba(table)
+    plain = table.assign(sex=table["sex"].astype(str), band=table["band"].astype(str))  # as texts, as few categories
+    np.testing.assert_array_equal(model.predict_proba(plain), p)
+    np.testing.assert_array_equal(model.predict_proba(table[:1].assign(sex=pd.Categorical([table["sex"][0]]))), p[:1])
+    missing = table.assign(sex=table["sex"].where(table.index > 2), age=table["age"].where(table.index > 2))
+    assert np.isfinite(model.predict_proba(missing)).all()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(table), p)
+    model.adapt(table, **FAST)
+    model.fit(table[["age", "smokes"]], y)
+    assert [*model.cama_.graph.blanket.children] == ["age", "smokes"]
+
+
+def test_texts_that_are_no_categories_are_named() -> None:
+    table, y = mixed()
+    texts = table.assign(sex=table["sex"].astype(object))
+    model = small(max_epochs=1).fit(table, y)
+    for found in (texts, texts[["sex", "age"]]):
+        with pytest.raises(
+            DataError, match=r"X: column 'sex': found '(Fem|M)ale' in .*; expected numbers, or dtype 'cat"
+        ):
+            small().fit(found, y)
+    with pytest.raises(DataError, match="expected numbers, or dtype 'category'"):
+        model.fit(texts, y)  # what was fitted before says nothing of it
+    with pytest.raises(DataError, match="column 'sex': found unknown levels"):
+        model.predict(table.assign(sex="neither"))
+    with pytest.raises(ValueError, match="X contains infinity"):
+        small().fit(table.assign(age=np.inf), y)
+
+
 def test_missing_values() -> None:
     rng = np.random.default_rng(0)
     holes = np.where(rng.random(X.shape) < 0.2, np.nan, X)
