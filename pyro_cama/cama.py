@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_cama._arguments import expect_options, whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
-from pyro_cama.data.open_stream import DataSource
+from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.tables import Table
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -436,6 +436,7 @@ class CAMA(ModelGuidePair):
 
         Options as :meth:`predict_proba`.
         """
+        data = open_stream(data, self.graph) or data  # read twice, and has to be the same
         y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
         p = self.predict_proba(data, do, **options)
         return float((most_probable(p) == y.numpy()).mean())

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from pyro_cama._arguments import expect_whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.image_files import image_table, labelled_paths
+from pyro_cama.data.partitions import is_partition, partitioned
 from pyro_cama.data.streams import FrameStream, LoaderStream, RowsStream, Stream
 from pyro_cama.data.table_files import SUFFIXES, CsvStream, ParquetStream
 from pyro_cama.data.tables import Table
@@ -31,9 +32,10 @@ def open_stream(data: Any, graph: CausalGraph, *, chunk: int | None = None) -> S
     """Opens a table that may be read in parts as a stream; returns None for an ordinary table in memory.
 
     Args:
-        data: a .csv or .parquet file, a folder of such files (read in the order of their names) or of images with one
-            subfolder a class, an ``ImageFolder``, a torch DataLoader of mappings of columns, an IterableDataset of
-            mappings a row, or a table in memory with a column of image paths. A Stream comes back as it is.
+        data: a .csv or .parquet file, a folder of such files (read in the order of their names) or of folders named
+            column=value that hold some, a folder of images with one subfolder a class, an ``ImageFolder``, a torch
+            DataLoader of mappings of columns, an IterableDataset of mappings a row, or a table in memory with a column
+            of image paths. A Stream comes back as it is.
         graph: says which columns are numbers, levels and images.
         chunk: most rows of a part: 65,536, or 1,024 where the graph has images, fewer where they are large.
 
@@ -79,6 +81,8 @@ def _is_image_folder(data: Any) -> bool:
 def _open_path(path: Path, graph: CausalGraph, chunk: int) -> Stream:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not files and any(is_partition(p) for p in path.iterdir()):
+            files = partitioned(path, SUFFIXES)
         kinds = {p.suffix.lower() for p in files}
         if len(kinds) > 1:
             raise DataError(f"{path}: found both .csv and .parquet files; expected one kind: move the others")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -79,6 +80,33 @@ class FrameStream(Stream):
         return self.name
 
 
+class _Passes:
+    """What every pass of a source has to give alike: the rows in the same order, told by their scalar entries."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._seen = name, dict[tuple[int, str], int]()
+
+    def expect_same(self, part: int, frame: pd.DataFrame) -> pd.DataFrame:
+        """Returns the part.
+
+        Raises:
+            DataError: its rows are not those of an earlier pass; images and vectors may be, as they may be augmented.
+        """
+        for column, entries in frame.items():
+            if len(entries) and np.ndim(entries.iloc[0]):
+                continue
+            plain = entries.dtype.kind in "biuf" and isinstance(entries.dtype, np.dtype)
+            read = entries.to_numpy().tobytes() if plain else repr(entries.tolist()).encode()
+            if self._seen.setdefault((part, str(column)), now := zlib.crc32(read)) != now:
+                first = int(frame.index[0])
+                raise DataError(
+                    f"{self._name}: column {column!r}: found other entries in rows {first} to {first + len(frame) - 1} "
+                    "(counted from 0) than in an earlier pass; expected the same rows in the same order in every pass: "
+                    "do not shuffle, the rows are shuffled here"
+                )
+        return frame
+
+
 class LoaderStream(Stream):
     """The batches of a torch DataLoader, each a mapping of column name to values, in the loader's own order."""
 
@@ -92,7 +120,7 @@ class LoaderStream(Stream):
                 "the DataLoader shuffles; expected the same rows in the same order in every pass: pass shuffle=False, "
                 "the rows are shuffled here"
             )
-        self.chunk, self._loader = chunk, loader
+        self.chunk, self._loader, self._passes = chunk, loader, _Passes(self.name)
 
     def parts(
         self, columns: Collection[str], order: np.random.Generator | None = None
@@ -106,7 +134,7 @@ class LoaderStream(Stream):
             for first in range(0, table.rows, self.chunk):
                 frame = _frame(table.columns, first, min(table.rows, first + self.chunk))
                 frame.index = pd.RangeIndex(start + first, start + first + len(frame))
-                yield part, frame
+                yield part, self._passes.expect_same(part, frame)
                 part += 1
             start += table.rows
 
@@ -121,7 +149,7 @@ class RowsStream(Stream):
     name = "the IterableDataset"
 
     def __init__(self, rows: IterableDataset[Any], chunk: int) -> None:
-        self.chunk, self._rows = chunk, rows
+        self.chunk, self._rows, self._passes = chunk, rows, _Passes(self.name)
 
     def parts(
         self, columns: Collection[str], order: np.random.Generator | None = None
@@ -135,7 +163,7 @@ class RowsStream(Stream):
             with data_errors_at(self.name), numbered(index):
                 names, found = from_rows(some, {*columns})
             self.names = self.names or names
-            yield part, _frame(found, 0, len(some)).set_index(index)
+            yield part, self._passes.expect_same(part, _frame(found, 0, len(some)).set_index(index))
 
     def source(self, part: int) -> str:
         """Returns the name of the dataset."""

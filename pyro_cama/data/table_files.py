@@ -18,6 +18,7 @@ import pandas as pd
 
 from pyro_cama._messages import listed, shown
 from pyro_cama._number_texts import NO_NUMBER, comma_hint, is_text, missing_numbers, numbers_of
+from pyro_cama.data.partitions import of_folders
 from pyro_cama.data.row_numbers import Mask
 from pyro_cama.data.streams import Stream
 from pyro_cama.errors import DataError
@@ -32,7 +33,8 @@ _PER_FILE = 32  # bits of a part's number that count the parts of one CSV file
 class _Files(Stream):
     """Files of one kind, one table together.
 
-    Columns without a name, and unused ones of a name that others have too, are ignored.
+    Columns without a name, and unused ones of a name that others have too, are ignored.  Folders named column=value
+    on the way to a file are a column of its rows, unless the file has one of that name.
     """
 
     def __init__(self, paths: Sequence[Path], graph: CausalGraph, chunk: int, name: str) -> None:
@@ -40,7 +42,10 @@ class _Files(Stream):
         self._paths, self._graph = list(paths), graph
         self._sizes = [self._size(path) for path in self._paths]
         self._headers = [self._unique(path, self._header(path)) for path in self._paths]
-        self.names = [name for name in self._headers[0] if name]
+        self._given = [
+            of_folders(path, Path(name), header) for path, header in zip(self._paths, self._headers, strict=True)
+        ]
+        self.names = [name for name in [*self._headers[0], *self._given[0]] if name]
         self._told: set[tuple[str, str]] = set()  # columns and their marks
 
     @abstractmethod
@@ -80,8 +85,9 @@ class _Files(Stream):
                     f"{path}: found {now} bytes, {size} when it was opened; expected a file that stays as it is while "
                     "it is read: start again"
                 )
-        first = {*self._columns_of(self._headers[0], columns)}
-        for path, header in zip(self._paths, self._headers, strict=True):
+        headers = [[*header, *given] for header, given in zip(self._headers, self._given, strict=True)]
+        first = {*self._columns_of(headers[0], columns)}
+        for path, header in zip(self._paths, headers, strict=True):
             if odd := sorted(first ^ {*self._columns_of(header, columns)}):
                 has, lacks = (path, self._paths[0]) if odd[0] in header else (self._paths[0], path)
                 raise DataError(
@@ -97,8 +103,12 @@ class _Files(Stream):
     def _parts_of(self, names: Iterable[str]) -> set[str]:
         return {f"{name}[{i}]" for name in names for i in range(self._graph.nodes[name].dim or 0)}
 
-    def _declared(self, frame: pd.DataFrame, columns: Collection[str], path: Path) -> pd.DataFrame:
-        """The frame as the encoder takes it: one column a vector, numbers where numbers are, paths from the folder."""
+    def _declared(self, frame: pd.DataFrame, columns: Collection[str], number: int) -> pd.DataFrame:
+        """A file's frame as the encoder takes it: vectors one column, numbers where they are, paths from the folder."""
+        path = self._paths[number]
+        for name, value in self._given[number].items():
+            if name in columns:
+                frame[name] = pd.Series(value, index=frame.index, dtype="object")
         for name in columns:
             if name not in self._graph.nodes:
                 continue
@@ -218,7 +228,7 @@ class CsvStream(_Files):
                 frame.columns = pd.Index([header[int(place)] for place in frame.columns])
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
-                yield self._declared(frame, columns, path)
+                yield self._declared(frame, columns, number)
 
 
 class ParquetStream(_Files):
@@ -262,7 +272,7 @@ class ParquetStream(_Files):
             for i, table in enumerate(self._tables(number, place, columns)):
                 frame = table.to_pandas(types_mapper=self._kind, ignore_metadata=True)
                 frame.index = pd.RangeIndex(start + i * self.chunk, start + i * self.chunk + len(frame))
-                yield part + i, self._declared(frame, columns, self._paths[number])
+                yield part + i, self._declared(frame, columns, number)
 
     def source(self, part: int) -> str:
         """Returns the name of the part's file."""

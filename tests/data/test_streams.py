@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from pyro_cama import build
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.column_statistics import Moments
 from pyro_cama.data.encoder import TableEncoder
@@ -509,6 +510,7 @@ def test_marks_among_numbers_are_missing_and_it_is_said(
 
 def test_unused_doubled_columns_of_parquet_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
     arrays = [pa.array(["a", "b"]), pa.array([1.0, 2.0]), pa.array([1, 2]), pa.array(["p", "q"])]
     pa.parquet.write_table(pa.Table.from_arrays(arrays, names=["y", "x", "k", "k"]), tmp_path / "t.parquet")
     stream = open_stream(tmp_path / "t.parquet", graph_of(x="continuous"))
@@ -753,6 +755,84 @@ class Once(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self.rows
+
+
+class Drawn(IterableDataset[Any]):
+    """The rows in another order in every pass."""
+
+    def __init__(self, rows: int, jitter: bool = False) -> None:
+        self.rows, self.generator, self.jitter = RowByRow(rows), np.random.default_rng(0), jitter
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(len(self.rows)) if self.jitter else self.generator.permutation(len(self.rows)):
+            yield {**self.rows[i], **({"i": torch.rand(1, 2, 2)} if self.jitter else {})}
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda rows: rows, lambda rows: DataLoader(rows, batch_size=8)], ids=["rows", "loader"]
+)
+def test_rows_that_are_shuffled_anew_are_refused(wrap: Any) -> None:
+    graph = graph_of(x="continuous")
+    stream = open_stream(wrap(Drawn(30)), graph, chunk=10)
+    assert stream is not None
+    list(stream.parts(["x", "y"]))
+    with pytest.raises(DataError, match=r"column '[xy]': found other entries in rows 0 to (9|7) .* in an earlier pass"):
+        list(stream.parts(["x", "y"]))
+    cama = build(graph, hidden=4, device="cpu")
+    with pytest.raises(DataError, match="do not shuffle, the rows are shuffled here"):
+        cama.fit(wrap(Drawn(60)), max_epochs=2, progress=False)
+    cama.fit(wrap(Rows(60)), max_epochs=1, progress=False)
+    with pytest.raises(DataError, match="do not shuffle"):
+        cama.score(wrap(Drawn(60)))  # labels of one pass, probabilities of another
+    assert cama.score(wrap(Rows(60))) == cama.score(RowByRow(60))
+    assert len(cama.predict_proba(wrap(Drawn(60)))) == 60
+
+
+def test_augmented_images_are_not_shuffled_rows() -> None:
+    graph = graph_of(x="continuous", i=ALL_TYPES["i"])
+    stream = open_stream(Drawn(30, jitter=True), graph, chunk=10)
+    assert stream is not None
+    for _ in range(2):
+        assert len(list(stream.parts(["x", "y", "i"]))) == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_partitioned_folders(kind: str, tmp_path: Path) -> None:
+    graph = graph_of("site", x="continuous", n="count", c={"type": "categorical", "levels": ["new", "o/d"]})
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.choice(["a", "b"], 60), "x": rng.normal(size=60), "n": rng.integers(0, 3, 60),
+                          "c": rng.choice(["new", "o/d"], 60), "site": rng.choice(["n", "s"], 60)})  # fmt: skip
+    write = {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[kind]
+    ordered = []
+    for (c, site, n), part in frame.groupby(["c", "site", "n"]):
+        folder = tmp_path / "table" / f"c={c.replace('/', '%2F')}" / f"site={site}" / f"n={n}"
+        folder.mkdir(parents=True)
+        write(part.drop(columns=["c", "site", "n"]), folder / f"part.{kind}", index=False)
+        (folder / "_SUCCESS").touch()
+        ordered.append(part)
+    stream = open_stream(tmp_path / "table", graph, chunk=7)
+    assert stream is not None
+    assert {*stream.names} == {*frame.columns}
+    whole = pd.concat(ordered, ignore_index=True)
+    encoder = TableEncoder(graph).fit(whole)
+    equal(Batch.concatenate([*encoded_parts(stream, encoder, "use")]), encoder.encode(whole))
+    found = survey(stream, graph, validation=0, seed=0, progress=False).encoder
+    assert found.sites == encoder.sites
+
+
+def test_faults_of_partitioned_folders(tmp_path: Path) -> None:
+    for folder in ("c=new", "site=n"):
+        (tmp_path / folder).mkdir()
+        pd.DataFrame({"y": ["a", "b"], "x": [0.0, 1.0]}).to_csv(tmp_path / folder / "t.csv", index=False)
+    graph = graph_of(x="continuous", c={"type": "categorical", "levels": ["new", "old"]})
+    refused(tmp_path, "found no column 'c', which t.csv has; expected the same columns in all files of a folder", graph)
+    (tmp_path / "missing" / "c=__HIVE_DEFAULT_PARTITION__").mkdir(parents=True)
+    frame = pd.DataFrame({"y": ["a", "b"], "x": [0.0, 1.0]})
+    frame.to_csv(tmp_path / "missing" / "c=__HIVE_DEFAULT_PARTITION__" / "t.csv", index=False)
+    stream = open_stream(tmp_path / "missing", graph)
+    assert stream is not None
+    ((_, part),) = stream.parts(["y", "x", "c"])
+    assert part["c"].isna().all()
 
 
 def test_faults_of_loaders() -> None:

@@ -118,6 +118,14 @@ def test_exported_program(one: CAMA, tmp_path: Path) -> None:
     equals_alone([lambda: exported.predict_proba(ROWS), lambda: exported.predict_proba(ROWS[:3])], 50)
 
 
+def test_no_call_leaves_weights_in_the_store_of_pyro(one: CAMA, two: CAMA, tmp_path: Path) -> None:
+    pyro.clear_param_store()
+    folders = [cama.save(tmp_path / name) for name, cama in (("one", one), ("two", two))]
+    for call in [*quick_calls(one, folders[0]), *quick_calls(two, folders[1]), *slow_calls(two)]:
+        call()
+        assert not list(pyro.get_param_store().keys())
+
+
 def test_ones_own_pyro_under_the_lock(one: CAMA) -> None:
     batch = one.encode(ROWS)
 
