@@ -95,7 +95,8 @@ def read_graph(
             f"<{type(source).__name__}>",
             f"found {shown(source)}; expected a file, a mapping, a networkx.DiGraph or a CausalGraph",
         )
-    columns = [] if data is None else [str(column) for column in data]
+    table = None if data is None else _table(data, name)
+    columns = [] if table is None else [str(column) for column in table.columns]
     raw = form(found, name, target=target, columns=columns, orient=orient) if isinstance(found, Drawn) else found
     if not isinstance(raw, Mapping):
         return raw, name
@@ -106,15 +107,26 @@ def read_graph(
     raw = dict(raw)
     raw |= {} if target is None else {"target": target}
     raw |= {} if latents is None else {"latents": latents}
-    if data is not None:
-        import pandas as pd
-
+    if table is not None:
         from pyro_cama.graph.column_types import with_types
 
-        return with_types(raw, data if isinstance(data, pd.DataFrame) else pd.DataFrame(data), name), name
+        return with_types(raw, table, name), name
     if isinstance(found, Drawn):
         untyped(raw, name)
     return raw, name
+
+
+def _table(data: object, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return data
+    if not isinstance(data, Mapping):
+        raise graph_error(name, f"data: found {shown(data)}; expected a pandas.DataFrame")
+    try:
+        return pd.DataFrame(dict(data))
+    except ValueError as error:  # columns of different lengths
+        raise graph_error(name, f"data: is no table ({error}); expected a pandas.DataFrame") from error
 
 
 def read_file(path: Path, suffix: str | None = None) -> object:

@@ -44,6 +44,12 @@ def test_types_come_from_the_table(tmp_path: Path) -> None:
     assert CausalGraph(yaml, data=dict(TABLE)).nodes["x"].dim == 2
 
 
+@pytest.mark.parametrize("data", ["t.csv", 3, {"y": [0, 1], "x": [1]}])
+def test_data_that_are_no_table_are_refused(data: Any) -> None:
+    with pytest.raises(GraphError, match=r"<networkx graph>: data: .* expected a pandas\.DataFrame"):
+        CausalGraph(nx.DiGraph([("y", "x")]), target="y", data=data)
+
+
 def test_levels_of_the_file_stay(tmp_path: Path) -> None:
     path = written(tmp_path, "g.dot", 'digraph { y -> x; y [levels="yes,no"] }')
     assert CausalGraph(path, target="y", data=TABLE).nodes["y"].levels == ("yes", "no")
