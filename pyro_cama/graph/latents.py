@@ -114,7 +114,18 @@ def _faults(
                 faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
         if spec.scope != "row":
             faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
-    elif spec.scope in nodes and spec.scope not in ("row", "dataset"):
+        if spec.loadings is not None and spec.effect == "deep":
+            faults.append(f"{where}found loadings beside effect 'deep'; expected them for a linear effect only")
+        if spec.effect == "linear" and not any(_may_be_linear(nodes[child]) for child in set(named) & set(known)):
+            faults.append(
+                f"{where}found effect 'linear' and no continuous child of likelihood normal among {shown(named)}; "
+                "expected some: leave the effect out"
+            )
+    else:
+        for key in ("effect", "loadings"):
+            if getattr(spec, key) is not None:
+                faults.append(f"{where}found key {key!r}; expected it for a style only")
+    if role != _STYLE and spec.scope in nodes and spec.scope not in ("row", "dataset"):
         node = nodes[spec.scope]
         if node.name == target or not node.is_discrete:
             kind = "the target" if node.name == target else f"a node of type {node.type}"
@@ -128,6 +139,11 @@ def _faults(
             if child not in children:
                 faults.append(f"{where}{key}: found {child!r}; {one_of(child, children)}")
     return faults
+
+
+def _may_be_linear(node: Node) -> bool:
+    """Whether a style may act linearly on a node's mean."""
+    return node.type == "continuous" and node.likelihood in (None, "normal")
 
 
 def _role_of_node(name: str, nodes: Mapping[str, Node], target: str, blanket: Blanket) -> str:
@@ -151,7 +167,14 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
     children = tuple(child for child in known if child in named)
     dim = spec.dim or _DIM[role]
     if role == _STYLE:
-        return Latent(name=name, dim=dim, children=children, scope=spec.scope)
+        return Latent(
+            name=name,
+            dim=dim,
+            children=children,
+            scope=spec.scope,
+            effect=spec.effect or "auto",
+            loadings=spec.loadings or "class",
+        )
     return Latent(
         name=name,
         dim=dim,
@@ -173,7 +196,9 @@ def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, 
             continue
         entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
         declared[latent.name] = entry
-        if latent.manipulation:
+        if not latent.manipulation:
+            entry |= {"effect": latent.effect, "loadings": latent.loadings}
+        else:
             entry |= {
                 "manipulation": True,
                 "scope": latent.scope,

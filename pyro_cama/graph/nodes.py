@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pyro_cama.graph.schema import Level, NodeType
+from pyro_cama.graph.schema import Effect, Level, Loadings, NodeType
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Latent:
     """A hidden cause of the target's children: the style z, or the manipulation m.
 
     ``mechanism`` and ``affects`` hold every child of a manipulation, and nothing for z.
+
+    ``effect`` says how a style acts on continuous children: ``linear`` on their means, so that it can be summed out
+    exactly, or through a ``deep`` network; ``auto`` leaves that to :func:`pyro_cama.build`.  The ``loadings`` of a
+    linear one, and the scales of its children, are every ``class``'s own or ``shared`` by all.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Latent:
     scope: str = "row"
     mechanism: dict[str, str] = field(default_factory=dict, hash=False)
     affects: dict[str, str] = field(default_factory=dict, hash=False)
+    effect: Effect = "auto"
+    loadings: Loadings = "class"
 
     @property
     def per_row(self) -> bool:

@@ -15,6 +15,8 @@ from pyro_cama.errors import GraphError
 
 NodeType = Literal["continuous", "categorical", "binary", "count", "image"]
 Affects = Literal["quantity", "measurement"]
+Effect = Literal["auto", "linear", "deep"]
+Loadings = Literal["class", "shared"]
 Level = str | int | float | bool
 Edge = tuple[str, str]
 TAKES: dict[str, tuple[str, ...]] = {
@@ -132,6 +134,8 @@ class LatentSpec(_Spec):
     affects: Affects | dict[str, Affects] | None = Field(
         default=None, description="'quantity' or 'measurement', or a mapping of child to one of them"
     )
+    effect: Effect | None = Field(default=None, description="'linear', 'deep' or 'auto'")
+    loadings: Loadings | None = Field(default=None, description="'shared' or 'class'")
 
 
 class GraphSpec(_Spec):
@@ -220,7 +224,7 @@ def _sentence(error: ErrorDetails, data: dict[Any, Any]) -> str:
             value = value.get(step, found) if isinstance(value, dict) else value
         found = value
     if kind == "literal_error" and isinstance(found, str):
-        names = get_args(NodeType if key == "type" else Affects)
+        names = get_args({"type": NodeType, "effect": Effect, "loadings": Loadings}.get(key, Affects))
         return f"{where}found {shown(found)}; {one_of(found, names)}"
     hint = f"; {quoting(found)}" if where == "target: " and not isinstance(found, str | None) else ""
     return f"{where}found {shown(found)}; expected {expected}{hint}"

@@ -26,6 +26,7 @@ from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.handlers.interventions import Do, Proposed, intervene
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.linear_style import sums_out
 from pyro_cama.model.plates import EncodedRows, as_batch
 
 
@@ -70,14 +71,18 @@ def log_weights(
         m_samples: draws of a shared m, each for ``samples / m_samples`` samples, see :func:`draw_in_runs`; None draws
             m for every sample.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
-            no subclass has changed what a site is.  Both give the same numbers.
+            no subclass has changed what a site is.  Both give the same numbers.  The quick way draws no linear style
+            where :func:`is_exact` holds: every draw would give the same weight.
     """
     batch = as_batch(data, None)
     do = {name: _value(model, value) for name, value in (do or {}).items()}
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
     given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples))
-    return traced_draws(model, guide, batch, given)[0] if trace else _grouped(model, guide, batch, given)
+    if trace:
+        return traced_draws(model, guide, batch, given)[0]
+    exact = not given.proposals and power == 1 and is_exact(model, guide) and causes_known(model, batch, classes)
+    return _collapsed(model, guide, batch, given) if exact else _grouped(model, guide, batch, given)
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,18 @@ def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
     """Returns whether groups may be scored whole: no subclass overrides a site of the model, or the guide's program."""
     ours = all(getattr(type(model), n) is getattr(CAMAModel, n) for n in ("forward", "node_dist", "z_dist", "m_dist"))
     return ours and type(guide).forward is CAMAGuide.forward
+
+
+def is_exact(model: CAMAModel, guide: CAMAGuide) -> bool:
+    """Returns whether the guide's z is the model's own posterior, so that a weight does not depend on its draw."""
+    return is_grouped(model, guide) and type(guide).z_dist is CAMAGuide.z_dist and sums_out(model.groups)
+
+
+def causes_known(model: CAMAModel, batch: Batch, classes: bool) -> bool:
+    """Returns whether no cause of another node is missing in any row: one that is has to be drawn."""
+    graph = model.graph
+    causes = [name for name in graph.order if model.effects(name) and not (classes and name == graph.target)]
+    return all(name in batch.values and name not in batch.observed for name in causes)
 
 
 def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
@@ -211,6 +228,22 @@ def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
 
 
+def _collapsed(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> LogWeights:
+    """Weights with the style summed out; a draw of m serves all the samples that share it."""
+    samples, run = given.samples, given.run
+    m, ratio, shared = draw_m(model, guide, batch, given)
+    drawn = m is not None and model.graph.m is not None and model.graph.m.name not in given.do
+    if drawn and run > 1:
+        assert m is not None
+        m = m[::run]
+    likelihood, context = model.log_prob(batch, None, m, samples=samples, classes=given.classes)
+    w = likelihood + ratio
+    if drawn and run > 1:
+        w = w.repeat_interleave(run, 0)
+        context = context.repeat_interleave(run, 0) if context.dim() > 2 and len(context) > 1 else context
+    return _weights(_full(w, model, batch, samples, given.classes), shared, context)
+
+
 class Latents(NamedTuple):
     """Draws of the latents from the guide, and log p - log q of them.
 
@@ -229,24 +262,9 @@ class Latents(NamedTuple):
 
 def draw_latents(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> Latents:
     """Draws z and m from the guide without a trace."""
-    do, samples, classes, proposals = given.do, given.samples, given.classes, given.proposals
+    samples, classes, proposals = given.samples, given.classes, given.proposals
     graph = model.graph
-    zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
-    ratio, shared = zero, None
-    m: Tensor | None = None
-    if graph.m is not None:
-        if graph.m.name in do:
-            m = torch.as_tensor(do[graph.m.name])
-        else:
-            q = proposals.get(graph.m.name) or guide.m_dist(batch)
-            sites = q.batch_shape[-1] if q.batch_shape else 1
-            q = q.expand((samples, 1, sites))
-            m = draw_in_runs(q, graph.m.name, given.run)
-            m_ratio = _ratio(model.m_dist, q, m)
-            if graph.m.per_row:
-                ratio = ratio + m_ratio
-            else:
-                shared = m_ratio.reshape(samples, -1)
+    m, ratio, shared = draw_m(model, guide, batch, given)
     z: Tensor | None = None
     if graph.z is not None:
         width = model.classes if classes else 1
@@ -256,6 +274,22 @@ def draw_latents(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Reques
         z = draw_site(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist, q, z)
     return Latents(z, m, ratio, shared)
+
+
+def draw_m(
+    model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Draws m from the guide, or takes what ``do`` gives: m, ratio and shared of :class:`Latents`."""
+    graph = model.graph
+    zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
+    if graph.m is None or graph.m.name in given.do:
+        return None if graph.m is None else torch.as_tensor(given.do[graph.m.name]), zero, None
+    q = given.proposals.get(graph.m.name) or guide.m_dist(batch)
+    sites = q.batch_shape[-1] if q.batch_shape else 1
+    q = q.expand((given.samples, 1, sites))
+    m = draw_in_runs(q, graph.m.name, given.run)
+    ratio = _ratio(model.m_dist, q, m)
+    return (m, ratio, None) if graph.m.per_row else (m, zero, ratio.reshape(given.samples, -1))
 
 
 def _ratio(prior: Callable[[], TorchDistribution], q: TorchDistribution, value: Tensor) -> Tensor:

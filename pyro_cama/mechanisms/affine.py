@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Mechanism, Readings, bounded, magnitude
+from pyro_cama.mechanisms.base import Clean, Mechanism, Readings, bounded, magnitude
 
 
 class _Affine(dist.TransformedDistribution):
@@ -38,6 +38,7 @@ class Affine(Mechanism):
     composes = True
     guesses = True
     simulates = True
+    pulls_back = True
     _REVERSED = 2.0
 
     def __init__(self, shared: bool = True) -> None:
@@ -68,6 +69,11 @@ class Affine(Mechanism):
         if self.shared:  # what of it is not noise, x~ being standardised
             clean = clean / (1 + magnitude(theta[..., 2]) / gain.square())
         return clean
+
+    def pull_back(self, x: Tensor, theta: Tensor) -> Clean:
+        gain = self._gain(theta)
+        noise = magnitude(theta[..., 2]) if self.shared else torch.zeros_like(gain)
+        return Clean((x - theta[..., 1]) / gain, -gain.abs().log(), noise / gain.square())
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         pushed: Tensor = x * self._gain(theta) + theta[..., 1]

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -18,6 +18,20 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.likelihoods import expect_types, is_abstract
+
+
+class Clean(NamedTuple):
+    """Readings as they would be clean, of a mechanism that adds no more than normal noise to what it maps.
+
+    Attributes:
+        x: the clean readings, ``(...)``.
+        log_slope: log of |dx~/dx| there.
+        variance: of the noise, on the clean scale.
+    """
+
+    x: Tensor
+    log_slope: Tensor
+    variance: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,19 +58,28 @@ class Readings:
         return torch.logsumexp(self.weights + recorded.log_prob(self.x), 0)
 
 
+_ABILITIES = (
+    ("guesses", ("guess_from_moments",)),
+    ("simulates", ("simulate", "push")),
+    ("pulls_back", ("pull_back",)),
+)
+
+
 class Mechanism(ABC):
     """How m changes one scalar component of a child, or an image.
 
     A user adds a mechanism by subclassing: ``types`` and the abstract methods :meth:`size`, :meth:`transform` and
-    :meth:`invert` are needed.  Two abilities are optional, each declared by an attribute of the class beside its
-    methods: ``simulates`` (:meth:`push` and :meth:`simulate`, for simulated interventions) and ``guesses``
-    (:meth:`guess_from_moments`, where an adaptation may begin).  :func:`pyro_cama.testing.check_mechanism` checks what
+    :meth:`invert` are needed.  Three abilities are optional, each declared by an attribute of the class beside its
+    methods: ``simulates`` (:meth:`push` and :meth:`simulate`, for simulated interventions), ``guesses``
+    (:meth:`guess_from_moments`, where an adaptation may begin) and ``pulls_back`` (:meth:`pull_back`, for a linear
+    style to be summed out exactly).  :func:`pyro_cama.testing.check_mechanism` checks what
     a mechanism has to hold.  Shapes: ``theta`` is ``(..., size)``, values and batch shapes are ``(...)``.
 
     Attributes:
         types: the types of nodes that it serves.
         guesses: it has a :meth:`guess_from_moments`.
         simulates: it has a :meth:`push` and a :meth:`simulate`.
+        pulls_back: it has a :meth:`pull_back`.
         composes: :meth:`transform` may be applied to what it returned, and :meth:`invert` likewise.
         in_merge: theta joins the features that make the child's parameters.
         noticeable: a change (see :meth:`describe`) below this is not called one.
@@ -93,6 +116,7 @@ class Mechanism(ABC):
     types: ClassVar[tuple[str, ...]] = ()
     guesses: bool = False
     simulates: bool = False
+    pulls_back: bool = False
     composes: ClassVar[bool] = False
     in_merge: ClassVar[bool] = False
     noticeable: ClassVar[float] = 0.25
@@ -101,7 +125,7 @@ class Mechanism(ABC):
         super().__init_subclass__(**options)
         if not is_abstract(cls):
             expect_types(cls)
-        for ability, methods in (("guesses", ("guess_from_moments",)), ("simulates", ("simulate", "push"))):
+        for ability, methods in _ABILITIES:
             missing = [name for name in methods if getattr(cls, name) is getattr(Mechanism, name)]
             if getattr(cls, ability) and missing:
                 raise TypeError(
@@ -142,6 +166,14 @@ class Mechanism(ABC):
             theta: ``(..., size)``; leading shapes broadcast against those of ``x``.
             frequencies: of a discrete node's levels in the training rows, else None.
         """
+
+    def pull_back(self, x: Tensor, theta: Tensor) -> Clean:
+        """Returns readings on the clean scale, where T maps a clean reading and then adds normal noise at most.
+
+        With :class:`Clean` c, T of a normal has the density N(c.x; loc, scale^2 + c.variance) exp(c.log_slope): what
+        :meth:`transform` says, for every loc and scale.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no pull_back: override it, and set pulls_back = True")
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         """Returns T(x~), drawn where T is random: what a simulated intervention does to clean rows."""

@@ -24,6 +24,7 @@ from pyro_cama.networks.images import (
     initialise_weights,
 )
 from pyro_cama.networks.inputs import NodeInputs
+from pyro_cama.networks.loadings import Loadings
 
 
 def build_networks(
@@ -48,12 +49,14 @@ def build_networks(
 
     Returns:
         ``features``, ``merges`` (one a group, in their order), ``inputs``, ``constants`` (the likelihood parameters
-        that no cause sets, one a group), ``decoders`` of images, and ``manipulation`` where there is one.
+        that no cause sets, one a group), ``decoders`` of images, ``loadings`` of a linear style, and ``manipulation``
+        where there is one.
     """
     features = _features(graph, groups, inputs, hidden, layers, networks, encoders)
     merges: list[Merge] = []
     constants: list[nn.Parameter] = []
     drawn: dict[str, nn.Module] = {}
+    linear: dict[str, nn.Module] = {}
     for group in groups:
         widths = _widths(graph, group, features, manipulation)
         if group.image:
@@ -62,6 +65,8 @@ def build_networks(
             merge = Merge(widths, hidden, decoder_inputs(decoder), 0)
         else:
             merge, constant = _merge(graph, group, widths, hidden, layers)
+        if group.linear_z:
+            linear[group.nodes[0]], constant = _loadings(graph, group, merge, constant)
         merges.append(merge)
         constants.append(constant)
     if drawn:
@@ -71,6 +76,7 @@ def build_networks(
     found = nn.ModuleDict({"features": features, "merges": nn.ModuleList(merges), "inputs": inputs})
     found["constants"] = nn.ParameterList(constants)
     found["decoders"] = NamedModules(drawn)
+    found["loadings"] = NamedModules(linear)
     if manipulation is not None:
         found["manipulation"] = manipulation
     return found
@@ -86,9 +92,9 @@ def _features(
     encoders: Mapping[str, EncoderFactory] | None,
 ) -> FeatureNetworks:
     """Returns NN_v for every cause v, z among them."""
-    sources = {cause: inputs.width(cause) for group in groups for cause in group.parents}
+    sources = {cause: inputs.width(cause) for group in groups for cause in group.merged}
     nodes = [graph.nodes[name] for name in sources]
-    if graph.z is not None:
+    if graph.z is not None and any(group.has_z and not group.linear_z for group in groups):
         sources[graph.z.name] = graph.z.dim
     numbers = [node.name for node in nodes if node.is_number]
     images = {
@@ -103,8 +109,8 @@ def _widths(
     graph: CausalGraph, group: Group, features: FeatureNetworks, manipulation: Manipulation | None
 ) -> dict[str, int]:
     """Returns how many features each cause brings into a group's merge."""
-    widths = {cause: features.widths[cause] for cause in group.parents}
-    if group.has_z:
+    widths = {cause: features.widths[cause] for cause in group.merged}
+    if group.has_z and not group.linear_z:
         assert graph.z is not None
         widths[graph.z.name] = features.widths[graph.z.name]
     if isinstance(group, MovedGroup) and group.mechanism.in_merge:
@@ -136,6 +142,16 @@ def _merge(
     with torch.no_grad():
         merge.last_bias.copy_(start[:, :free].flatten())
     return merge, nn.Parameter(start[:, free:].clone())
+
+
+def _loadings(graph: CausalGraph, group: Group, merge: Merge, constant: nn.Parameter) -> tuple[Loadings, nn.Parameter]:
+    """Returns what a linear style adds to a group, and the group's constants; the merge then starts at nothing."""
+    assert graph.z is not None
+    classes, shared = graph.nodes[graph.target].classes, graph.z.loadings == "shared"
+    if merge.output is not None:
+        nn.init.zeros_(merge.output.weight)
+    own = constant.data if shared else constant.data.expand(classes, *constant.shape).clone()
+    return Loadings(classes, group.width, graph.z.dim, shared), nn.Parameter(own)
 
 
 def start_of(graph: CausalGraph, group: Group, statistics: Mapping[str, Mapping[str, Tensor]]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.likelihoods import Likelihood, likelihood_of
+from pyro_cama.likelihoods import Likelihood, Normal, likelihood_of
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.registry import mechanism_of
 
@@ -30,6 +30,7 @@ class Group:
         nodes: their names.
         parents: their observed causes, in topological order.
         has_z: whether the style z is a cause of them.
+        linear_z: whether it acts linearly on their means.
         likelihood: of every component.
         dims: dimensions of each node; None is a scalar.
         size: how many numbers the likelihood takes per component.
@@ -39,10 +40,19 @@ class Group:
     nodes: tuple[str, ...]
     parents: tuple[str, ...]
     has_z: bool
+    linear_z: bool
     likelihood: Likelihood
     dims: tuple[int | None, ...]
     size: int
     image: tuple[int, ...] | None = None
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The observed causes that the merge reads.
+
+        A linear style comes with a mean a class, which says all if the class is the only cause.
+        """
+        return () if self.linear_z and len(self.parents) == 1 else self.parents
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -115,6 +125,45 @@ class MovedGroup(Group):
         return 1 if self.image else self.width
 
 
+def acts_linearly(graph: CausalGraph, name: str, likelihood: Likelihood) -> bool:
+    """Returns whether the style acts linearly on the mean of a node: of the others it is a feature, as causes are."""
+    linear = graph.z is not None and name in graph.z.children and graph.z.effect == "linear"
+    return linear and type(likelihood) is Normal
+
+
+def with_style(
+    graph: CausalGraph,
+    likelihoods: Mapping[str, Likelihood] | None = None,
+    mechanisms: Mapping[str, Mechanism] | None = None,
+) -> CausalGraph:
+    """Returns the graph with the style's effect decided, where it leaves that open (``effect: auto``).
+
+    It is linear where it can be summed out exactly: continuous children, all of them normal, moved by mechanisms that
+    pull back.  Of counts and levels it is then no cause, unless the graph names them among its children.
+
+    Args:
+        likelihoods, mechanisms: those that a user gave, by node.
+    """
+    z = graph.z
+    if z is None or z.effect != "auto":
+        return graph
+    numbers = [name for name in z.children if graph.nodes[name].type == "continuous"]
+    others = set(z.children) - set(numbers)
+    named = bool(others) and z.children != graph.blanket.children
+    images = any(graph.nodes[name].is_image for name in graph.blanket.children)
+
+    def exact(name: str) -> bool:
+        mechanism = mechanism_of(graph, name, mechanisms) if graph.m and name in graph.m.children else None
+        undone = mechanism is None or mechanism.pulls_back or not mechanism.size(graph.nodes[name])
+        return undone and type(likelihood_of(graph.nodes[name], likelihoods)) is Normal
+
+    linear = bool(numbers) and not named and not images and all(map(exact, numbers))
+    decided = {"effect": "linear", "children": numbers} if linear else {"effect": "deep"}
+    raw = graph.to_dict()
+    raw["latents"][z.name] |= decided
+    return CausalGraph(raw)
+
+
 def make_groups(
     graph: CausalGraph,
     likelihoods: Mapping[str, Likelihood] | None = None,
@@ -141,6 +190,7 @@ def make_groups(
         kind: dict[str, Any] = {
             "parents": graph.parents_of(name),
             "has_z": graph.z is not None and name in graph.z.children,
+            "linear_z": acts_linearly(graph, name, likelihood),
             "likelihood": likelihood,
             "size": likelihood.size(node),
             "image": node.shape,

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.causes import Causes
+from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import Group, MovedGroup
+from pyro_cama.model.linear_style import StylePosterior, style_log_prob, style_posterior
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
 from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
@@ -66,8 +69,10 @@ class CAMAGuide(PyroModule):
         encoders: Mapping[str, EncoderFactory] | None = None,
         sites: int = 0,
         name: str = "",
+        model: CAMAModel | None = None,
     ) -> None:
         super().__init__(name)
+        self._model = (model,)  # not registered: its parameters are not the guide's
         self.graph = graph
         self.groups = groups
         self.sites = max(sites, 1)
@@ -81,7 +86,7 @@ class CAMAGuide(PyroModule):
         if manipulation is not None:
             networks["manipulation"] = manipulation
         width = sum(inputs.width(n) for n in self._read)
-        if graph.z is not None:
+        if graph.z is not None and not self.exact_z:
             widths = {"values": width, MISSING: len(self._read), "target": inputs.width(graph.target)}
             if manipulation is not None and manipulation.features_in_merge:
                 widths["m"] = manipulation.dim
@@ -146,23 +151,63 @@ class CAMAGuide(PyroModule):
     def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
         """Returns q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
 
+        Of a linear style it is the model's own posterior, in closed form: there is nothing to train.
+
         Args:
-            y: encoded target, ``(rows,)`` or ``(classes, 1)``; None where unknown.
+            y: encoded target, ``(rows,)`` or ``(classes, 1)``; None where unknown, of a linear style then the class
+                that is most probable.
             m: as sampled, or given by ``do``: ``(..., dim)``.
         """
+        if self.exact_z:
+            return self._exact(batch, y, m).distribution()
         loc, scale = self.z_params(batch, y, m)
         return dist.Normal(loc, scale).to_event(1)
 
     def z_params(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns what :meth:`z_dist` is made of, loc and scale, ``(..., dim)``: a place to start when overriding."""
+        """Returns loc and scale of q(z | ...), ``(..., dim)``: a place to start when overriding :meth:`z_dist`."""
+        if self.exact_z:
+            exact = self._exact(batch, y, m)
+            return exact.mean, exact.scale.expand_as(exact.mean)
         networks = self._networks
         seen = self.encode(batch, y, m)
         out = networks["z"](seen) if "z" in networks else seen
         loc, raw_scale = out.chunk(2, -1)
         return loc, F.softplus(raw_scale) + 1e-3
 
+    @property
+    def exact_z(self) -> bool:
+        """Whether q(z | ...) is the model's own posterior: the style is linear."""
+        return any(group.linear_z for group in self.groups)
+
+    def _exact(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> StylePosterior:
+        """q(z | ...) of a linear style, given the children that it acts on linearly."""
+        (model,) = self._model
+        if model is None:
+            raise ValueError("CAMAGuide: found no model=, whose posterior q(z | ...) of a linear style is; pass it on")
+        if y is None:
+            every = Causes(model, batch)
+            self._condition(every, batch, class_values(self.graph, self.like), m)
+            y = style_log_prob(every, self.groups, batch).argmax(-2)
+        causes = Causes(model, batch)
+        self._condition(causes, batch, y, m)
+        return style_posterior(causes, self.groups, batch)
+
+    def _condition(self, causes: Causes, batch: Batch, y: Tensor, m: Tensor | None) -> None:
+        """Gives causes their values, a missing one as filled in, and m."""
+        causes.values = self._filled(batch, self._read) | {self.graph.target: y}
+        if m is not None and self.graph.m is not None:
+            causes.set_m(m)
+
     def encode(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> Tensor:
-        """Returns features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``."""
+        """Returns features of T_m^{-1} x, y, a, c (and of m under ``concat``), ``(..., hidden)``.
+
+        Raises:
+            NotImplementedError: the style is linear, and read without an encoder.
+        """
+        if self.exact_z:
+            raise NotImplementedError(
+                "CAMAGuide.encode: a linear style has no encoder; build from a graph with z: {effect: deep}"
+            )
         networks = self._networks
         if m is not None and self.graph.m is not None:
             m = m_of_rows(m, self.graph.m, batch.site)
@@ -197,7 +242,10 @@ class CAMAGuide(PyroModule):
     def like(self) -> Tensor:
         """A tensor of the guide's dtype and device."""
         networks = self._networks
-        return network_of(networks, "encoder", Merge).bias if "encoder" in networks else next(networks.parameters())
+        if "encoder" in networks:
+            return network_of(networks, "encoder", Merge).bias
+        (model,) = self._model
+        return next(networks.parameters()) if model is None else model.like
 
     @property
     def _networks(self) -> nn.ModuleDict:

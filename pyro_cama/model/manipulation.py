@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Latent
+from pyro_cama.mechanisms.base import Clean
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.networks.features import mlp
 from pyro_cama.networks.inputs import NodeInputs
@@ -117,6 +118,23 @@ class Manipulation(nn.Module):
         if self in _calibrated.get() and group.mechanism.composes:
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
+
+    def pull_back(self, x: Tensor, theta: Tensor | None, group: Group) -> Clean | None:
+        """Returns a group's readings on the clean scale, ``(..., width)``; None where no mechanism acts on them.
+
+        Args:
+            x: as measured, side by side.
+            theta: of all groups, as :meth:`forward` returns it; None where every mechanism is the identity.
+        """
+        if theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
+            return None
+        found = group.mechanism.pull_back(x, self.theta(theta, group))
+        if not (self._calibrating and group.mechanism.composes):
+            return found
+        inner = group.mechanism.pull_back(found.x, self.theta(self.calibration, group))
+        # noise that was added on the calibrated scale, which is linear to the clean one
+        variance = inner.variance + found.variance * (2 * inner.log_slope).exp()
+        return Clean(inner.x, found.log_slope + inner.log_slope, variance)
 
     def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: MovedGroup) -> Tensor | dict[str, Tensor]:
         """Returns the clean values x~ of a group's nodes.

@@ -30,7 +30,7 @@ from pyro_cama.handlers.contexts import one_at_a_time, seeded
 from pyro_cama.likelihoods import Likelihood
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.model.generative_model import CAMAModel
-from pyro_cama.model.groups import make_groups
+from pyro_cama.model.groups import make_groups, with_style
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.networks.features import NetworkFactory
@@ -132,7 +132,7 @@ class ModelGuidePair:
         encoder: TableEncoder | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.graph = graph
+        self.graph = graph = with_style(graph, extensions.likelihoods, extensions.mechanisms)
         self.settings = settings
         self.extensions = extensions
         self.device = device
@@ -159,7 +159,14 @@ class ModelGuidePair:
                 name=f"{name}.model",
             )
             self.guide: CAMAGuide = extensions.guide(
-                graph, groups, inputs, manipulation, **shared, encoders=extensions.encoders, name=f"{name}.guide"
+                graph,
+                groups,
+                inputs,
+                manipulation,
+                **shared,
+                encoders=extensions.encoders,
+                name=f"{name}.guide",
+                model=self.model,
             )
         self.modules = nn.ModuleList([self.model, self.guide]).to(device=device, dtype=dtype)
 
