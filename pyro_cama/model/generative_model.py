@@ -35,9 +35,10 @@ from pyro_cama.model.groups import Group
 from pyro_cama.model.linear_style import style_log_prob
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values
-from pyro_cama.networks.features import Merge, NetworkFactory, network_of
+from pyro_cama.networks.features import Merge, NamedModules, NetworkFactory, network_of
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
 from pyro_cama.networks.inputs import NodeInputs
+from pyro_cama.networks.loadings import Loadings
 
 
 class CAMAModel(PyroModule):
@@ -125,6 +126,20 @@ class CAMAModel(PyroModule):
                 free = group.size - group.likelihood.constants
                 merge.last_bias.copy_(start[:, :free].flatten())
                 constant.copy_(start[:, free:])
+
+    def loadings(self, group: Group) -> Loadings:
+        """Returns what a linear style adds to a group on which it acts linearly."""
+        found = network_of(self._networks, "loadings", NamedModules)[group.nodes[0]]
+        assert isinstance(found, Loadings)
+        return found
+
+    def constants(self, group: Group) -> nn.Parameter:
+        """Returns the likelihood parameters of a group that no cause sets, ``(width, constants)``; under a linear
+        style with loadings of every class ``(classes, width, constants)``.
+        """
+        found = network_of(self._networks, "constants", nn.ParameterList)[self.places[group.nodes[0]]]
+        assert isinstance(found, nn.Parameter)
+        return found
 
     @property
     def _networks(self) -> nn.ModuleDict:

@@ -25,10 +25,11 @@ from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.tables import Table
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size
-from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.inference.log_weights import causes_known, is_exact, log_weights
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
+from pyro_cama.training.closed_form import start_style
 from pyro_cama.training.manipulated_rows import leave_at_rest, read_manipulated, require_target
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
@@ -36,9 +37,13 @@ from pyro_cama.training.options import FitOptions
 from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History, Stage
 from pyro_cama.training.undo import undo_of_pair, undone_on_error
+from pyro_cama.training.whole_table import minimise
 
 if TYPE_CHECKING:
     from pyro_cama.training.lightning_module import Training, TrainingData
+
+
+WHOLE = 2**22  # numbers in the rows times the classes: of more, minibatches are quicker
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,14 @@ class Rows:
         held: those to validate on, 0 rows if there are none.
         sample: all of them in memory, a uniform sample of a stream.
         rows: how many there are in all.
+        whole: those to train on, where they are in memory and few enough to be optimised over at once.
     """
 
     minibatches: Minibatches
     held: Batch
     sample: Batch
     rows: int
+    whole: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Plan:
         minibatches: of the clean rows.
         about: what has to be the same where a killed fit goes on, by name.
         finish: to be called when all stages are done.
+        whole: the rows, where the loss draws nothing and is optimised over all of them at once.
     """
 
     stages: list[Stage]
@@ -75,6 +83,7 @@ class Plan:
     minibatches: Minibatches
     about: Mapping[str, Any]
     finish: Callable[[], None]
+    whole: Batch | None = None
 
 
 def plan(
@@ -125,7 +134,9 @@ def plan(
         "graph": _digest(pair.graph.to_dict()),
         "data": _digest(pair.encoder.state()),
     }
-    return Plan(stages, moving, rows.minibatches, about, finish)
+    draws = m_trains or not causes_known(pair.model, rows.sample, classes=True)
+    exact = not draws and is_exact(pair.model, pair.guide)
+    return Plan(stages, moving, rows.minibatches, about, finish, rows.whole if exact else None)
 
 
 def _stages(
@@ -209,6 +220,11 @@ def fit(
         if checkpoints is not None:
             kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
             kept.begin()
+        if made.whole is not None and kept is None and not trainer_kwargs and not options.by_minibatches:
+            (stage,) = made.stages
+            history = minimise(stage, made.parameters, made.whole, patience=options.patience, progress=progress)
+            made.finish()
+            return history
         history = optimise(
             made.stages,
             pair.modules,
@@ -285,15 +301,22 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
             _take(pair, found.encoder)
         trained = found.rows - found.held.rows
         encode = partial(_to_train_on, pair)
+        if known is None:
+            start_style(pair.model, encode(found.sample))
         source = Streamed(stream, pair.encoder, trained, options.batch_size, seed, found.threshold, encode)
         return Rows(source, encode(found.held), encode(found.sample), found.rows)
-    if not pair.encoder.fitted:
+    fresh = not pair.encoder.fitted
+    if fresh:
         _take(pair, TableEncoder(pair.graph).fit(clean))  # type: ignore[arg-type]  # no stream
     batch = _to_train_on(pair, clean)  # type: ignore[arg-type]
     require_target(pair, batch)
     train, held = train_validation_split(batch.values[pair.graph.target].cpu(), options.validation, seed)
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
-    return Rows(Shuffled(part.rows, row_selector(part), options.batch_size, seed), kept, batch, batch.rows)
+    if fresh:
+        start_style(pair.model, part)
+    few = part.rows * len(pair.classes) * sum(group.width for group in pair.model.groups) <= WHOLE
+    minibatches = Shuffled(part.rows, row_selector(part), options.batch_size, seed)
+    return Rows(minibatches, kept, batch, batch.rows, part if few else None)
 
 
 def _to_train_on(pair: ModelGuidePair, data: Table | Batch) -> Batch:

@@ -28,6 +28,12 @@ class FitOptions:
     patience: int = 40
     anneal: bool = False
 
+    @property
+    def by_minibatches(self) -> bool:
+        """Whether an option was given that is of minibatches only."""
+        of_minibatches = ("batch_size", "lr", "weight_decay", "samples", "anneal")
+        return any(getattr(self, field.name) != field.default for field in fields(self) if field.name in of_minibatches)
+
     def __post_init__(self) -> None:
         for name in ("batch_size", "samples", "patience"):
             expect_whole("fit", name, getattr(self, name))
