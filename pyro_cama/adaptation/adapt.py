@@ -8,32 +8,25 @@ original did.
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from pyro_cama.adaptation.candidates import examine, mean_theta
+from pyro_cama.adaptation.candidates import examine
 from pyro_cama.adaptation.comparison import compare, winsorised
+from pyro_cama.adaptation.drawn import Drawn
 from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
-from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, keep_at_rest, set_theta
-from pyro_cama.adaptation.new_rows import NewRows, split_folds
-from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
+from pyro_cama.adaptation.initialisation import keep_at_rest
+from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
 from pyro_cama.adaptation.result import Adaptation, Candidate, Theta
-from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
-from pyro_cama.data.minibatches import Shuffled, row_selector
+from pyro_cama.adaptation.solved import Solved
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
-from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.exact import solves_exactly
 from pyro_cama.inference.world import remember_world
-from pyro_cama.model.pair import ModelGuidePair, PairT
-from pyro_cama.training.optimise import optimise
-from pyro_cama.training.stages import Stage
+from pyro_cama.model.pair import PairT
 
 
 def adapt(
@@ -97,131 +90,32 @@ def adapt(
     options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
     base = pair.copy(pair.encoder_with_sites(new_data))
     new = NewRows.of(base, new_data, clean, options)
-    with tqdm(total=_epochs(pair, new, options), disable=not progress, leave=False) as bar:
-        run = Run(new, options, bar, trainer_kwargs)
+    search: Solved | Drawn
+    if not base.graph.require_m().per_row and solves_exactly(base.model, base.guide, new.batch):
+        search = Solved(base, new, options, progress)
+    else:
+        search = Drawn(base, new, options, progress, trainer_kwargs)
+    with search.bar:
         before = examine(base, "before", new.compared, new.counted, new.fixed, options, do=encode_do(base, "auto"))
-        starts = range(options.restarts)
-        candidates = [optimised_candidate(base, run, k, f"start {k + 1} of {len(starts)}") for k in starts]
-        winner = max(starts, key=lambda k: float(candidates[k].evidence.mean()))
-        best = candidates[winner]
-        held_out, replicates = cross_fit(base, run, winner, best)
-        anchored = anchored_candidate(base, run, best)
+        candidates = search.starts()
+        winner = max(range(len(candidates)), key=lambda k: float(candidates[k].evidence.mean()))
+        best = candidates[winner] = search.examined(candidates[winner])
+        held_out, replicates = search.cross_fit(winner, best)
+        anchored = search.anchored() if _unexpected(best, new, options) else None
     verdict = judge(before, best, candidates, held_out, new.expected, anchored, nearer=not options.proves_proportions)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
-        adapted.modules.load_state_dict(best.state)
+        adapted.load_manipulation(best.state)
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
     return adapted, _record(verdict, before, best, held_out, replicates, applied, new, new.sites(base))
 
 
-class Run(NamedTuple):
-    """What the optimisations of one adaptation have in common: rows, options, progress bar, Lightning's arguments."""
-
-    new: NewRows
-    options: AdaptOptions
-    bar: tqdm[Any]
-    trainer_kwargs: dict[str, Any] | None
-
-
-def run_start(
-    pair: PairT, run: Run, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
-) -> tuple[PairT, str, Tensor]:
-    """Optimises a copy of the model from one start.
-
-    Args:
-        pair: the unadapted model.
-        k: the start's number, see :func:`pyro_cama.adaptation.initialisation.initialise_start`; None is no
-            manipulation.
-        rows: numbers of the new rows to adapt to.
-        title: for the progress bar.
-        learns_proportions: lets class proportions change with NN_pM and NN_qM.
-
-    Returns:
-        The adapted copy, the start's name, and log of the class proportions over the training ones, ``(classes,)``.
-    """
-    new, options, bar, trainer_kwargs = run
-    twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
-    with twin.seeded(seed), twin.manipulation.calibrated():
-        moving = list(twin.manipulation_parameters().values())
-        twin.modules.requires_grad_(False)
-        for parameter in moving:
-            parameter.requires_grad_(True)
-        if k is None:
-            start = "identity"
-            set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
-        else:
-            start = initialise_start(
-                twin, part, new.clean, k, options.steps, progress=bar, trainer_kwargs=trainer_kwargs
-            )
-        free = nn.Parameter(torch.zeros_like(new.fixed))
-        loss = adaptation_loss(twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free)
-        with suppress(FloatingPointError):  # a start that diverges counts as it began
-            optimise(
-                [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start})")],
-                twin.modules,
-                [*moving, *([free] if learns_proportions else [])],
-                Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),
-                anneal=True,
-                seed=seed,
-                progress=bar,
-                per_step=twin.minibatches_per_step,
-                trainer_kwargs=trainer_kwargs,
-            )
-    return twin, start, log_ratio(twin, new.fixed, free.detach())
-
-
-def optimised_candidate(pair: ModelGuidePair, run: Run, k: int | None, title: str) -> Candidate:
-    """Optimises one start on the rows that are not held out, and examines it; class proportions held for k None."""
-    new, options, *_ = run
-    learns_proportions = options.learns_proportions and k is not None
-    twin, start, ratio = run_start(pair, run, k, new.adapted_to, title, learns_proportions=learns_proportions)
-    return examine(twin, start, new.compared, new.counted, ratio, options, do=None, sparsity=options.sparsity)
-
-
-def cross_fit(pair: ModelGuidePair, run: Run, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
-    """Estimates the evidence of rows that the adaptation has not seen.
-
-    With folds, that of every row from the k-th start optimised on the other folds; with one, ``best``'s own, whose
-    rows were held out from the first.
-
-    Returns:
-        The evidence, ``(rows,)``, NaN where there are too few rows to hold any out, and theta of every fold.
-    """
-    new, options, *_ = run
-    if new.too_few:
-        return torch.full_like(best.evidence, math.nan), ()
-    if new.folds == 1:
-        return best.evidence.clone(), ()
-    evidence, thetas = torch.empty_like(best.evidence), []
-    parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
-    for i, part in enumerate(parts):
-        rest = torch.cat([p for p in parts if p is not part])
-        title = f"fold {i + 1} of {len(parts)}"
-        twin, _, ratio = run_start(pair, run, k, rest, title, learns_proportions=options.learns_proportions)
-        evidence[part] = importance_evidence(twin, new.batch.select(part.to(pair.device)), ratio, do=None)
-        thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
-    return evidence, tuple(thetas)
-
-
-def anchored_candidate(pair: ModelGuidePair, run: Run, best: Candidate) -> Candidate | None:
-    """Optimises from no manipulation, the class proportions held at the expected ones, for the guard to compare.
-
-    None where it need not: proportions are as expected, cannot change, or evidence cannot prove them.
-    """
-    new, options, *_ = run
-    unexpected = total_variation(best.proportions, new.expected) > proportion_tolerance(new.counted.rows)
-    if not (options.learns_proportions and options.proves_proportions and unexpected):
-        return None
-    return optimised_candidate(pair, run, None, "class proportions held")
-
-
-def _epochs(pair: ModelGuidePair, new: NewRows, options: AdaptOptions) -> int:
-    """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
-    asleep = sum(epochs_of(options.steps)) if can_sleep(pair) and options.restarts > SLEEP else 0
-    folds = 0 if new.folds == 1 or new.too_few else new.folds
-    return asleep + (options.restarts + folds) * options.epochs
+def _unexpected(best: Candidate, new: NewRows, options: AdaptOptions) -> bool:
+    """Whether class proportions need a proof that evidence can give: they are free, and far from the expected ones."""
+    far = total_variation(best.proportions, new.expected) > proportion_tolerance(new.counted.rows)
+    return options.learns_proportions and options.proves_proportions and far
 
 
 def _record(

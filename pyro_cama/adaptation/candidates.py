@@ -77,20 +77,25 @@ def examine(
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
         generated=options.recovery_rows,
-        recovery=_recovery(pair, new, do, rows=options.recovery_rows, samples=options.recovery_draws),
-        state={k: v.clone() for k, v in pair.modules.state_dict().items()},
+        recovery=recovery_of(pair, new, do, options),
+        state=state_of(pair),
         penalty=_penalty(pair, sparsity) / new.rows,
         theta=mean_theta(pair, new),
     )
 
 
-def _recovery(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, *, rows: int, samples: int) -> float:
+def state_of(pair: ModelGuidePair) -> dict[str, Tensor]:
+    """Returns copies of what adaptation trains, by name."""
+    return {name: parameter.detach().clone() for name, parameter in pair.manipulation_parameters().items()}
+
+
+def recovery_of(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, options: AdaptOptions) -> float:
     """How often the class of rows the model draws itself, under the manipulations it infers, is recognised.
 
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
     draw is noise, and where the new images are noisy, smooth greys are what NN_qM has not seen.
     """
-    m = pair.graph.require_m()
+    m, rows, samples = pair.graph.require_m(), options.recovery_rows, options.recovery_draws
     shares = []
     for greys in (False, True) if pair.model.has_images else (False,):
         with torch.no_grad(), fast(), pair.seeded():

@@ -21,7 +21,13 @@ def compare(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 def winsorised(values: Tensor) -> Tensor:
     """Returns the values, the outer twentieths pulled in to the 5th and 95th percentile."""
-    if len(values) < 2 or not bool(torch.isfinite(values).all()):
+    return winsorised_rows(values[None])[0] if bool(torch.isfinite(values).all()) else values
+
+
+def winsorised_rows(values: Tensor) -> Tensor:
+    """Returns :func:`winsorised` of every row of a matrix."""
+    if values.shape[1] < 2:
         return values
-    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype))
+    share = torch.tensor([0.05, 0.95], dtype=values.dtype, device=values.device)
+    low, high = torch.quantile(values, share, dim=1, keepdim=True)
     return values.clamp(low, high)

@@ -60,20 +60,29 @@ def initialise_start(
         if not pair.m_trained:
             set_theta(pair, batch, torch.zeros(_sites(pair), manipulation.size))
         return "here"
-    set_theta(pair, batch, torch.stack([_random(pair) for _ in range(_sites(pair))]))
+    set_theta(pair, batch, torch.stack([random_theta(pair) for _ in range(_sites(pair))]))
     return f"random {k - 1}"
+
+
+def theta_at_moments(pair: ModelGuidePair, batch: Batch) -> Tensor:
+    """Returns theta at which the training rows, manipulated, have the moments of every site's, ``(sites, size)``."""
+    sites = range(_sites(pair))
+    return torch.stack([_moments(pair, batch, site if batch.site is not None else None) for site in sites])
+
+
+def statistics_of(pair: ModelGuidePair) -> dict[str, dict[str, Tensor]]:
+    """Returns the training rows' statistics of what m moves, by node, in encoded units."""
+    moved = [group for group in pair.manipulation.groups if group.theta_size]
+    return {name: own for group in moved for name, own in _statistics(pair, group).items()}
 
 
 def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
     sites = list(range(_sites(pair)))
-    moments = [_moments(pair, batch, site if batch.site is not None else None) for site in sites]
-    m, theta = set_theta(pair, batch, torch.stack(moments))
-    moved = [group for group in pair.manipulation.groups if group.theta_size]
-    statistics = {name: own for group in moved for name, own in _statistics(pair, group).items()}
+    m, theta = set_theta(pair, batch, theta_at_moments(pair, batch))
     if batch.site is not None:
         sites = torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     # a fold searches by itself: what the whole batch found would be chosen with a look at the rows it holds out
-    search_alternatives(pair, batch, m, theta, statistics, sites)
+    search_alternatives(pair, batch, m, theta, statistics_of(pair), sites)
     return "moments"
 
 
@@ -88,8 +97,11 @@ def _guesses(manipulation: Manipulation) -> bool:
     return any(group.mechanism.guesses for group in manipulation.groups)
 
 
-def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor, Tensor]:
+def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor, raw_scale: float = -4.0) -> tuple[Tensor, Tensor]:
     """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
+
+    Args:
+        raw_scale: of a shared m's posterior, before its softplus.
 
     Returns:
         m, ``(sites, dim)``, and the theta it stands for.
@@ -99,7 +111,7 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor
     theta, sites = theta.to(pair.model.like, copy=True), len(theta)
     if batch.site is not None:
         absent = absent_sites(pair, batch)
-        theta[absent] = _thetas(pair)[absent]
+        theta[absent] = thetas_of(pair)[absent]
     direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(pair.model.like)
     if batch.site is not None:
         # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
@@ -113,7 +125,7 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> tuple[Tensor
     with torch.no_grad():
         if isinstance(q, SharedPosterior):
             q.loc.copy_(direction)
-            q.raw_scale.fill_(-4.0)
+            q.raw_scale.fill_(raw_scale)
         else:
             last = q.network[-1]
             assert isinstance(last, nn.Linear)
@@ -138,7 +150,7 @@ def keep_at_rest(pair: ModelGuidePair, before: ModelGuidePair, batch: Batch) -> 
             q.loc[resting] = 0.0
 
 
-def _thetas(pair: ModelGuidePair) -> Tensor:
+def thetas_of(pair: ModelGuidePair) -> Tensor:
     """Every site's theta, ``(sites, size)``; zero in a model that was never adapted."""
     manipulation = pair.manipulation
     with torch.no_grad():
@@ -186,7 +198,7 @@ def _statistics(pair: ModelGuidePair, group: Group) -> dict[str, dict[str, Tenso
     return found
 
 
-def _random(pair: ModelGuidePair) -> Tensor:
+def random_theta(pair: ModelGuidePair) -> Tensor:
     """theta of a random manipulation, ``(size,)``; zeros for mechanisms that cannot simulate."""
     parts = []
     for group in pair.manipulation.groups:

@@ -24,7 +24,7 @@ class Candidate:
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
             believes the world does.
         penalty: what the prior of a shared theta takes off the evidence, in nats a row.
-        state: of model and guide.
+        state: of NN_pM and NN_qM, by name.
         theta: see :class:`Adaptation`.
         counted: rows that the proportions are of, if not of those that have labels here.
         generated: rows that the recovery is of; 0 for a recovery known exactly.

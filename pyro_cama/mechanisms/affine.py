@@ -50,6 +50,9 @@ class Affine(Mechanism):
     def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.1, 1.0, 0.5, math.inf])[: self.size(node)]
 
+    def even(self, node: Node) -> Tensor:
+        return torch.tensor([False, False, True, False])[: self.size(node)]
+
     def of_scope(self, scope: str) -> Affine:
         return Affine(shared=scope != "row")
 

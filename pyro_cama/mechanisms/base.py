@@ -148,6 +148,10 @@ class Mechanism(ABC):
         """
         return torch.ones(self.size(node))
 
+    def even(self, node: Node) -> Tensor:
+        """Returns which numbers of theta act by their size alone, T at -t being T at t, bool ``(size,)``."""
+        return torch.zeros(self.size(node), dtype=torch.bool)
+
     def of_scope(self, scope: str) -> Mechanism:
         """Returns the mechanism for an m of this scope, where a graph names it: one row tells less of m than many."""
         return self

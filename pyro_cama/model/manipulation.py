@@ -129,7 +129,7 @@ class Manipulation(nn.Module):
         if theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
             return None
         found = group.mechanism.pull_back(x, self.theta(theta, group))
-        if not (self._calibrating and group.mechanism.composes):
+        if not (self in _calibrated.get() and group.mechanism.composes):
             return found
         inner = group.mechanism.pull_back(found.x, self.theta(self.calibration, group))
         # noise that was added on the calibrated scale, which is linear to the clean one
@@ -183,6 +183,11 @@ class Manipulation(nn.Module):
         weight = next(self.network.parameters())
         parts = [g.mechanism.prior_scale(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
+
+    def even(self) -> Tensor:
+        """Returns which numbers of theta act by their size alone, bool ``(size,)``."""
+        parts = [g.mechanism.even(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
+        return torch.cat([*parts, torch.zeros(0, dtype=torch.bool)]).to(self.calibration.device)
 
     @property
     def size(self) -> int:

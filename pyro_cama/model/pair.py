@@ -201,6 +201,12 @@ class ModelGuidePair:
         found = {f"NN_pM.{n}": p for n, p in self.manipulation.network.named_parameters()}
         return found | {f"NN_qM.{n}": p for n, p in self.guide.m_posterior.named_parameters()}
 
+    @torch.no_grad()
+    def load_manipulation(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes values of :meth:`manipulation_parameters`, by name."""
+        for name, parameter in self.manipulation_parameters().items():
+            parameter.copy_(state[name])
+
     def seeded(self, seed: int | None = None) -> AbstractContextManager[None]:
         """Makes the draws inside a function of a seed, by default the pair's own."""
         return seeded(self.settings.seed if seed is None else seed, self.device)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
+from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import importance_bound, marginal
+from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stacked_lbfgs import minimise_stacked
 from pyro_cama.training.stages import Stage
+
+NUMBERS = 2**20  # in the largest tensor
 
 
 def calibrate(
@@ -32,6 +38,9 @@ def calibrate(
     manipulation = model.manipulation
     if not any(g.mechanism.composes for g in manipulation.groups):
         return
+    if solves_exactly(model, guide, clean):
+        _solve(model, clean, seed)
+        return
     zero = {model.graph.require_m().name: 0.0}
 
     def loss(batch: Batch) -> Tensor:
@@ -51,3 +60,22 @@ def calibrate(
     manipulation.calibration.requires_grad_(False)
     for name, parameter in modules.named_parameters():
         parameter.requires_grad_(frozen[name])
+
+
+def _solve(model: CAMAModel, clean: Batch, seed: int, *, steps: int = 60) -> None:
+    """The same where theta can be solved for, on as many of the rows as a few tensors hold."""
+    manipulation = model.manipulation
+    width = model.classes * sum(group.width for group in model.groups)
+    most = max(256, NUMBERS // width)
+    if clean.rows > most:
+        order = torch.randperm(clean.rows, generator=torch.Generator().manual_seed(seed))
+        clean = clean.select(order[:most].to(model.like.device))
+
+    def loss(theta: Tensor) -> Tensor:
+        joint, _ = joint_of_thetas(model, clean, theta[:, None])
+        return -torch.logsumexp(joint, 1).mean(1)
+
+    least = torch.where(manipulation.even(), 0.0, -torch.inf)
+    start = torch.zeros_like(manipulation.calibration[None, : manipulation.size])
+    with fast():
+        manipulation.calibration[: manipulation.size] = minimise_stacked(loss, start, least=least, steps=steps)[0]

@@ -80,6 +80,6 @@ def _validated(stage: Stage, rows: Any) -> dict[str, float]:
     """The loss of the rows, and beside it what validation says."""
     with torch.no_grad():
         found = {"loss": float(stage.loss(rows))}
-    if stage.validate is not None:
-        found |= {f"validation_{name}": value for name, value in stage.validate().items()}
+        if stage.validate is not None:
+            found |= {f"validation_{name}": value for name, value in stage.validate().items()}
     return found

@@ -1,0 +1,142 @@
+"""The starts of an adaptation one after the other, by gradient steps under draws of the latents: any graph's way."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pyro_cama.adaptation.candidates import examine, mean_theta
+from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
+from pyro_cama.adaptation.new_rows import NewRows, split_folds
+from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
+from pyro_cama.adaptation.options import AdaptOptions
+from pyro_cama.adaptation.result import Candidate, Theta
+from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
+from pyro_cama.data.minibatches import Shuffled, row_selector
+from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.training.optimise import optimise
+from pyro_cama.training.stages import Stage
+
+
+class Drawn:
+    """Candidates of an adaptation, each optimised by itself.
+
+    Args:
+        pair: the unadapted model, with a place for the sites of the new rows.
+        new, options, trainer_kwargs: of the adaptation.
+        progress: shows a bar.
+    """
+
+    def __init__(
+        self,
+        pair: ModelGuidePair,
+        new: NewRows,
+        options: AdaptOptions,
+        progress: bool,
+        trainer_kwargs: dict[str, Any] | None,
+    ) -> None:
+        self.pair, self.new, self.options, self.trainer_kwargs = pair, new, options, trainer_kwargs
+        self.bar: tqdm[Any] = tqdm(total=self._epochs(), disable=not progress, leave=False)
+
+    def starts(self) -> list[Candidate]:
+        """Optimises every start on the rows that are not held out, and examines it."""
+        count = self.options.restarts
+        return [self._candidate(k, f"start {k + 1} of {count}") for k in range(count)]
+
+    def examined(self, best: Candidate) -> Candidate:
+        """Returns the winner with all that the guard asks for: it is known."""
+        return best
+
+    def cross_fit(self, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
+        """Estimates the evidence of rows that the adaptation has not seen.
+
+        With folds, that of every row from the k-th start optimised on the other folds; with one, ``best``'s own, whose
+        rows were held out from the first.
+
+        Returns:
+            The evidence, ``(rows,)``, NaN where there are too few rows to hold any out, and theta of every fold.
+        """
+        new, pair = self.new, self.pair
+        if new.too_few:
+            return torch.full_like(best.evidence, math.nan), ()
+        if new.folds == 1:
+            return best.evidence.clone(), ()
+        evidence, thetas = torch.empty_like(best.evidence), []
+        parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
+        for i, part in enumerate(parts):
+            rest = torch.cat([p for p in parts if p is not part])
+            title = f"fold {i + 1} of {len(parts)}"
+            twin, _, ratio = self._optimised(k, rest, title, learns_proportions=self.options.learns_proportions)
+            evidence[part] = importance_evidence(twin, new.batch.select(part.to(pair.device)), ratio, do=None)
+            thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
+        return evidence, tuple(thetas)
+
+    def anchored(self) -> Candidate:
+        """Optimises from no manipulation, the class proportions held at the expected ones."""
+        return self._candidate(None, "class proportions held")
+
+    def _candidate(self, k: int | None, title: str) -> Candidate:
+        new, options = self.new, self.options
+        learns = options.learns_proportions and k is not None
+        twin, start, ratio = self._optimised(k, new.adapted_to, title, learns_proportions=learns)
+        return examine(twin, start, new.compared, new.counted, ratio, options, do=None, sparsity=options.sparsity)
+
+    def _optimised(
+        self, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
+    ) -> tuple[ModelGuidePair, str, Tensor]:
+        """Optimises a copy of the model from one start.
+
+        Args:
+            k: the start's number, see :func:`pyro_cama.adaptation.initialisation.initialise_start`; None is no
+                manipulation.
+            rows: numbers of the new rows to adapt to.
+            title: for the progress bar.
+            learns_proportions: lets class proportions change with NN_pM and NN_qM.
+
+        Returns:
+            The adapted copy, the start's name, and log of the class proportions over the training ones, ``(classes,)``.
+        """
+        pair, new, options = self.pair, self.new, self.options
+        twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
+        with twin.seeded(seed), twin.manipulation.calibrated():
+            moving = list(twin.manipulation_parameters().values())
+            twin.modules.requires_grad_(False)
+            for parameter in moving:
+                parameter.requires_grad_(True)
+            if k is None:
+                start = "identity"
+                set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
+            else:
+                start = initialise_start(
+                    twin, part, new.clean, k, options.steps, progress=self.bar, trainer_kwargs=self.trainer_kwargs
+                )
+            free = nn.Parameter(torch.zeros_like(new.fixed))
+            loss = adaptation_loss(
+                twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free
+            )
+            with suppress(FloatingPointError):  # a start that diverges counts as it began
+                optimise(
+                    [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start})")],
+                    twin.modules,
+                    [*moving, *([free] if learns_proportions else [])],
+                    Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),
+                    anneal=True,
+                    seed=seed,
+                    progress=self.bar,
+                    per_step=twin.minibatches_per_step,
+                    trainer_kwargs=self.trainer_kwargs,
+                )
+        return twin, start, log_ratio(twin, new.fixed, free.detach())
+
+    def _epochs(self) -> int:
+        """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
+        new, options = self.new, self.options
+        asleep = sum(epochs_of(options.steps)) if can_sleep(self.pair) and options.restarts > SLEEP else 0
+        folds = 0 if new.folds == 1 or new.too_few else new.folds
+        return asleep + (options.restarts + folds) * options.epochs

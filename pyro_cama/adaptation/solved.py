@@ -1,0 +1,237 @@
+"""The starts of an adaptation side by side, without draws: theta itself is solved for.
+
+Where a linear style is summed out, eq. 7 is exact, and smooth in the theta of a shared m.  So every start, and every
+fold of the winner, is a problem of its own in one stack (:mod:`pyro_cama.training.stacked_lbfgs`), after which NN_pM
+and NN_qM are set to stand at what was found.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_cama.adaptation.candidates import recovery_of, state_of
+from pyro_cama.adaptation.initialisation import (
+    absent_sites,
+    random_theta,
+    set_theta,
+    statistics_of,
+    theta_at_moments,
+    thetas_of,
+)
+from pyro_cama.adaptation.new_rows import NewRows, split_folds
+from pyro_cama.adaptation.objective import log_train
+from pyro_cama.adaptation.options import AdaptOptions
+from pyro_cama.adaptation.result import Candidate, Theta
+from pyro_cama.adaptation.stacked_search import search_stacked
+from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.contexts import fast
+from pyro_cama.inference.class_prior import IMAGINED
+from pyro_cama.inference.exact import joint_of_thetas
+from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.training.stacked_lbfgs import minimise_stacked
+
+NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some are taken
+CORNER = 0.02  # prior scales within which the Laplace prior is round
+RAW_SCALE = -9.0  # of q(m): NN_pM carries a large theta, and q should not blur it
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An optimisation among those side by side.
+
+    Attributes:
+        start: its name.
+        theta: where it begins, and after :meth:`Solved.solve` where it ended, ``(sites, size)``.
+        weights: of the rows, 1 or 0, ``(rows,)``.
+        learns: whether class proportions may change.
+        ratio: log of the class proportions over the training ones, ``(classes,)``.
+    """
+
+    start: str
+    theta: Tensor
+    weights: Tensor
+    learns: bool
+    ratio: Tensor
+
+
+class Solved:
+    """Candidates of an adaptation, all optimised at once.
+
+    Args:
+        pair: the unadapted model, with a place for the sites of the new rows.
+        new, options: of the adaptation; ``steps`` is the most that a problem takes, draws and minibatches have no part.
+        progress: shows a bar.
+    """
+
+    def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
+        self.pair, self.new, self.options = pair, new, options
+        folds = 0 if new.folds == 1 or new.too_few else new.folds
+        self.bar: tqdm[object] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
+        self.folds = split_folds(new.batch.rows, folds, pair.settings.seed) if folds else []
+        self.used = self._used()
+        self.part = new.batch.select(self.used.to(pair.device))
+        self.scale = pair.manipulation.prior_scale()
+        self.train = log_train(pair)
+        self.problems: list[Problem] = []
+
+    def starts(self) -> list[Candidate]:
+        """Solves every start on the rows that are not held out, and examines it."""
+        with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
+            begun = [self._begun(k, torch.ones(len(self.used))) for k in range(self.options.restarts)]
+            self.problems = self.solve(begun)
+        return self._examined(self.problems)
+
+    def examined(self, best: Candidate) -> Candidate:
+        """Returns the winner with its recovery, which only the guard asks for."""
+        twin = self.pair.copy()
+        twin.load_manipulation(best.state)
+        return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
+
+    def cross_fit(self, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
+        """Estimates the evidence of rows that the adaptation has not seen; see :meth:`Drawn.cross_fit`."""
+        if self.new.too_few:
+            return torch.full_like(best.evidence, math.nan), ()
+        if not self.folds:
+            return best.evidence.clone(), ()
+        with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
+            outside = [torch.isin(self.used, part, invert=True).float() for part in self.folds]
+            solved = self.solve([self._begun(k, weights) for weights in outside])
+        evidence = torch.empty_like(best.evidence)
+        for part, problem in zip(self.folds, solved, strict=True):
+            rows = self.new.batch.select(part.to(self.pair.device))
+            evidence[part] = self._evidence(rows, [problem])[0]
+        return evidence, tuple(_listed(problem.theta) for problem in solved)
+
+    def anchored(self) -> Candidate:
+        """Solves from no manipulation, the class proportions held at the expected ones."""
+        zero = torch.zeros(self.pair.model.sites, self.pair.manipulation.size).to(self.pair.model.like)
+        begun = Problem("identity", zero, torch.ones(len(self.used)), False, self.new.fixed)
+        with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
+            return self._examined(self.solve([begun]))[0]
+
+    def solve(self, begun: list[Problem]) -> list[Problem]:
+        """Maximises every problem's mean evidence, less theta's Laplace prior and that of the class proportions."""
+        pair, new, options, train = self.pair, self.new, self.options, self.train
+        like = pair.model.like
+        weights = torch.stack([problem.weights for problem in begun]).to(like)
+        learns = torch.tensor([[problem.learns] for problem in begun], device=like.device)
+        first = torch.stack([problem.theta for problem in begun])
+        count, sites, size = first.shape
+        numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
+        switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
+        scale = torch.where(switches, 1.0, self.scale)
+        present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
+        expected = torch.softmax(train + new.fixed, 0)
+
+        def ratio_of(free: Tensor) -> Tensor:
+            free = torch.where(learns, free, 0.0)
+            return torch.log_softmax(train + new.fixed + free, -1) - train
+
+        def loss(x: Tensor) -> Tensor:
+            theta, ratio = x[:, :numbers].reshape(count, sites, size), ratio_of(x[:, numbers:])
+            joint, _ = joint_of_thetas(pair.model, self.part, theta)
+            evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
+            total = (evidence * weights).sum(1) + IMAGINED * (expected * (train + ratio)).sum(1)
+            moved = torch.where(switches, 0.0, theta / scale)
+            extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
+            return (options.sparsity * extent - total) / rows
+
+        start = torch.cat([first.flatten(1), torch.zeros(count, len(train)).to(like)], 1)
+        least = torch.full_like(start[0], -math.inf)
+        least[:numbers] = torch.where(pair.manipulation.even(), 0.0, -math.inf).repeat(sites)
+        found = minimise_stacked(loss, start, least=least, steps=options.steps, each=self.bar.update)
+        thetas, ratios = found[:, :numbers].reshape(count, sites, size), ratio_of(found[:, numbers:])
+        ended = zip(begun, thetas, ratios, strict=True)
+        return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
+
+    def _begun(self, k: int, weights: Tensor) -> Problem:
+        """The k-th start: 0 is at the training moments of the rows it weighs, 1 where the model is, others random."""
+        pair, sites = self.pair, self.pair.model.sites
+        own = self.part.select(torch.nonzero(weights).flatten().to(pair.device))
+        here = torch.atleast_2d(thetas_of(pair))
+        if k == 0:
+            start, theta = "moments", theta_at_moments(pair, own).to(here)
+        elif k == 1:
+            start, theta = "here", here.clone()
+        else:
+            start, theta = f"random {k - 1}", torch.stack([random_theta(pair) for _ in range(sites)]).to(here)
+        if own.site is not None:
+            absent = absent_sites(pair, own)
+            theta[absent] = here[absent]
+        if k == 0:  # a fold searches by itself: what the whole batch found was chosen with a look at what it holds out
+            theta = search_stacked(pair, own, theta, statistics_of(pair))
+        return Problem(start, theta, weights, self.options.learns_proportions, self.new.fixed)
+
+    def _examined(self, problems: list[Problem]) -> list[Candidate]:
+        """What candidates are compared by, but for recovery."""
+        new, pair = self.new, self.pair
+        evidence = self._evidence(new.compared, problems)
+        counted = self._log_posterior(new.counted, problems)
+        penalty = self._penalties(problems)
+        twin, found = pair.copy(), []
+        for i, problem in enumerate(problems):
+            set_theta(twin, self.part, problem.theta, RAW_SCALE)
+            found.append(
+                Candidate(
+                    start=problem.start,
+                    evidence=evidence[i],
+                    labels=counted[i].argmax(0).cpu()[: new.compared.rows],
+                    proportions=counted[i].exp().mean(1).cpu(),
+                    counted=new.counted.rows,
+                    generated=self.options.recovery_rows,
+                    recovery=math.nan,
+                    state=state_of(twin),
+                    penalty=penalty[i] / new.compared.rows,
+                    theta=_listed(problem.theta),
+                )
+            )
+        return found
+
+    def _penalties(self, problems: list[Problem]) -> list[float]:
+        """Minus the log-prior of every theta."""
+        moved = torch.stack([problem.theta for problem in problems]).abs() / self.scale
+        found: list[float] = (self.options.sparsity * moved.sum((1, 2))).tolist()
+        return found
+
+    def _evidence(self, batch: Batch, problems: list[Problem]) -> Tensor:
+        """log p(x | a, c), as adaptation compares it, ``(problems, rows)``."""
+        with self.pair.manipulation.calibrated():
+            parts = self._joints(batch, problems)
+            return torch.cat([torch.logsumexp(joint, 1) + context for joint, context in parts], 1).double().cpu()
+
+    def _log_posterior(self, batch: Batch, problems: list[Problem]) -> Tensor:
+        """log p(y | x, a, c), ``(problems, classes, rows)``."""
+        return torch.cat([torch.log_softmax(joint, 1) for joint, _ in self._joints(batch, problems)], 2)
+
+    def _joints(self, batch: Batch, problems: list[Problem]) -> list[tuple[Tensor, Tensor]]:
+        """log p(x, y | a, c) under every problem's class proportions, and log p(a, c), rows in chunks."""
+        theta = torch.stack([problem.theta for problem in problems])
+        ratio = torch.stack([problem.ratio for problem in problems])[:, :, None]
+        chunk, found = max(1, NUMBERS // (len(problems) * self._width())), []
+        with torch.no_grad(), fast():
+            for rows in torch.arange(batch.rows, device=self.pair.device).split(chunk):
+                joint, context = joint_of_thetas(self.pair.model, batch.select(rows), theta)
+                found.append((joint + ratio, context))
+        return found
+
+    def _width(self) -> int:
+        """Numbers of one row in the largest tensor of one problem."""
+        return self.pair.model.classes * sum(group.width for group in self.pair.model.groups)
+
+    def _used(self) -> Tensor:
+        """Numbers of the rows that are solved on: all that none is held out from, or some of them."""
+        rows, problems = self.new.adapted_to, max(self.options.restarts, self.new.folds)
+        most = max(256, NUMBERS // (problems * self._width()))
+        if len(rows) <= most:
+            return rows
+        generator = torch.Generator().manual_seed(self.pair.settings.seed)
+        return rows[torch.randperm(len(rows), generator=generator)[:most]]
+
+
+def _listed(theta: Tensor) -> Theta:
+    return tuple(tuple(site) for site in theta.tolist())

@@ -1,0 +1,138 @@
+"""Many small problems at once: L-BFGS with a batch dimension, every problem its own curvature, step and end.
+
+Starts, folds and sites of an adaptation are problems of the same size.  One after the other they would pay for every
+operation as often as there are problems; side by side they pay once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+ARMIJO = 1e-4  # least share of the promised decrease
+HALVINGS = 12
+MEMORY = 10
+
+
+def minimise_stacked(
+    loss: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    least: Tensor | None = None,
+    steps: int = 100,
+    tolerance: float = 1e-6,
+    each: Callable[[], object] | None = None,
+) -> Tensor:
+    """Minimises every problem's own loss.
+
+    Args:
+        loss: from ``(problems, n)`` to ``(problems,)``; each a function of its own row alone.
+        start: ``(problems, n)``; where a loss is not finite there, its problem stays.
+        least: smallest values of the ``n`` numbers; None for none.
+        steps: at most so many.
+        tolerance: a problem ends after two steps that lower its loss by less than this.
+        each: called after every step.
+
+    Returns:
+        Where each problem ended, ``(problems, n)``.
+
+    >>> centres = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    >>> minimise_stacked(lambda x: (x - centres).square().sum(1), torch.zeros(2, 2)).round(decimals=3)
+    tensor([[ 1.0000, -2.0000],
+            [ 0.5000,  3.0000]])
+    """
+    x = start.detach().clone() if least is None else torch.maximum(start.detach(), least)
+    value, gradient = _differentiated(loss, x)
+    running = value.isfinite() & gradient.isfinite().all(-1)
+    idle = torch.zeros_like(running, dtype=torch.long)
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(steps):
+        free = gradient if least is None else torch.where((x <= least) & (gradient > 0), 0.0, gradient)
+        direction = -_times_inverse_hessian(free, pairs)
+        if least is not None:
+            direction = torch.where((x <= least) & (direction < 0), 0.0, direction)
+        slope = (direction * free).sum(-1)
+        uphill = (slope >= 0) | ~slope.isfinite()
+        direction, slope = (
+            torch.where(uphill[:, None], -free, direction),
+            torch.where(uphill, -free.square().sum(-1), slope),
+        )
+        size = 1.0 / free.abs().sum(-1).clamp_min(1.0) if step == 0 else torch.ones_like(value)
+        size = torch.where(running, size, 0.0)
+        x_new, value_new, gradient_new = _line_search(loss, x, value, gradient, direction, slope, size, least)
+        change, difference = x_new - x, gradient_new - gradient
+        curvature = (change * difference).sum(-1)
+        useful = curvature > 1e-10 * difference.square().sum(-1).clamp_min(1e-30)
+        rho = torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0)
+        pairs = [*pairs, (change, difference, rho)][-MEMORY:]
+        small = value - value_new < tolerance * (1.0 + value_new.abs())
+        idle = torch.where(small, idle + 1, 0)
+        x, value, gradient = x_new, value_new, gradient_new
+        running = running & (idle < 2)
+        if each is not None:
+            each()
+        if not bool(running.any()):
+            break
+    return x
+
+
+def _differentiated(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        point = x.detach().requires_grad_(True)
+        value = loss(point)
+        (gradient,) = torch.autograd.grad(value.sum(), [point])
+    return value.detach(), gradient
+
+
+def _times_inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """The two loops of Nocedal 1980, every problem by its own pairs; those of no use have rho = 0."""
+    result, alphas = gradient, []
+    for change, difference, rho in reversed(pairs):
+        alpha = rho * (change * result).sum(-1)
+        result = result - alpha[:, None] * difference
+        alphas.append(alpha)
+    scale = torch.ones_like(gradient[:, 0])
+    for change, difference, rho in pairs:  # by the newest pair of use
+        norm = difference.square().sum(-1)
+        scale = torch.where(rho > 0, (change * difference).sum(-1) / norm.clamp_min(1e-30), scale)
+    result = result * scale[:, None]
+    for (change, difference, rho), alpha in zip(pairs, reversed(alphas), strict=True):
+        beta = rho * (difference * result).sum(-1)
+        result = result + change * (alpha - beta)[:, None]
+    return result
+
+
+def _line_search(
+    loss: Callable[[Tensor], Tensor],
+    x: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    direction: Tensor,
+    slope: Tensor,
+    size: Tensor,
+    least: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Backtracks until every problem's loss falls as it should; one that never does stays where it is."""
+    best, best_value, best_gradient = x, value, gradient
+    wanting = size > 0
+    for _ in range(HALVINGS):
+        trial = x + size[:, None] * direction
+        if least is not None:
+            trial = torch.maximum(trial, least)
+        trial = torch.where(wanting[:, None], trial, best)
+        trial_value, trial_gradient = _differentiated(loss, trial)
+        sound = trial_value.isfinite() & trial_gradient.isfinite().all(-1)
+        good = wanting & sound & (trial_value <= value + ARMIJO * size * slope)
+        best = torch.where(good[:, None], trial, best)
+        best_value = torch.where(good, trial_value, best_value)
+        best_gradient = torch.where(good[:, None], trial_gradient, best_gradient)
+        wanting = wanting & ~good
+        if not bool(wanting.any()):
+            break
+        # the minimum of a parabola through value, slope and trial, where that says something
+        bend = trial_value - value - slope * size
+        parabola = torch.where(sound & (bend > 0), -slope * size.square() / (2 * bend.clamp_min(1e-30)), 0.25 * size)
+        size = torch.where(wanting, torch.minimum(torch.maximum(parabola, 0.1 * size), 0.5 * size), size)
+    return best, best_value, best_gradient
