@@ -33,7 +33,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.class_prior import IMAGINED
 from pyro_cama.inference.exact import joint_of_thetas
 from pyro_cama.model.pair import ModelGuidePair
-from pyro_cama.training.stacked_lbfgs import minimise_stacked
+from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 
 NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some are taken
 CORNER = 0.02  # prior scales within which the Laplace prior is round
@@ -133,7 +133,7 @@ class Solved:
             return torch.log_softmax(train + new.fixed + free, -1) - train
 
         def loss(x: Tensor) -> Tensor:
-            theta, ratio = x[:, :numbers].reshape(count, sites, size), ratio_of(x[:, numbers:])
+            theta, ratio = unrooted(x[:, :numbers].reshape(count, sites, size), even), ratio_of(x[:, numbers:])
             joint, _ = joint_of_thetas(pair.model, self.part, theta)
             evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
             total = (evidence * weights).sum(1) + IMAGINED * (expected * (train + ratio)).sum(1)
@@ -141,11 +141,11 @@ class Solved:
             extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
             return (options.sparsity * extent - total) / rows
 
-        start = torch.cat([first.flatten(1), torch.zeros(count, len(train)).to(like)], 1)
-        least = torch.full_like(start[0], -math.inf)
-        least[:numbers] = torch.where(pair.manipulation.even(), 0.0, -math.inf).repeat(sites)
-        found = minimise_stacked(loss, start, least=least, steps=options.steps, each=self.bar.update)
-        thetas, ratios = found[:, :numbers].reshape(count, sites, size), ratio_of(found[:, numbers:])
+        even = pair.manipulation.even()
+        start = torch.cat([rooted(first, even).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
+        found = minimise_stacked(loss, start, steps=options.steps, each=self.bar.update)
+        thetas = unrooted(found[:, :numbers].reshape(count, sites, size), even)
+        ratios = ratio_of(found[:, numbers:])
         ended = zip(begun, thetas, ratios, strict=True)
         return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
 

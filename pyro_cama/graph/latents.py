@@ -197,7 +197,7 @@ def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, 
         entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
         declared[latent.name] = entry
         if not latent.manipulation:
-            entry |= {"effect": latent.effect, "loadings": latent.loadings}
+            entry |= {"effect": latent.effect} | ({} if latent.effect == "deep" else {"loadings": latent.loadings})
         else:
             entry |= {
                 "manipulation": True,

@@ -89,6 +89,8 @@ class CAMAModel(PyroModule):
         self.group_of = {node: group for group in groups for node in group.nodes}
         self.places = {group.nodes[0]: i for i, group in enumerate(groups)}
         self.sites = max(sites, 1)
+        parents = {name: graph.parents_of(name) for name in graph.order}
+        self._effects = {name: tuple(n for n in graph.order if name in parents[n]) for name in graph.order}
         # one plain module for all networks: PyroModule registers a child's parameters at every access
         self.networks = build_networks(
             graph, groups, inputs, manipulation,
@@ -234,7 +236,7 @@ class CAMAModel(PyroModule):
 
     def effects(self, name: str) -> tuple[str, ...]:
         """Returns the nodes of the blanket that a node causes."""
-        return tuple(n for n in self.graph.order if name in self.graph.parents_of(n))
+        return self._effects[name]
 
     @property
     def _standard(self) -> tuple[Tensor, Tensor]:

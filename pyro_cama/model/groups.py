@@ -158,9 +158,13 @@ def with_style(
         return undone and type(likelihood_of(graph.nodes[name], likelihoods)) is Normal
 
     linear = bool(numbers) and not named and not images and all(map(exact, numbers))
-    decided = {"effect": "linear", "children": numbers} if linear else {"effect": "deep"}
     raw = graph.to_dict()
-    raw["latents"][z.name] |= decided
+    style = raw["latents"][z.name]
+    if linear:
+        style |= {"effect": "linear", "children": numbers}
+    else:
+        style["effect"] = "deep"
+        del style["loadings"]
     return CausalGraph(raw)
 
 

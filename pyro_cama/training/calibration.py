@@ -14,7 +14,7 @@ from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.training.optimise import optimise
-from pyro_cama.training.stacked_lbfgs import minimise_stacked
+from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 from pyro_cama.training.stages import Stage
 
 NUMBERS = 2**20  # in the largest tensor
@@ -71,11 +71,13 @@ def _solve(model: CAMAModel, clean: Batch, seed: int, *, steps: int = 60) -> Non
         order = torch.randperm(clean.rows, generator=torch.Generator().manual_seed(seed))
         clean = clean.select(order[:most].to(model.like.device))
 
-    def loss(theta: Tensor) -> Tensor:
-        joint, _ = joint_of_thetas(model, clean, theta[:, None])
+    even = manipulation.even()
+
+    def loss(root: Tensor) -> Tensor:
+        joint, _ = joint_of_thetas(model, clean, unrooted(root, even)[:, None])
         return -torch.logsumexp(joint, 1).mean(1)
 
-    least = torch.where(manipulation.even(), 0.0, -torch.inf)
-    start = torch.zeros_like(manipulation.calibration[None, : manipulation.size])
+    start = rooted(torch.zeros_like(manipulation.calibration[None, : manipulation.size]), even)
     with fast():
-        manipulation.calibration[: manipulation.size] = minimise_stacked(loss, start, least=least, steps=steps)[0]
+        found = unrooted(minimise_stacked(loss, start, steps=steps), even)
+    manipulation.calibration[: manipulation.size] = found[0]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 ARMIJO = 1e-4  # least share of the promised decrease
-HALVINGS = 12
+HALVINGS = 8
+LEAST = 0.01  # at a root of 0 nothing would move
 MEMORY = 10
 
 
@@ -20,9 +21,8 @@ def minimise_stacked(
     loss: Callable[[Tensor], Tensor],
     start: Tensor,
     *,
-    least: Tensor | None = None,
     steps: int = 100,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     each: Callable[[], object] | None = None,
 ) -> Tensor:
     """Minimises every problem's own loss.
@@ -30,7 +30,6 @@ def minimise_stacked(
     Args:
         loss: from ``(problems, n)`` to ``(problems,)``; each a function of its own row alone.
         start: ``(problems, n)``; where a loss is not finite there, its problem stays.
-        least: smallest values of the ``n`` numbers; None for none.
         steps: at most so many.
         tolerance: a problem ends after two steps that lower its loss by less than this.
         each: called after every step.
@@ -43,25 +42,20 @@ def minimise_stacked(
     tensor([[ 1.0000, -2.0000],
             [ 0.5000,  3.0000]])
     """
-    x = start.detach().clone() if least is None else torch.maximum(start.detach(), least)
+    x = start.detach().clone()
     value, gradient = _differentiated(loss, x)
     running = value.isfinite() & gradient.isfinite().all(-1)
     idle = torch.zeros_like(running, dtype=torch.long)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(steps):
-        free = gradient if least is None else torch.where((x <= least) & (gradient > 0), 0.0, gradient)
-        direction = -_times_inverse_hessian(free, pairs)
-        if least is not None:
-            direction = torch.where((x <= least) & (direction < 0), 0.0, direction)
-        slope = (direction * free).sum(-1)
+        direction = -_times_inverse_hessian(gradient, pairs)
+        slope = (direction * gradient).sum(-1)
         uphill = (slope >= 0) | ~slope.isfinite()
-        direction, slope = (
-            torch.where(uphill[:, None], -free, direction),
-            torch.where(uphill, -free.square().sum(-1), slope),
-        )
-        size = 1.0 / free.abs().sum(-1).clamp_min(1.0) if step == 0 else torch.ones_like(value)
+        direction = torch.where(uphill[:, None], -gradient, direction)
+        slope = torch.where(uphill, -gradient.square().sum(-1), slope)
+        size = 1.0 / gradient.abs().sum(-1).clamp_min(1.0) if step == 0 else torch.ones_like(value)
         size = torch.where(running, size, 0.0)
-        x_new, value_new, gradient_new = _line_search(loss, x, value, gradient, direction, slope, size, least)
+        x_new, value_new, gradient_new = _line_search(loss, x, value, gradient, direction, slope, size)
         change, difference = x_new - x, gradient_new - gradient
         curvature = (change * difference).sum(-1)
         useful = curvature > 1e-10 * difference.square().sum(-1).clamp_min(1e-30)
@@ -70,7 +64,7 @@ def minimise_stacked(
         small = value - value_new < tolerance * (1.0 + value_new.abs())
         idle = torch.where(small, idle + 1, 0)
         x, value, gradient = x_new, value_new, gradient_new
-        running = running & (idle < 2)
+        running = running & (idle < 2) & (change != 0).any(-1)
         if each is not None:
             each()
         if not bool(running.any()):
@@ -112,15 +106,12 @@ def _line_search(
     direction: Tensor,
     slope: Tensor,
     size: Tensor,
-    least: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Backtracks until every problem's loss falls as it should; one that never does stays where it is."""
     best, best_value, best_gradient = x, value, gradient
     wanting = size > 0
     for _ in range(HALVINGS):
         trial = x + size[:, None] * direction
-        if least is not None:
-            trial = torch.maximum(trial, least)
         trial = torch.where(wanting[:, None], trial, best)
         trial_value, trial_gradient = _differentiated(loss, trial)
         sound = trial_value.isfinite() & trial_gradient.isfinite().all(-1)
@@ -136,3 +127,18 @@ def _line_search(
         parabola = torch.where(sound & (bend > 0), -slope * size.square() / (2 * bend.clamp_min(1e-30)), 0.25 * size)
         size = torch.where(wanting, torch.minimum(torch.maximum(parabola, 0.1 * size), 0.5 * size), size)
     return best, best_value, best_gradient
+
+
+def rooted(x: Tensor, even: Tensor) -> Tensor:
+    """Returns numbers with the square roots of those that act by their size alone: smooth where that has a corner.
+
+    Args:
+        x: ``(..., n)``.
+        even: which these are, bool ``(n,)``.
+    """
+    return torch.where(even, x.abs().clamp_min(LEAST).sqrt(), x)
+
+
+def unrooted(x: Tensor, even: Tensor) -> Tensor:
+    """Returns the numbers that :func:`rooted` took the roots of."""
+    return torch.where(even, x.square(), x)
