@@ -154,7 +154,10 @@ def _components(
                     continue
                 free, constants = causes.params(group)
                 own = free[..., at, :].expand(*shape, -1)[..., rows, :].flatten(0, 1)
-                clean = manipulation.compared(group.likelihood.joined(own, constants[at]), group, at)
+                rest = constants[..., at, :]
+                if rest.dim() > 1:  # every class's own
+                    rest = rest.expand(*shape, -1)[..., rows, :].flatten(0, 1)
+                clean = manipulation.compared(group.likelihood.joined(own, rest), group, at)
                 x = part.values[name].reshape(part.rows, -1)[rows, i]
                 recorded = group.mechanism.transform(clean, theta[site, place])
                 yield Component(

@@ -114,8 +114,10 @@ def _faults(
                 faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
         if spec.scope != "row":
             faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
-        if spec.loadings is not None and spec.effect == "deep":
-            faults.append(f"{where}found loadings beside effect 'deep'; expected them for a linear effect only")
+        if spec.loadings is not None and spec.effect in (None, "deep"):
+            faults.append(
+                f"{where}found loadings, of which a deep effect has none; expected effect 'linear' or 'auto' too"
+            )
         if spec.effect == "linear" and not any(_may_be_linear(nodes[child]) for child in set(named) & set(known)):
             faults.append(
                 f"{where}found effect 'linear' and no continuous child of likelihood normal among {shown(named)}; "
@@ -172,7 +174,7 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
             dim=dim,
             children=children,
             scope=spec.scope,
-            effect=spec.effect or "auto",
+            effect=spec.effect or "deep",
             loadings=spec.loadings or "class",
         )
     return Latent(

@@ -55,9 +55,10 @@ class Latent:
 
     ``mechanism`` and ``affects`` hold every child of a manipulation, and nothing for z.
 
-    ``effect`` says how a style acts on continuous children: ``linear`` on their means, so that it can be summed out
-    exactly, or through a ``deep`` network; ``auto`` leaves that to :func:`pyro_cama.build`.  The ``loadings`` of a
-    linear one, and the scales of its children, are every ``class``'s own or ``shared`` by all.
+    ``effect`` says how a style acts on continuous children: through a ``deep`` network, the paper's way, or ``linear``
+    on their means, so that it can be summed out exactly; ``auto`` is linear where nothing speaks against it, which
+    :func:`pyro_cama.build` finds out.  The ``loadings`` of a linear one, and the scales of its children, are every
+    ``class``'s own or ``shared`` by all.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Latent:
     scope: str = "row"
     mechanism: dict[str, str] = field(default_factory=dict, hash=False)
     affects: dict[str, str] = field(default_factory=dict, hash=False)
-    effect: Effect = "auto"
+    effect: Effect = "deep"
     loadings: Loadings = "class"
 
     @property

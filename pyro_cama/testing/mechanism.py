@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import isfinite, log
 
 import torch
+from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
@@ -87,6 +88,7 @@ class _MechanismChecks:
         for theta in self.kinds_of_thetas():
             self.inverse(theta)
             self.density(theta)
+            self.pull_back(theta)
         self.broadcasting()
         self.extremes()
         self.simulation()
@@ -286,6 +288,25 @@ class _MechanismChecks:
         expect_shape(f"{self.name}.push", pushed, tuple(x.shape))
         expect_holds(pushed.dtype == x.dtype, f"{self.name}.push of {x.dtype}: found {pushed.dtype}; expected the same")
         expect_values(f"{self.name}.push", pushed, self.node)
+
+    def pull_back(self, theta: Tensor) -> None:
+        """Checks that readings on the clean scale have the density of the transformed normal, and even numbers."""
+        even = self.mechanism.even(self.node)
+        expect_shape(f"{self.name}.even", even, (self.mechanism.size(self.node),))
+        if not self.mechanism.pulls_back:
+            return
+        clean = dist.Normal(torch.randn(len(theta)).double(), torch.rand(len(theta)).double() + 0.5)
+        x = self.mechanism.transform(clean, theta).sample()
+        turned = torch.where(even, -theta, theta)
+        for name, asked in (("theta", theta), ("theta, the signs of its even numbers turned", turned)):
+            found = self.mechanism.pull_back(x, theta)
+            widened = dist.Normal(clean.loc, (clean.scale.square() + found.variance).sqrt())
+            expect_close(
+                f"{self.name}.pull_back: log density of a normal's readings by {name}",
+                widened.log_prob(found.x) + found.log_slope,
+                self.mechanism.transform(clean, asked).log_prob(x),
+                1e-8,
+            )
 
     def guess(self) -> None:
         """Checks first guesses and alternatives."""

@@ -60,7 +60,7 @@ def specs(draw: st.DrawFn, max_nodes: int = 12, likelihoods: bool = True) -> dic
     latents: dict[str, Any] = {
         "z": None,
         "m": None,
-        Z: {"dim": rng.randint(1, 3), "children": some()},
+        Z: {"dim": rng.randint(1, 3), "children": some(), "effect": rng.choice(["deep", "auto"])},
         M: {
             "manipulation": True,
             "dim": rng.randint(1, 3),
