@@ -8,6 +8,7 @@ original did.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -98,7 +99,9 @@ def adapt(
     with search.bar:
         before = examine(base, "before", new.compared, new.counted, new.fixed, options, do=encode_do(base, "auto"))
         candidates = search.starts()
-        winner = max(range(len(candidates)), key=lambda k: float(candidates[k].evidence.mean()))
+        evidence = [float(candidate.evidence.mean()) for candidate in candidates]
+        highest = max(evidence, key=lambda mean: -math.inf if math.isnan(mean) else mean)
+        winner = next((k for k, mean in enumerate(evidence) if mean >= highest - search.slack), 0)
         best = candidates[winner] = search.examined(candidates[winner])
         held_out, replicates = search.cross_fit(winner, best)
         anchored = search.anchored() if _unexpected(best, new, options) else None

@@ -31,7 +31,12 @@ class Drawn:
         pair: the unadapted model, with a place for the sites of the new rows.
         new, options, trainer_kwargs: of the adaptation.
         progress: shows a bar.
+
+    Attributes:
+        slack: nats a row by which an earlier start may fall short of a later one and still be the best.
     """
+
+    slack = 0.0
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.class_prior import IMAGINED
 from pyro_cama.inference.exact import joint_of_thetas
+from pyro_cama.model.linear_style import conditional_scales
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 
@@ -66,7 +67,13 @@ class Solved:
         pair: the unadapted model, with a place for the sites of the new rows.
         new, options: of the adaptation; ``steps`` is the most that a problem takes, draws and minibatches have no part.
         progress: shows a bar.
+
+    Attributes:
+        slack: see :class:`pyro_cama.adaptation.drawn.Drawn`; starts that meet differ by their last steps, and the first
+            of them, at the moments, is where a fold is soonest done.
     """
+
+    slack = 0.01
 
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
@@ -123,6 +130,7 @@ class Solved:
         first = torch.stack([problem.theta for problem in begun])
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
+        units = self._units()
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
         scale = torch.where(switches, 1.0, self.scale)
         present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
@@ -133,7 +141,7 @@ class Solved:
             return torch.log_softmax(train + new.fixed + free, -1) - train
 
         def loss(x: Tensor) -> Tensor:
-            theta, ratio = unrooted(x[:, :numbers].reshape(count, sites, size), even), ratio_of(x[:, numbers:])
+            theta, ratio = unrooted(x[:, :numbers].reshape(count, sites, size) * units, even), ratio_of(x[:, numbers:])
             joint, _ = joint_of_thetas(pair.model, self.part, theta)
             evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
             total = (evidence * weights).sum(1) + IMAGINED * (expected * (train + ratio)).sum(1)
@@ -142,12 +150,31 @@ class Solved:
             return (options.sparsity * extent - total) / rows
 
         even = pair.manipulation.even()
-        start = torch.cat([rooted(first, even).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
-        found = minimise_stacked(loss, start, steps=options.steps, each=self.bar.update)
-        thetas = unrooted(found[:, :numbers].reshape(count, sites, size), even)
+        start = torch.cat([(rooted(first, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
+        found = minimise_stacked(loss, start, steps=options.steps, each=lambda _: self.bar.update())
+        thetas = unrooted(found[:, :numbers].reshape(count, sites, size) * units, even)
         ratios = ratio_of(found[:, numbers:])
         ended = zip(begun, thetas, ratios, strict=True)
         return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
+
+    def _units(self) -> Tensor:
+        """What a step in each number of theta is measured in, ``(size,)``: L-BFGS knows no other curvature at first.
+
+        A column is as stiff as the others tell what it should read.
+        """
+        model, manipulation = self.pair.model, self.pair.manipulation
+        row = self.part.select(torch.zeros(1, dtype=torch.long, device=self.pair.device))
+        row = replace(row, observed={})
+        share = self.train.exp()[:, None]
+        with torch.no_grad():
+            causes = model.causes(row, None, None, samples=1, classes=True)
+            stiff = conditional_scales(causes, model.groups, row)
+        units = torch.ones(manipulation.size).to(model.like)
+        for group in manipulation.groups:
+            if group.nodes[0] in stiff and group.theta_size:
+                own = (stiff[group.nodes[0]].reciprocal() * share).sum(0).reciprocal()
+                units[manipulation.slice_of(group)] = own.repeat_interleave(group.theta_size)
+        return units
 
     def _begun(self, k: int, weights: Tensor) -> Problem:
         """The k-th start: 0 is at the training moments of the rows it weighs, 1 where the model is, others random."""

@@ -102,6 +102,32 @@ def style_log_prob(causes: Causes, groups: Sequence[Group], batch: Batch) -> Ten
     return total
 
 
+def conditional_scales(causes: Causes, groups: Sequence[Group], batch: Batch) -> dict[str, Tensor]:
+    """Returns how far a child is from what all the others say of it, a standard deviation, of a complete first row.
+
+    Args:
+        causes: of every class, without a z.
+
+    Returns:
+        By the first node of each group on which the style acts linearly, ``(classes, width)``.
+    """
+    parts = _parts(causes, groups, batch)
+    cholesky = _posterior(causes, batch, parts).cholesky
+    found = {}
+    for key, part in zip((g.nodes[0] for g in groups if g.linear_z), parts, strict=True):
+        classes = part.residual.shape[-3]
+        loadings = (
+            part.loadings.expand(classes, *part.loadings.shape[-2:])
+            if part.loadings.dim() == 2
+            else (part.loadings[..., 0, :, :])
+        )
+        factor = cholesky.expand(classes, *cholesky.shape[-2:]) if cholesky.dim() == 2 else cholesky[..., 0, :, :]
+        own = part.precision.expand(*part.residual.shape)[..., 0, :]
+        half = torch.linalg.solve_triangular(factor, loadings.mT, upper=False)  # A^-1/2 L'
+        found[key] = (own - own.square() * half.square().sum(-2)).clamp_min(1e-12).rsqrt()
+    return found
+
+
 def _parts(causes: Causes, groups: Sequence[Group], batch: Batch) -> list[_Part]:
     y = causes.values[causes.graph.target].long()
     found = []

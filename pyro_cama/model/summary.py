@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyro_cama.model.linear_style import sums_out
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -14,7 +15,12 @@ def summary(pair: ModelGuidePair) -> str:
         f"children    {', '.join(blanket.children)}",
         f"co-parents  {', '.join(blanket.coparents) or '-'}",
     ]
-    m = pair.graph.m
+    z, m = pair.graph.z, pair.graph.m
+    if z is not None:
+        loadings = "every class's own" if z.loadings == "class" else "shared by the classes"
+        way = {"deep": "through a network", "linear": f"linearly, loadings {loadings}"}[z.effect]
+        exact = "; summed out exactly" if sums_out(pair.model.groups) else ""
+        lines.append(f"style       {z.name}, dim {z.dim}, acts {way}{exact}")
     if m is not None:
         acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
         lines.append(f"manipulable {acts}; scope {m.scope}")

@@ -14,25 +14,32 @@ from torch import Tensor
 ARMIJO = 1e-4  # least share of the promised decrease
 HALVINGS = 8
 LEAST = 0.01  # at a root of 0 nothing would move
-MEMORY = 10
+
+
+Loss = Callable[[Tensor], Tensor]
+"""From ``(problems, n)`` to ``(problems,)``; each a function of its own row alone."""
+Differentiated = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From ``(problems, n)`` to the losses and their gradients, ``(problems,)`` and ``(problems, n)``."""
 
 
 def minimise_stacked(
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss | Differentiated,
     start: Tensor,
     *,
     steps: int = 100,
     tolerance: float = 1e-5,
-    each: Callable[[], object] | None = None,
+    memory: int = 10,
+    each: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Minimises every problem's own loss.
 
     Args:
-        loss: from ``(problems, n)`` to ``(problems,)``; each a function of its own row alone.
+        loss: of every problem, with its gradient or without.
         start: ``(problems, n)``; where a loss is not finite there, its problem stays.
         steps: at most so many.
         tolerance: a problem ends after two steps that lower its loss by less than this.
-        each: called after every step.
+        memory: steps whose curvature is remembered.
+        each: called after every step with where it led to; the end, where it returns True.
 
     Returns:
         Where each problem ended, ``(problems, n)``.
@@ -60,22 +67,22 @@ def minimise_stacked(
         curvature = (change * difference).sum(-1)
         useful = curvature > 1e-10 * difference.square().sum(-1).clamp_min(1e-30)
         rho = torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0)
-        pairs = [*pairs, (change, difference, rho)][-MEMORY:]
+        pairs = [*pairs, (change, difference, rho)][-memory:]
         small = value - value_new < tolerance * (1.0 + value_new.abs())
         idle = torch.where(small, idle + 1, 0)
         x, value, gradient = x_new, value_new, gradient_new
         running = running & (idle < 2) & (change != 0).any(-1)
-        if each is not None:
-            each()
-        if not bool(running.any()):
+        if (each is not None and each(x) is True) or not bool(running.any()):
             break
     return x
 
 
-def _differentiated(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def _differentiated(loss: Loss | Differentiated, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         point = x.detach().requires_grad_(True)
         value = loss(point)
+        if isinstance(value, tuple):
+            return value
         (gradient,) = torch.autograd.grad(value.sum(), [point])
     return value.detach(), gradient
 
@@ -99,7 +106,7 @@ def _times_inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, T
 
 
 def _line_search(
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss | Differentiated,
     x: Tensor,
     value: Tensor,
     gradient: Tensor,

@@ -1,6 +1,6 @@
 """The optimisation of a loss that draws nothing, over all rows at once: L-BFGS, best weights kept.
 
-An epoch is one step of L-BFGS (Liu and Nocedal 1989), line search and all: some passes over the rows.
+An epoch is one step of L-BFGS (Liu and Nocedal 1989), line search and all: a pass over the rows, seldom more.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.training.stacked_lbfgs import minimise_stacked
 from pyro_cama.training.stages import History, Stage
 
 EVERY = 5  # epochs between two validations
-MEMORY = 20  # steps whose curvature is remembered
 LEAST = 1e-4  # nats a row that count as better
+TOLERANCE = 1e-6
 
 
 def minimise(
@@ -36,50 +37,83 @@ def minimise(
     Raises:
         FloatingPointError: the loss is NaN or infinite from the first.
     """
-    history, best, best_loss, since = History(), [p.detach().clone() for p in parameters], math.inf, 0
-    optimiser = torch.optim.LBFGS(
-        parameters, max_iter=EVERY, history_size=MEMORY, line_search_fn="strong_wolfe", tolerance_change=1e-7
-    )
-    state: dict[str, Any] = optimiser.state[parameters[0]]
-
-    def closure() -> Tensor:
-        for parameter in parameters:
-            parameter.grad = None
-        loss = stage.loss(rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
     with fast(), tqdm(total=stage.epochs, desc=stage.title, disable=not progress, leave=False) as bar:
-        while True:
-            done = int(state.get("n_iter", 0))
-            found = _validated(stage, rows)
-            if not history.rows and not math.isfinite(found["loss"]):
-                raise FloatingPointError(f"{stage.title}: the loss is {found['loss']:g} at the start")
-            watched = found.get("validation_loss", found["loss"])
-            history.rows.append({"epoch": float(done)} | found)
-            bar.update(min(done, stage.epochs) - bar.n)
-            bar.set_postfix({"loss": f"{watched:.3f}"}, refresh=False)
-            since += EVERY
-            if watched < best_loss - LEAST:
-                best, best_loss, since = [p.detach().clone() for p in parameters], watched, 0
-                history.best_epoch = done
-            if done >= stage.epochs or since >= patience or not math.isfinite(watched):
-                break
-            optimiser.param_groups[0]["max_iter"] = min(EVERY, stage.epochs - done)
-            optimiser.step(closure)
-            if int(state["n_iter"]) == done:  # nowhere to go
-                break
-    with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
-            parameter.grad = None
-    return history
+        watched = _Watched(stage, parameters, rows, patience)
+        watched.look()
+
+        def each(x: Tensor) -> bool:
+            _set(parameters, x[0])
+            bar.update()
+            over = watched.step()
+            bar.set_postfix({"loss": f"{watched.loss:.3f}"}, refresh=False)
+            return over
+
+        start = torch.cat([parameter.detach().flatten() for parameter in parameters])[None]
+        found = minimise_stacked(
+            watched.differentiated, start, steps=stage.epochs, tolerance=TOLERANCE, memory=20, each=each
+        )
+        _set(parameters, found[0])
+        return watched.end()
 
 
-def _validated(stage: Stage, rows: Any) -> dict[str, float]:
-    """The loss of the rows, and beside it what validation says."""
-    with torch.no_grad():
-        found = {"loss": float(stage.loss(rows))}
-        if stage.validate is not None:
-            found |= {f"validation_{name}": value for name, value in stage.validate().items()}
-    return found
+class _Watched:
+    """A loss as L-BFGS reads it, and the best weights so far."""
+
+    def __init__(self, stage: Stage, parameters: Sequence[Tensor], rows: Any, patience: int) -> None:
+        self.stage, self.parameters, self.rows, self.patience = stage, parameters, rows, patience
+        self.history, self.epoch = History(), 0
+        self.loss, self.best_loss, self.best = math.inf, math.inf, self._weights()
+
+    def differentiated(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the loss and its gradient at weights ``(1, n)``."""
+        _set(self.parameters, x[0])
+        value = self.stage.loss(self.rows)
+        found = torch.autograd.grad(value, list(self.parameters), allow_unused=True)
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
+        return value.detach()[None], torch.cat([gradient.flatten() for gradient in filled])[None]
+
+    def step(self) -> bool:
+        """Counts an epoch, and looks at every fifth; returns whether patience is at its end."""
+        self.epoch += 1
+        if self.epoch % EVERY == 0:
+            self.look()
+        return self.epoch - self.history.best_epoch >= self.patience
+
+    def look(self) -> None:
+        """Validates the weights as they are, and keeps them if they are the best.
+
+        Raises:
+            FloatingPointError: the loss of the first is not finite.
+        """
+        with torch.no_grad():
+            found = {"loss": float(self.stage.loss(self.rows))}
+            if self.stage.validate is not None:
+                found |= {f"validation_{name}": value for name, value in self.stage.validate().items()}
+        self.loss = found.get("validation_loss", found["loss"])
+        if not self.history.rows and not math.isfinite(self.loss):
+            raise FloatingPointError(
+                f"{self.stage.title}: the loss is {self.loss:g} at the start; look for extreme values in the data"
+            )
+        self.history.rows.append({"epoch": float(self.epoch)} | found)
+        if self.loss < self.best_loss - LEAST:
+            self.best_loss, self.best, self.history.best_epoch = self.loss, self._weights(), self.epoch
+
+    def end(self) -> History:
+        """Looks at the last weights, and puts back the best."""
+        if self.history.rows[-1]["epoch"] != self.epoch:
+            self.look()
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, self.best, strict=True):
+                parameter.copy_(value)
+        return self.history
+
+    def _weights(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+
+@torch.no_grad()
+def _set(parameters: Sequence[Tensor], flat: Tensor) -> None:
+    """Gives the parameters the numbers of a vector, one after the other."""
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, flat.detach().split(sizes), strict=True):
+        parameter.copy_(part.reshape(parameter.shape))

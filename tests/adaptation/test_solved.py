@@ -139,7 +139,7 @@ def test_many_rows_are_solved_on_some_and_judged_on_all(cama: CAMA, monkeypatch:
     new = drifted(8, rows=1000)
     options = AdaptOptions()
     search = Solved(cama, NewRows.of(cama, new[COLUMNS], None, options), options, False)
-    assert len(search.used) == 340
+    assert len(search.used) == 2**14 // (4 * search._width())
     adapted = cama.adapt(new[COLUMNS], progress=False)
     assert adapted.adaptation is not None
     assert (adapted.adaptation.rows, adapted.adaptation.accepted) == (1000, True)
