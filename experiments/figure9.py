@@ -35,7 +35,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA
 from pyro_cama.image_manipulations.kinds import manipulate
-from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.causes import Causes
 from pyro_cama.model.plates import class_values
 from support import experiment, images
 from support.experiment import METHODS, Row, plt

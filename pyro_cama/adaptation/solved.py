@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class Solved:
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
         folds = 0 if new.folds == 1 or new.too_few else new.folds
-        self.bar: tqdm[object] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
+        self.bar: tqdm[Any] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
         self.folds = split_folds(new.batch.rows, folds, pair.settings.seed) if folds else []
         self.used = self._used()
         self.part = new.batch.select(self.used.to(pair.device))

@@ -26,7 +26,8 @@ from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.chunks import row_chunks
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import Request, traced_draws
-from pyro_cama.model.generative_model import CAMAModel, Causes
+from pyro_cama.model.causes import Causes
+from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import MovedGroup
 from pyro_cama.model.pair import ModelGuidePair
 

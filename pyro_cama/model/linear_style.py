@@ -142,10 +142,9 @@ def _parts(causes: Causes, groups: Sequence[Group], batch: Batch) -> list[_Part]
             x, slope, variance = pulled.x, pulled.log_slope, variance + pulled.variance
         logs = slope - 0.5 * variance.log() - _HALF_LOG_2_PI
         precision = variance.reciprocal()
-        absent = {n: torch.zeros(batch.rows, dtype=torch.bool, device=x.device) for n in group.nodes}
-        mask = group.stack_masks(
-            {n: batch.observed.get(n) if n in batch.values else absent[n] for n in group.nodes}, batch.rows
-        )
+        nowhere = torch.zeros(batch.rows, dtype=torch.bool, device=x.device)
+        known = dict(batch.observed) | {name: nowhere for name in group.nodes if name not in batch.values}
+        mask = group.stack_masks(known, batch.rows)
         if mask is not None:
             precision, logs = precision * mask, logs * mask
         constant = logs.expand(*logs.shape[:-1], group.width).sum(-1)

@@ -11,7 +11,8 @@ from pyro_cama._arguments import expect, number
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.distributions import draw
 from pyro_cama.image_manipulations.kinds import KINDS, expect_kinds, manipulate_all
-from pyro_cama.model.generative_model import CAMAModel, Causes
+from pyro_cama.model.causes import Causes
+from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import MovedGroup
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.pair import ModelGuidePair

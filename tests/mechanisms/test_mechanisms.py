@@ -23,7 +23,7 @@ from pyro_cama.mechanisms.base import Mechanism, Readings
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.rate import Rate
-from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.causes import Causes
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import as_batch
 

@@ -8,7 +8,7 @@ import torch
 
 from pyro_cama import CAMA, build
 from pyro_cama.data.batch import Batch
-from pyro_cama.model.generative_model import Causes
+from pyro_cama.model.causes import Causes
 from pyro_cama.training.simulated_interventions import intervened
 
 TABLE = pd.DataFrame(
