@@ -22,10 +22,9 @@ from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
 from pyro_cama.adaptation.result import Adaptation, Candidate, Theta
-from pyro_cama.adaptation.solved import Solved
+from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
-from pyro_cama.inference.exact import solves_exactly
 from pyro_cama.inference.world import remember_world
 from pyro_cama.model.pair import PairT
 
@@ -92,7 +91,7 @@ def adapt(
     base = pair.copy(pair.encoder_with_sites(new_data))
     new = NewRows.of(base, new_data, clean, options)
     search: Solved | Drawn
-    if not base.graph.require_m().per_row and solves_exactly(base.model, base.guide, new.batch):
+    if can_solve(base, new.batch):
         search = Solved(base, new, options, progress)
     else:
         search = Drawn(base, new, options, progress, trainer_kwargs)

@@ -31,8 +31,9 @@ from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.adaptation.stacked_search import search_stacked
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.inference.class_prior import IMAGINED
-from pyro_cama.inference.exact import joint_of_thetas
+from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
 from pyro_cama.model.linear_style import conditional_scales
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
@@ -40,6 +41,19 @@ from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some are taken
 CORNER = 0.02  # prior scales within which the Laplace prior is round
 RAW_SCALE = -9.0  # of q(m): NN_pM carries a large theta, and q should not blur it
+
+
+def can_solve(pair: ModelGuidePair, batch: Batch) -> bool:
+    """Returns whether theta can be solved for: rows share m, no draw is needed, and NN_pM reaches every site's theta.
+
+    NN_pM is linear in m, so that no more sites than ``dim`` of m can stand each where it wants.
+    """
+    if pair.graph.require_m().per_row or not solves_exactly(pair.model, pair.guide, batch):
+        return False
+    moved = torch.atleast_1d(~sites_at_rest(pair.guide))
+    if batch.site is not None:
+        moved = moved | ~absent_sites(pair, batch)
+    return int(moved.sum()) <= pair.manipulation.dim
 
 
 @dataclass(frozen=True)

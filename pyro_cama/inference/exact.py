@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.log_weights import causes_known, is_exact
+from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 
@@ -29,11 +30,17 @@ def joint_of_thetas(model: CAMAModel, batch: Batch, theta: Tensor) -> tuple[Tens
     Returns:
         ``(thetas, classes, rows)`` and ``(rows,)``.
     """
+    causes = causes_at(model, batch, theta)
+    joint, context = model.log_prob_given(causes, batch, classes=True)
+    return joint.expand(len(theta), model.classes, batch.rows), context.expand(1, 1, batch.rows)[0, 0]
+
+
+def causes_at(model: CAMAModel, batch: Batch, theta: Tensor) -> Causes:
+    """Returns what the rows' factors are conditioned on, every class and every theta; arguments as above."""
     causes = model.causes(batch, None, None, samples=len(theta), classes=True)
     if batch.site is None or theta.shape[1] == 1:
         causes.theta = theta[:, None, :1, :]
     else:
         own = theta.index_select(1, batch.site.clamp_min(0)) * (batch.site >= 0).unsqueeze(-1)
         causes.theta = own[:, None]
-    joint, context = model.log_prob_given(causes, batch, classes=True)
-    return joint.expand(len(theta), model.classes, batch.rows), context.expand(1, 1, batch.rows)[0, 0]
+    return causes

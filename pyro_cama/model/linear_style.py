@@ -33,13 +33,13 @@ class _Part:
         residual: x~ - mu, ``(..., rows, width)``.
         precision: P, 0 where nothing was measured, ``(..., rows or 1, width)``.
         loadings: L, ``(width, dim)`` or ``(..., rows or 1, width, dim)``.
-        constant: what of log p(x | y) does not depend on the style, ``(..., rows)``.
+        logs: what of log p(x | y) does not depend on the style, 0 where nothing was measured, ``(..., width)``.
     """
 
     residual: Tensor
     precision: Tensor
     loadings: Tensor
-    constant: Tensor
+    logs: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,39 @@ def style_log_prob(causes: Causes, groups: Sequence[Group], batch: Batch) -> Ten
     total = -0.5 * posterior.mean.square().sum(-1) - posterior.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     for part in parts:
         error = part.residual - _applied(part.loadings, posterior.mean)
-        total = total + part.constant - 0.5 * (error.square() * part.precision).sum(-1)
+        total = total + (part.logs - 0.5 * error.square() * part.precision).sum(-1)
     return total
+
+
+def change_of_each(causes: Causes, other: Causes, groups: Sequence[Group], batch: Batch) -> dict[str, Tensor]:
+    """Returns by how much log p(x | y, m, a, c) changes if one component's theta alone is another one.
+
+    In closed form for all components at once: a changed reading is a change of rank one in A and h.
+
+    Args:
+        causes, other: without a z; their thetas differ, and nothing that effects read of their causes does.
+
+    Returns:
+        By the first node of each group on which the style acts linearly, ``(..., classes, rows, width)``.
+    """
+    parts = _parts(causes, groups, batch)
+    posterior, found = _posterior(causes, batch, parts), {}
+    keys = [group.nodes[0] for group in groups if group.linear_z]
+    for key, now, then in zip(keys, parts, _parts(other, groups, batch), strict=True):
+        expected = _applied(now.loadings, posterior.mean)
+        factor = now.loadings.mT
+        if posterior.cholesky.dim() > factor.dim():
+            factor = factor.expand(*posterior.cholesky.shape[:-2], *factor.shape[-2:])
+        spread = torch.linalg.solve_triangular(posterior.cholesky, factor, upper=False).square().sum(-2)
+        delta = then.precision - now.precision
+        shift = then.residual * then.precision - now.residual * now.precision
+        grown = 1 + delta * spread
+        explained = (
+            2 * shift * expected + shift.square() * spread - delta * (expected + shift * spread).square() / grown
+        )
+        error = then.residual.square() * then.precision - now.residual.square() * now.precision
+        found[key] = then.logs - now.logs - 0.5 * (error - explained + grown.log())
+    return found
 
 
 def conditional_scales(causes: Causes, groups: Sequence[Group], batch: Batch) -> dict[str, Tensor]:
@@ -147,8 +178,7 @@ def _parts(causes: Causes, groups: Sequence[Group], batch: Batch) -> list[_Part]
         mask = group.stack_masks(known, batch.rows)
         if mask is not None:
             precision, logs = precision * mask, logs * mask
-        constant = logs.expand(*logs.shape[:-1], group.width).sum(-1)
-        found.append(_Part(x - clean.loc, precision, causes.loadings(group).of_class(y), constant))
+        found.append(_Part(x - clean.loc, precision, causes.loadings(group).of_class(y), logs))
     return found
 
 

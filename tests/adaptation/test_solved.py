@@ -9,13 +9,15 @@ import torch
 
 from pyro_cama import CAMA
 from pyro_cama.adaptation.drawn import Drawn
+from pyro_cama.adaptation.initialisation import statistics_of, theta_at_moments
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.solved import Solved
-from pyro_cama.adaptation.stacked_search import search_stacked
+from pyro_cama.adaptation.solved import Solved, can_solve
+from pyro_cama.adaptation.stacked_search import _promises, search_stacked
 from pyro_cama.inference.bounds import importance_bound, marginal, shared_mean
 from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
 from pyro_cama.inference.log_weights import log_weights
+from tests.helpers.precision import in_double
 from tests.helpers.training import COLUMNS
 from tests.training.test_whole_table import fitted, spec, styled
 
@@ -107,8 +109,6 @@ def test_reversed_scales_are_found_however_many_there_are(cama: CAMA) -> None:
     batch = cama.encode(frame, "ignore")
     size = cama.manipulation.size
     with torch.no_grad(), cama.manipulation.calibrated(), cama.seeded():
-        from pyro_cama.adaptation.initialisation import statistics_of, theta_at_moments
-
         found = search_stacked(cama, batch, theta_at_moments(cama, batch), statistics_of(cama))
     assert found.shape == (1, size)
     assert (found[0, 3::4] > 1).tolist() == [True, False, True, True, False]
@@ -166,3 +166,35 @@ def test_an_adapted_model_is_saved_loaded_and_exported(cama: CAMA, tmp_path: Any
     np.testing.assert_array_equal(again.predict_proba(new), expected)
     program = export.load(adapted.export(tmp_path / "program"))
     np.testing.assert_allclose(program.predict_proba(new), expected, atol=1e-5)
+
+
+def test_more_sites_than_m_has_dimensions_are_left_to_gradient_steps() -> None:
+    graph: dict[str, Any] = {**spec(), "latents": {**spec()["latents"], "m": {"dim": 2, "scope": "ward"}}}
+    cama = fitted(styled(200).assign(ward="A"), graph, max_epochs=1)
+    for wards, solved in ((["B", "C"], True), (["B", "C", "D"], False)):
+        new = styled(60, 1).assign(ward=[wards[i % len(wards)] for i in range(60)])
+        twin = cama.copy(cama.encoder_with_sites(new))
+        assert can_solve(twin, twin.encode(new, "ignore")) == solved
+
+
+@pytest.mark.parametrize("affects", ["quantity", "measurement"])
+def test_what_an_alternative_promises_is_what_it_gains(affects: str) -> None:
+    """In float64, with missing readings; of a child that others read clean the promise leaves these out."""
+    with in_double():
+        torch.manual_seed(0)
+        graph: dict[str, Any] = {**spec(), "edges": [*spec()["edges"], "x0 -> x1"]}
+        graph["latents"] = {**graph["latents"], "m": {"dim": 3, "scope": "dataset", "affects": affects}}
+        cama = fitted(styled(200), graph, max_epochs=10)
+        frame = styled(40, 1)
+        frame.loc[::3, "x3"] = np.nan
+        batch = cama.encode(frame, "ignore")
+        theta = 0.5 * torch.rand(1, cama.manipulation.size)
+        tried, promised = _promises(cama, batch, theta, statistics_of(cama))
+        assert len(tried) >= 5
+        before = torch.logsumexp(joint_of_thetas(cama.model, batch, theta[None])[0][0], 0)
+        for (place, other), gain in zip(tried, promised, strict=True):
+            changed = theta.clone()
+            changed[:, place] = other
+            found = torch.logsumexp(joint_of_thetas(cama.model, batch, changed[None])[0][0], 0) - before
+            if affects == "quantity" or place.start > 0:
+                torch.testing.assert_close(gain, found, atol=1e-6, rtol=1e-6)
