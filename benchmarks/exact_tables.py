@@ -1,8 +1,8 @@
 """Processor time of fit, adapt and predict on tables: a linear style beside a deep one, and scikit-learn's boosting.
 
 Every case runs in a process of its own, one thread, ways interleaved.  ``--beside`` takes another checkout of this
-repository, whose deep style is then measured beside the others.  The gas sensors are read from PYRO_CAMA_DATA, or left out.
-Prints a line a case and writes benchmarks/exact_tables.json and .png.
+repository, whose deep style is then measured beside the others.  The gas sensors are read from PYRO_CAMA_DATA,
+or left out.  Prints a line a case and writes benchmarks/exact_tables.json and .png.
 
     python benchmarks/exact_tables.py                                  # half an hour
     python benchmarks/exact_tables.py --cases breast_cancer --no-deep  # a try
@@ -95,7 +95,7 @@ def measured(name: str, way: str, sites: int = 0) -> dict[str, float]:
         x, new = x.assign(site="s"), new.assign(site=[f"t{i % sites}" for i in range(len(new))])
     columns = x.columns.drop("site", errors="ignore")
     build(graph(x[columns], y, way, scope), device="cpu").fit(
-        x.iloc[:200].assign(y=y[:200]), max_epochs=1, progress=False
+        x.assign(y=y).sample(min(len(x), 200), random_state=0), max_epochs=1, progress=False
     )
     began = process_time()
     cama = build(graph(x[columns], y, way, scope), device="cpu").fit(x.assign(y=y), progress=False)
@@ -121,9 +121,8 @@ def drawn(found: list[dict[str, Any]], path: Path) -> None:
     frame = pd.DataFrame(found)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for ax, figure_of in zip(axes, ("fit", "adapt"), strict=True):
-        frame.pivot_table(index="case", columns="way", values=figure_of, sort=False).plot.barh(
-            ax=ax, legend=ax is axes[0]
-        )
+        by_way = frame.pivot_table(index="case", columns="way", values=figure_of, sort=False)
+        by_way.plot.barh(ax=ax, legend=ax is axes[0])
         ax.set(xscale="log", xlabel=f"{figure_of}, seconds of processor time", ylabel="")
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
@@ -133,14 +132,8 @@ def drawn(found: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [
-        "breast_cancer",
-        *(["gas"] if GAS.exists() else []),
-        "1000x30x5",
-        "20000x30x5",
-        "100000x30x5",
-        "1000x300x2",
-    ]
+    gas = ["gas"] if GAS.exists() else []
+    every = ["breast_cancer", *gas, "1000x30x5", "20000x30x5", "100000x30x5", "1000x300x2"]
     parser.add_argument("--cases", nargs="+", default=every, help="also ROWSxCOLUMNSxCLASSES")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-deep", action="store_true", help="leaves the deep style out, which takes minutes")
@@ -153,9 +146,8 @@ def main() -> None:
         print(json.dumps(measured(name, way, int(sites))))
         return
     ways = [way for way in WAYS if way != "deep" or not options.no_deep]
-    runs: list[tuple[str, str, str, int, Path | None]] = [
-        (way, name, way, 0, None) for name in options.cases for way in ways
-    ]
+    runs: list[tuple[str, str, str, int, Path | None]]
+    runs = [(way, name, way, 0, None) for name in options.cases for way in ways]
     if options.beside:
         runs += [("deep, beside", name, "deep", 0, options.beside.resolve()) for name in options.cases]
     if options.sites:

@@ -1,8 +1,8 @@
 """What no gradient leads to, tried out where a style is summed out: reversed scales, recoded levels.
 
 As :mod:`pyro_cama.adaptation.search`, without draws: what each component's alternatives promise is known in closed
-form, those of all components at once (:func:`pyro_cama.model.linear_style.change_of_each`).  The most promising is then taken
-if the evidence of the whole model says so as well.
+form, those of all components at once (:func:`pyro_cama.model.linear_style.change_of_each`).  The most promising is then
+taken if the evidence of the whole model says so as well.
 """
 
 from __future__ import annotations
@@ -133,9 +133,7 @@ def _alternatives(
             for n in range(max(map(len, of_sites))):
                 if n == len(found):
                     found.append([])
-                numbers = [
-                    others[n] if n < len(others) else site[place] for others, site in zip(of_sites, theta, strict=True)
-                ]
+                numbers = [(*others, *[site[place]] * n)[n] for others, site in zip(of_sites, theta, strict=True)]
                 found[n].append(Tried(place, torch.stack(numbers)))
             at += group.theta_size
     return found

@@ -125,9 +125,8 @@ def change_of_each(causes: Causes, other: Causes, groups: Sequence[Group], batch
         delta = then.precision - now.precision
         shift = then.residual * then.precision - now.residual * now.precision
         grown = 1 + delta * spread
-        explained = (
-            2 * shift * expected + shift.square() * spread - delta * (expected + shift * spread).square() / grown
-        )
+        moved = expected + shift * spread
+        explained = 2 * shift * expected + shift.square() * spread - delta * moved.square() / grown
         error = then.residual.square() * then.precision - now.residual.square() * now.precision
         found[key] = then.logs - now.logs - 0.5 * (error - explained + grown.log())
     return found

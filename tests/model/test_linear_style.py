@@ -216,15 +216,15 @@ def test_a_linear_style_on_a_count_is_sampled_from_what_the_normal_children_say(
         cama = jittered(graph(children=["x", "w", "v", "k"]))
         batch = rows_of(cama, 6)
         assert not is_exact(cama.model, cama.guide)
-        many = log_weights(cama.model, cama.guide, batch, do={"m": 0.0}, samples=4000, classes=True).w
-        evidence = torch.logsumexp(many, 0) - torch.log(torch.tensor(4000.0))
+        many = log_weights(cama.model, cama.guide, batch, do={"m": 0.0}, samples=1000, classes=True).w
+        evidence = torch.logsumexp(many, 0) - torch.log(torch.tensor(1000.0))
         # of z drawn from its prior the same evidence, to Monte Carlo error
         prior = {"z": dist.Normal(torch.zeros(2), 1.0).to_event(1)}
         plain = log_weights(
-            cama.model, cama.guide, batch, do={"m": 0.0}, samples=200_000, classes=True, proposals=prior
+            cama.model, cama.guide, batch, do={"m": 0.0}, samples=20_000, classes=True, proposals=prior
         ).w
-        other = torch.logsumexp(plain, 0) - torch.log(torch.tensor(200_000.0))
-    assert float((evidence - other).detach().abs().median()) < 0.1
+        other = torch.logsumexp(plain, 0) - torch.log(torch.tensor(20_000.0))
+    assert float((evidence - other).detach().abs().median()) < 0.25
 
 
 def test_a_guide_that_overrides_its_proposal_is_asked_for_draws() -> None:
