@@ -55,9 +55,9 @@ def table(name: str) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
         one, four = frame[frame["batch"] == 1], frame[frame["batch"] == 4]
         _, codes = np.unique(frame["gas"], return_inverse=True)
         return one[columns].reset_index(drop=True), codes[frame["batch"] == 1], four[columns].reset_index(drop=True)
-    rows, columns, classes = (int(part) for part in name.split("x"))
-    x, y = synthetic(rows, columns, classes, 0)
-    new, _ = synthetic(min(rows, 20_000), columns, classes, 1)
+    rows, width, classes = (int(part) for part in name.split("x"))
+    x, y = synthetic(rows, width, classes, 0)
+    new, _ = synthetic(min(rows, 20_000), width, classes, 1)
     new.iloc[:, ::3] += 1.5
     return x, y, new
 
