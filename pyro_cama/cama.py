@@ -224,7 +224,8 @@ class CAMA(ModelGuidePair):
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
                 Their loss gives log p(y | x) a weight of at least one a reading (not in graphs with images).
-            patience: epochs without improvement before stopping; the best weights are kept.
+            patience: epochs without improvement before stopping; the best weights are kept.  Half as many of a table
+                that is fitted whole.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.
             checkpoints: a folder for ``last.ckpt``, from which a fit that was stopped goes on, and for what is logged.
@@ -233,6 +234,11 @@ class CAMA(ModelGuidePair):
             trainer_kwargs: passed to ``lightning.pytorch.Trainer``: devices, strategy, precision, gradient_clip_val,
                 callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
                 devices ``batch_size`` is of all of them together.
+
+        A table of some ten thousand rows whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS from
+        a closed-form start, an epoch being a step; anything that is of minibatches alone asks for these: ``batch_size``,
+        ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``checkpoints``, ``trainer_kwargs``, ``manipulated``,
+        ``interventions``, or a cause that is missing somewhere.
 
         Entries far from all others of their column, such as -999, are trained on as missing, and a warning says where
         they are (:mod:`pyro_cama.data.far_entries`); at prediction every entry counts.

@@ -271,7 +271,7 @@ class Solved:
         most = max(256, NUMBERS // (problems * self._width()))
         if len(rows) <= most:
             return rows
-        generator = torch.Generator().manual_seed(self.pair.settings.seed)
+        generator = torch.Generator().manual_seed(self.pair.settings.seed + 1)  # another order than that of the folds
         return rows[torch.randperm(len(rows), generator=generator)[:most]]
 
 

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.inference.log_weights import is_exact
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
+
+SHARED = 4  # draws of a shared m that predictions take
 
 
 def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> int:
@@ -21,6 +24,10 @@ def chunk_size(pair: ModelGuidePair, draws: int) -> int:
     """Counts the rows at a time that keep a prediction's widest tensor within what caches hold; see docs/speed.md."""
     images = [8 * g.width for g in pair.model.groups if g.image]  # a decoder's widest layers
     widest = max(pair.settings.hidden, *(g.width * g.size for g in pair.model.groups), *images)
+    if is_exact(pair.model, pair.guide):
+        widest = sum(g.width for g in pair.model.groups)
+        if pair.graph.m is None or not pair.graph.m.per_row:  # z is summed out, and draws of a shared m are few
+            draws = min(draws, SHARED)
     if pair.graph.m is not None and not pair.graph.m.per_dataset:  # every row has a theta, whatever its class
         widest = max(widest, pair.manipulation.size // len(pair.classes))
     numbers = 2**25 if pair.device.type == "cuda" else 2**23 if images else 2**21

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -222,7 +223,8 @@ def fit(
             kept.begin()
         if made.whole is not None and kept is None and not trainer_kwargs and not options.by_minibatches:
             (stage,) = made.stages
-            history = minimise(stage, made.parameters, made.whole, patience=options.patience, progress=progress)
+            patience = math.ceil(options.patience / 2)  # a step of L-BFGS goes further than one of Adam
+            history = minimise(stage, made.parameters, made.whole, patience=patience, progress=progress)
             made.finish()
             return history
         history = optimise(

@@ -140,6 +140,8 @@ def test_many_rows_are_solved_on_some_and_judged_on_all(cama: CAMA, monkeypatch:
     options = AdaptOptions()
     search = Solved(cama, NewRows.of(cama, new[COLUMNS], None, options), options, False)
     assert len(search.used) == 2**14 // (4 * search._width())
+    outside = [float((~torch.isin(search.used, fold)).float().mean()) for fold in search.folds]
+    assert min(outside) > 0.65  # every fold leaves its share to solve on
     adapted = cama.adapt(new[COLUMNS], progress=False)
     assert adapted.adaptation is not None
     assert (adapted.adaptation.rows, adapted.adaptation.accepted) == (1000, True)
