@@ -235,10 +235,10 @@ class CAMA(ModelGuidePair):
                 callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
                 devices ``batch_size`` is of all of them together.
 
-        A table of some ten thousand rows whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS from
-        a closed-form start, an epoch being a step; anything that is of minibatches alone asks for these: ``batch_size``,
-        ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``checkpoints``, ``trainer_kwargs``, ``manipulated``,
-        ``interventions``, or a cause that is missing somewhere.
+        A table of some ten thousand rows whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS
+        from a closed-form start, an epoch being a step; anything that is of minibatches alone asks for these:
+        ``batch_size``, ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``checkpoints``, ``trainer_kwargs``,
+        ``manipulated``, ``interventions``, or a cause that is missing somewhere.
 
         Entries far from all others of their column, such as -999, are trained on as missing, and a warning says where
         they are (:mod:`pyro_cama.data.far_entries`); at prediction every entry counts.

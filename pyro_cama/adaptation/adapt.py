@@ -53,6 +53,10 @@ def adapt(
     logsumexp_c (logsumexp_k w_k - log K) in the place of eq. 7, which is its case K = 1.  What is left out takes a
     default for tables, or the one in parentheses for graphs with images, where a step costs more and rows are many.
 
+    Where a linear style is summed out and rows share m, eq. 7 is exact: theta itself is solved for, all starts and
+    folds side by side, without draws (:mod:`pyro_cama.adaptation.solved`); ``steps`` is then the most that one takes,
+    and ``batch_size``, ``lr``, ``samples`` and ``trainer_kwargs`` have no part.
+
     Args:
         new_data: rows from the changed world; a target column in it is not looked at.  Of more than 20,000 a
             uniform sample of so many is taken, and of ``clean`` likewise: more than the steps can use.
