@@ -374,7 +374,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     cama, new = flag_model(), flags(300, seed=1, lost=0.2)
     good = cama.adapt(new, class_prior="train", **QUICK)
     assert good.adaptation.accepted, good.adaptation
-    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", planted(swapped))
+    monkeypatch.setattr(module_at("adaptation.drawn"), "initialise_start", planted(swapped))
     wrong = cama.adapt(new, class_prior="train", keep="always", **QUICK)
     assert wrong.score(new) < 0.2
     assert good.score(new) > 0.85
@@ -385,7 +385,7 @@ def test_a_permuted_optimum_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_permuted_optimum_with_free_proportions_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama, new = flag_model(), flags(300, seed=1, lost=0.12)
-    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", planted(swapped))
+    monkeypatch.setattr(module_at("adaptation.drawn"), "initialise_start", planted(swapped))
     assert cama.adapt(new, **QUICK).score(new) > 0.9
 
 
@@ -423,7 +423,7 @@ def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     # rows of a world in which the measurements no longer say anything about the class
     new = twin.sample(300, do={"m": torch.tensor([1.0, 0.0])})
     assert twin.score(new, None) < 0.75
-    monkeypatch.setattr(module_at("adaptation.adapt"), "initialise_start", initialise)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "initialise_start", initialise)
     copy = cama.adapt(new, **QUICK)
     assert copy.adaptation.evidence_after > copy.adaptation.evidence_before
     assert copy.adaptation.recovery < copy.adaptation.recovery_before - 0.2
@@ -452,7 +452,7 @@ def missing(frame: pd.DataFrame, names: str) -> pd.DataFrame:
 def test_rows_without_any_reading_are_refused_before_training(
     scope: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", lambda *_, **__: pytest.fail("trained"))
     cama, rows = model(scope), unlabelled(missing(patients(40, seed=2), "abcd"), "north")
     rows.to_csv(tmp_path / "new.csv", index=False)
     new: Any = {"table": rows, "batch": cama.encode(rows, target="ignore"), "file": tmp_path / "new.csv"}[given]
@@ -539,7 +539,7 @@ def test_a_start_that_diverges_counts_as_it_began(monkeypatch: pytest.MonkeyPatc
     def diverge(pair: CAMA, *_: Any) -> Any:
         return lambda batch: math.nan * sum(p.sum() for p in pair.manipulation_parameters().values())
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "adaptation_loss", diverge)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "adaptation_loss", diverge)
     cama, new = model(), patients(200, seed=2, a=2.0)
     copy = cama.adapt(new, **QUICK)
     assert np.isfinite(copy.predict_proba(new)).all()
