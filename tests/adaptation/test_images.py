@@ -81,7 +81,7 @@ def test_images_have_defaults_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
         (stage,) = stages
         seen.append({**vars(minibatches), "lr": stage.lr, "max_epochs": stage.epochs})
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", nothing)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", nothing)
     copy = cama.adapt({"i": shifted["i"]}, **QUICK)
     found = {name: seen[0][name] for name in ("rows", "batch_size", "lr", "steps", "max_epochs")}
     assert found == {"rows": 160, "batch_size": 32, "lr": 2e-3, "steps": 10, "max_epochs": 20}
@@ -101,7 +101,7 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
 ) -> None:
     """Ten held-out digits lack a class or two whatever was done to them."""
     cama, _, shifted = digits()
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: None)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", lambda *_, **__: None)
     seen: list[tuple[int, int, int]] = []
 
     def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
@@ -110,7 +110,8 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
         seen.append((len(found.labels), len(found.evidence), found.counted))
         return found
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "examine", examined)
+    for place in ("adapt", "drawn"):
+        monkeypatch.setattr(module_at(f"adaptation.{place}"), "examine", examined)
     copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
     held = max(math.ceil(count / 5), 1) if count >= 4 else count
     assert {*seen} == {(held, held, counted)}

@@ -132,7 +132,7 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
         assert trainer_kwargs == kwargs
         seen.extend((stage.title, stage.epochs) for stage in stages)
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", nothing)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", nothing)
     monkeypatch.setattr(module_at("adaptation.wake_sleep"), "optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
     wide, narrow = epochs_of(50)
@@ -158,7 +158,7 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
         seen.update(anchored=candidates[-1], nearer=nearer)
         return False, "", 1.0
 
-    monkeypatch.setattr(module_at("adaptation.adapt"), "optimise", lambda *_, **__: None)
+    monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", lambda *_, **__: None)
     monkeypatch.setattr(module_at("adaptation.adapt"), "judge", verdict)
     monkeypatch.setattr(module_at("adaptation.adapt"), "proportion_tolerance", lambda rows: 0.0)
     cama.adapt(ones, steps=10, restarts=1, folds=1, **QUICK)

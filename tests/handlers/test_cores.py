@@ -41,7 +41,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyro_cama.training.fit.optimise", looks)
-    monkeypatch.setattr("pyro_cama.adaptation.adapt.optimise", looks)
+    monkeypatch.setattr("pyro_cama.adaptation.drawn.optimise", looks)
     return found
 
 
