@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
 @contextmanager
@@ -33,8 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def placing(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill with files, beside ``folder``; moves it to ``folder`` at the end.
 
-    A folder that stands there is deleted last, or comes back.  The new one and its files get the permissions that
-    the umask gives to ordinary ones, whatever wrote them.
+    A folder that stands there is deleted last, or comes back; on Linux the two change places in one step, so that a
+    process that is killed leaves one of them there (and a hidden folder beside it, which may be deleted).  The new one
+    and its files get the permissions that the umask gives to ordinary ones, whatever wrote them.
 
     Raises:
         OSError: the disk is full, the parent folder is missing or cannot be written to; names it, or the file.
@@ -52,13 +57,33 @@ def placing(folder: Path) -> Iterator[Path]:
             for file in part.iterdir():
                 file.chmod(mode)
                 _flush(file)
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(part, folder)
+            if not (folder.exists() and exchange(part, folder)):
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(part, folder)
     finally:
         if old.exists() and not folder.exists():
             os.replace(old, folder)  # if that fails too, what is raised says where the old one is left
         shutil.rmtree(around, ignore_errors=True)
+
+
+def exchange(one: Path, two: Path) -> bool:
+    """Lets two folders change places in one step; returns whether the system can.
+
+    Raises:
+        OSError: it could, but may not.
+    """
+    import ctypes
+
+    rename: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(two), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL):  # an old kernel, or a file system that knows no such thing
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(two))
 
 
 @contextmanager

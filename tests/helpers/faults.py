@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from pyro_cama import CAMA
+from pyro_cama import CAMA, _files
 
 
 class Disk:
@@ -25,10 +25,11 @@ class Disk:
     Attributes:
         steps: files opened to be written, flushed or moved, and folders made.
         full_at: the step that fails, counted from 1; None for none.
+        kills: a step that fails ends the process, as kill -9 does.
     """
 
-    def __init__(self, folder: Path, full_at: int | None) -> None:
-        self.folder, self.full_at, self.steps = folder, full_at, 0
+    def __init__(self, folder: Path, full_at: int | None, kills: bool) -> None:
+        self.folder, self.full_at, self.kills, self.steps = folder, full_at, kills, 0
 
     def step(self, path: Any) -> bool:
         """Counts a step; says whether the disk is full."""
@@ -37,41 +38,52 @@ class Disk:
             return self.steps == self.full_at
         return False
 
+    def fail(self, *names: Any) -> None:
+        """Raises what a full disk does, or ends the process."""
+        if self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
+
 
 @contextmanager
-def disk(folder: Path, full_at: int | None = None) -> Iterator[Disk]:
+def disk(folder: Path, full_at: int | None = None, *, kills: bool = False) -> Iterator[Disk]:
     """Counts the steps of writing below a folder; one of them may fail, a file half written."""
-    found = Disk(folder, full_at)
+    found = Disk(folder, full_at, kills)
     true_open, true_replace, true_mkdir, true_fsync = io.open, os.replace, os.mkdir, os.fsync
-    full = errno.ENOSPC, os.strerror(errno.ENOSPC)
+    true_exchange = _files.exchange
 
     def opens(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
         if set(mode) & set("wax+") and found.step(file):
             if "w" in mode:
                 with true_open(file, "wb") as half:
                     half.write(b"{ half")
-            raise OSError(*full)  # as of write(2), it names no file
+            found.fail()  # as of write(2), it names no file
         return true_open(file, mode, *args, **options)
 
     def replaces(source: Any, target: Any) -> None:
         if found.step(target):
-            raise OSError(*full, str(source), None, str(target))
+            found.fail(str(source), None, str(target))
         true_replace(source, target)
+
+    def exchanges(one: Any, two: Any) -> bool:
+        if found.step(two):
+            found.fail(str(one), None, str(two))
+        return true_exchange(one, two)
 
     def makes(path: Any, *args: Any, **options: Any) -> None:
         if not Path(path).exists() and found.step(path):
-            raise OSError(*full, str(path))
+            found.fail(str(path))
         true_mkdir(path, *args, **options)
 
     def flushes(number: int) -> None:
         if found.step(os.readlink(f"/proc/self/fd/{number}")):
-            raise OSError(*full)
+            found.fail()
         true_fsync(number)
 
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (io, "open", opens), (builtins, "open", opens), (os, "replace", replaces), (os, "mkdir", makes),
-            (os, "fsync", flushes),
+            (os, "fsync", flushes), (_files, "exchange", exchanges),
         ):  # fmt: skip
             patch.setattr(module, name, value)
         yield found
