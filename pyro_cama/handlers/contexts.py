@@ -15,6 +15,7 @@ import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+from torch import Tensor
 
 from pyro_cama.handlers.threads import call, exclusive
 from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
@@ -59,7 +60,7 @@ def one_core() -> Iterator[None]:
 
 
 class _Found(NamedTuple):
-    """Pyro's handlers, dimensions of plates and settings as a thread found them; its gradients and cores."""
+    """Pyro's handlers, dimensions of plates and settings as a thread found them; its gradients, cores and generator."""
 
     thread: int
     handlers: tuple[Messenger, ...]
@@ -67,13 +68,14 @@ class _Found(NamedTuple):
     settings: dict[str, bool]
     gradients: bool
     cores: int
+    random: Tensor
 
     @classmethod
     def now(cls) -> Self:
         settings = {name: pyro.settings.get(name) for name in SETTINGS}
         handlers, plates = tuple(_PYRO_STACK), tuple(_DIM_ALLOCATOR._stack)
         gradients, cores = torch.is_grad_enabled(), torch.get_num_threads()
-        return cls(threading.get_ident(), handlers, plates, settings, gradients, cores)
+        return cls(threading.get_ident(), handlers, plates, settings, gradients, cores, torch.get_rng_state())
 
     def put_back(self) -> None:
         _PYRO_STACK[:] = self.handlers
@@ -111,6 +113,9 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 _found, call.is_on = outer or found, True
                 return copy_context().run(whole, *args, **kwargs)
+            except KeyboardInterrupt:
+                torch.set_rng_state(found.random)  # it may have struck where a context put that back
+                raise
             finally:
                 _found, call.is_on = outer, within
                 try:
