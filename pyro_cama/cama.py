@@ -235,8 +235,8 @@ class CAMA(ModelGuidePair):
                 callbacks, logger (also "csv", the default with checkpoints, or "tensorboard") and so on.  With several
                 devices ``batch_size`` is of all of them together.
 
-        A table of some ten thousand rows whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS
-        from a closed-form start, an epoch being a step; anything that is of minibatches alone asks for these:
+        A table in memory whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS from a closed-form
+        start, an epoch being a step; anything that is of minibatches alone asks for these:
         ``batch_size``, ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``checkpoints``, ``trainer_kwargs``,
         ``manipulated``, ``interventions``, or a cause that is missing somewhere.
 

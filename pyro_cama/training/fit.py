@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pyro_cama.training.lightning_module import Training, TrainingData
 
 
-WHOLE = 2**22  # numbers in the rows times the classes: of more, minibatches are quicker
+WHOLE = 2**20  # numbers of rows times classes in the tensors of a whole table's loss, a part at a time
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Rows:
         held: those to validate on, 0 rows if there are none.
         sample: all of them in memory, a uniform sample of a stream.
         rows: how many there are in all.
-        whole: those to train on, where they are in memory and few enough to be optimised over at once.
+        whole: those to train on, in parts whose tensors are small; empty for those that are not in memory.
     """
 
     minibatches: Minibatches
     held: Batch
     sample: Batch
     rows: int
-    whole: Batch | None = None
+    whole: Sequence[Batch] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Plan:
         minibatches: of the clean rows.
         about: what has to be the same where a killed fit goes on, by name.
         finish: to be called when all stages are done.
-        whole: the rows, where the loss draws nothing and is optimised over all of them at once.
+        whole: the rows in parts, where the loss draws nothing and is optimised over all of them at once.
     """
 
     stages: list[Stage]
@@ -84,7 +84,7 @@ class Plan:
     minibatches: Minibatches
     about: Mapping[str, Any]
     finish: Callable[[], None]
-    whole: Batch | None = None
+    whole: Sequence[Batch] = ()
 
 
 def plan(
@@ -137,7 +137,7 @@ def plan(
     }
     draws = m_trains or not causes_known(pair.model, rows.sample, classes=True)
     exact = not draws and is_exact(pair.model, pair.guide)
-    return Plan(stages, moving, rows.minibatches, about, finish, rows.whole if exact else None)
+    return Plan(stages, moving, rows.minibatches, about, finish, rows.whole if exact else ())
 
 
 def _stages(
@@ -221,7 +221,7 @@ def fit(
         if checkpoints is not None:
             kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
             kept.begin()
-        if made.whole is not None and kept is None and not trainer_kwargs and not options.by_minibatches:
+        if made.whole and kept is None and not trainer_kwargs and not options.by_minibatches:
             (stage,) = made.stages
             patience = math.ceil(options.patience / 2)  # a step of L-BFGS goes further than one of Adam
             history = minimise(stage, made.parameters, made.whole, patience=patience, progress=progress)
@@ -316,9 +316,10 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
     if fresh:
         start_style(pair.model, part)
-    few = part.rows * len(pair.classes) * sum(group.width for group in pair.model.groups) <= WHOLE
+    size = max(1, WHOLE // (len(pair.classes) * sum(group.width for group in pair.model.groups)))
+    parts = [part.select(rows) for rows in torch.arange(part.rows, device=pair.device).split(size)]
     minibatches = Shuffled(part.rows, row_selector(part), options.batch_size, seed)
-    return Rows(minibatches, kept, batch, batch.rows, part if few else None)
+    return Rows(minibatches, kept, batch, batch.rows, parts)
 
 
 def _to_train_on(pair: ModelGuidePair, data: Table | Batch) -> Batch:

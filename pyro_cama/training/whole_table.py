@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.training.stacked_lbfgs import minimise_stacked
 from pyro_cama.training.stages import History, Stage
@@ -23,14 +23,14 @@ TOLERANCE = 1e-6
 
 
 def minimise(
-    stage: Stage, parameters: Sequence[Tensor], rows: Any, *, patience: int = 30, progress: bool = True
+    stage: Stage, parameters: Sequence[Tensor], parts: Sequence[Batch], *, patience: int = 30, progress: bool = True
 ) -> History:
     """Minimises a stage's loss over ``parameters``, and leaves the best validated ones.
 
     Args:
-        stage: whose loss is a function of the rows alone, without draws; its learning rate has no part.
+        stage: whose loss is a mean over rows, without draws; its learning rate has no part.
         parameters: that move.
-        rows: what the loss reads.
+        parts: the rows, in parts whose tensors fit in memory.
         patience: epochs without a better validation loss that end it; where nothing is validated, the end of progress.
         progress: shows a bar.
 
@@ -38,7 +38,7 @@ def minimise(
         FloatingPointError: the loss is NaN or infinite from the first.
     """
     with fast(), tqdm(total=stage.epochs, desc=stage.title, disable=not progress, leave=False) as bar:
-        watched = _Watched(stage, parameters, rows, patience)
+        watched = _Watched(stage, parameters, parts, patience)
         watched.look()
 
         def each(x: Tensor) -> bool:
@@ -59,18 +59,22 @@ def minimise(
 class _Watched:
     """A loss as L-BFGS reads it, and the best weights so far."""
 
-    def __init__(self, stage: Stage, parameters: Sequence[Tensor], rows: Any, patience: int) -> None:
-        self.stage, self.parameters, self.rows, self.patience = stage, parameters, rows, patience
+    def __init__(self, stage: Stage, parameters: Sequence[Tensor], parts: Sequence[Batch], patience: int) -> None:
+        self.stage, self.parameters, self.parts, self.patience = stage, parameters, parts, patience
+        self.rows = sum(part.rows for part in parts)
         self.history, self.epoch = History(), 0
         self.loss, self.best_loss, self.best = math.inf, math.inf, self._weights()
 
     def differentiated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the loss and its gradient at weights ``(1, n)``."""
         _set(self.parameters, x[0])
-        value = self.stage.loss(self.rows)
-        found = torch.autograd.grad(value, list(self.parameters), allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
-        return value.detach()[None], torch.cat([gradient.flatten() for gradient in filled])[None]
+        total, gradient = x.new_zeros(1), torch.zeros_like(x)
+        for part in self.parts:
+            value = self.stage.loss(part) * (part.rows / self.rows)
+            found = torch.autograd.grad(value, list(self.parameters), allow_unused=True)
+            filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
+            total, gradient = total + value.detach(), gradient + torch.cat([g.flatten() for g in filled])
+        return total, gradient
 
     def step(self) -> bool:
         """Counts an epoch, and looks at every fifth; returns whether patience is at its end."""
@@ -86,7 +90,7 @@ class _Watched:
             FloatingPointError: the loss of the first is not finite.
         """
         with torch.no_grad():
-            found = {"loss": float(self.stage.loss(self.rows))}
+            found = {"loss": sum(float(self.stage.loss(part)) * part.rows for part in self.parts) / self.rows}
             if self.stage.validate is not None:
                 found |= {f"validation_{name}": value for name, value in self.stage.validate().items()}
         self.loss = found.get("validation_loss", found["loss"])

@@ -113,12 +113,26 @@ def test_options_of_minibatches_ask_for_minibatches(options: dict[str, Any], mon
     assert fitted(max_epochs=1, **options).history is not None
 
 
-def test_large_tables_and_checkpoints_take_minibatches(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_ask_for_minibatches(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "minimise", lambda *args, **kwargs: pytest.fail("fitted whole"))
     fitted(max_epochs=1, checkpoints=tmp_path)
     assert (tmp_path / "last.ckpt").exists()
-    monkeypatch.setattr(fit_module, "WHOLE", 100)
-    fitted(max_epochs=1)
+
+
+def test_large_tables_are_read_in_parts_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fitted(max_epochs=20).predict_proba(styled(50, 1))
+    monkeypatch.setattr(fit_module, "WHOLE", 600)
+    seen: list[int] = []
+    original = fit_module.minimise
+
+    def watched(stage: Any, parameters: Any, parts: Any, **options: Any) -> Any:
+        seen.extend(part.rows for part in parts)
+        return original(stage, parameters, parts, **options)
+
+    monkeypatch.setattr(fit_module, "minimise", watched)
+    found = fitted(max_epochs=20).predict_proba(styled(50, 1))
+    assert seen == [50] * 6 + [40]
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_a_second_fit_goes_on_from_the_first() -> None:
