@@ -119,13 +119,19 @@ def drawn(found: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     frame = pd.DataFrame(found)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    frame["line"] = frame["case"] + ", " + frame["way"]
+    colours = {way: f"C{i}" for i, way in enumerate(frame["way"].unique())}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.28 * len(frame) + 1), sharey=True, layout="constrained")
     for ax, figure_of in zip(axes, ("fit", "adapt"), strict=True):
-        by_way = frame.pivot_table(index="case", columns="way", values=figure_of, sort=False)
-        by_way.plot.barh(ax=ax, legend=ax is axes[0])
-        ax.set(xscale="log", xlabel=f"{figure_of}, seconds of processor time", ylabel="")
-        ax.invert_yaxis()
+        ax.barh(frame["line"], frame[figure_of].fillna(0.0), color=frame["way"].map(colours))
+        for y, seconds in enumerate(frame[figure_of]):
+            ax.text(
+                0 if np.isnan(seconds) else seconds, y, "  -" if np.isnan(seconds) else f" {seconds:.2g}", va="center"
+            )
+        ax.set(xlabel=f"{figure_of}, seconds of processor time")
+        ax.margins(x=0.12)
         ax.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -151,7 +157,7 @@ def main() -> None:
     if options.beside:
         runs += [("deep, beside", name, "deep", 0, options.beside.resolve()) for name in options.cases]
     if options.sites:
-        runs += [(f"linear, {n} sites", "2000x30x2", "linear", n, None) for n in (1, 20)]
+        runs += [(f"linear, {n} site{'s' if n > 1 else ''}", "2000x30x2", "linear", n, None) for n in (1, 20)]
     figures: dict[tuple[str, str], list[dict[str, float]]] = {}
     for repeat in range(options.repeats):
         for label, name, way, sites, beside in runs:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama._messages import listed
+from pyro_cama.adaptation.far_readings import without_far_readings
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
 from pyro_cama.data.batch import Batch
@@ -58,7 +59,7 @@ class NewRows:
             DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
             ValueError: ``class_prior`` is none.
         """
-        batch = pair.read(new_data, "ignore", sampled=True)
+        batch = without_far_readings(pair, pair.read(new_data, "ignore", sampled=True))
         folds = min(options.folds, max(TABLES.folds, batch.rows // 2))
         expect_readings(pair, batch)
         expect_memory(pair, min(options.batch_size, batch.rows), options.samples)

@@ -40,6 +40,7 @@ from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 
 NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some are taken
 CORNER = 0.02  # prior scales within which the Laplace prior is round
+TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
 RAW_SCALE = -9.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 
 
@@ -79,7 +80,7 @@ class Solved:
     """Candidates of an adaptation, all optimised at once.
 
     Args:
-        pair: the unadapted model, with a place for the sites of the new rows.
+        pair: a copy of the unadapted model, with a place for the sites of the new rows; its weights are frozen.
         new, options: of the adaptation; ``steps`` is the most that a problem takes, draws and minibatches have no part.
         progress: shows a bar.
 
@@ -92,6 +93,7 @@ class Solved:
 
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
+        pair.modules.requires_grad_(False)  # gradients of theta alone are asked for
         folds = 0 if new.folds == 1 or new.too_few else new.folds
         self.bar: tqdm[Any] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
         self.folds = split_folds(new.batch.rows, folds, pair.settings.seed) if folds else []
@@ -166,7 +168,9 @@ class Solved:
 
         even = pair.manipulation.even()
         start = torch.cat([(rooted(first, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
-        found = minimise_stacked(loss, start, steps=options.steps, each=lambda _: self.bar.update())
+        found = minimise_stacked(
+            loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda _: self.bar.update()
+        )
         thetas = unrooted(found[:, :numbers].reshape(count, sites, size) * units, even)
         ratios = ratio_of(found[:, numbers:])
         ended = zip(begun, thetas, ratios, strict=True)

@@ -170,7 +170,7 @@ class TableEncoder:
 
     def without_far(self, batch: Batch) -> Batch:
         """Returns encoded rows in which entries that stand far from the training table's others are missing."""
-        values, observed = dict(batch.values), dict(batch.observed)
+        masks = {}
         for name, value in batch.values.items():
             node = self.graph.nodes[name]
             if not node.is_number:
@@ -182,10 +182,22 @@ class TableEncoder:
             low, high = bounds.to(value)
             far = ((value < low) | (value > high)).reshape(batch.rows, -1).any(1)
             if far.any():
-                filled = statistics["mean"].round() if node.type == "count" else torch.zeros(node.event_shape)
-                values[name] = value.clone()
-                values[name][far] = filled.to(value)
-                observed[name] = observed.get(name, torch.ones_like(far)) & ~far
+                masks[name] = far
+        return self.with_missing(batch, masks)
+
+    def with_missing(self, batch: Batch, masks: Mapping[str, Tensor]) -> Batch:
+        """Returns encoded rows in which some entries of numbers are missing, filled in as :meth:`encode` does.
+
+        Args:
+            masks: of nodes, which of their entries, bool ``(rows,)``.
+        """
+        values, observed = dict(batch.values), dict(batch.observed)
+        for name, gone in masks.items():
+            node, statistics = self.graph.nodes[name], self.statistics[name]
+            filled = statistics["mean"].round() if node.type == "count" else torch.zeros(node.event_shape)
+            values[name] = values[name].clone()
+            values[name][gone] = filled.to(values[name])
+            observed[name] = observed.get(name, torch.ones_like(gone)) & ~gone
         return Batch(values, observed, batch.site, batch.rows)
 
     def encode_value(self, name: str, value: Any) -> Tensor:
