@@ -136,7 +136,8 @@ class Solved:
         zero = torch.zeros(self.pair.model.sites, self.pair.manipulation.size).to(self.pair.model.like)
         begun = Problem("identity", zero, torch.ones(len(self.used)), False, self.new.fixed)
         with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
-            return self._examined(self.solve([begun]))[0]
+            solved = self.solve([begun])
+        return self._examined(solved)[0]
 
     def solve(self, begun: list[Problem]) -> list[Problem]:
         """Maximises every problem's mean evidence, less theta's Laplace prior and that of the class proportions."""

@@ -37,7 +37,7 @@ def minimise_stacked(
         loss: of every problem, with its gradient or without.
         start: ``(problems, n)``; where a loss is not finite there, its problem stays.
         steps: at most so many.
-        tolerance: a problem ends after two steps that lower its loss by less than this.
+        tolerance: a problem ends after two steps that lower its loss by less than this, times one plus its size.
         memory: steps whose curvature is remembered.
         each: called after every step with where it led to; the end, where it returns True.
 
