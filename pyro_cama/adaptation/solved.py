@@ -101,6 +101,7 @@ class Solved:
         self.part = new.batch.select(self.used.to(pair.device))
         self.scale = pair.manipulation.prior_scale()
         self.train = log_train(pair)
+        self.units = self._units()
         self.problems: list[Problem] = []
 
     def starts(self) -> list[Candidate]:
@@ -148,7 +149,7 @@ class Solved:
         first = torch.stack([problem.theta for problem in begun])
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
-        units = self._units()
+        units = self.units
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
         scale = torch.where(switches, 1.0, self.scale)
         present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
@@ -259,21 +260,17 @@ class Solved:
         """log p(x, y | a, c) under every problem's class proportions, and log p(a, c), rows in chunks."""
         theta = torch.stack([problem.theta for problem in problems])
         ratio = torch.stack([problem.ratio for problem in problems])[:, :, None]
-        chunk, found = max(1, NUMBERS // (len(problems) * self._width())), []
+        chunk, found = max(1, NUMBERS // (len(problems) * self.pair.model.numbers_per_row)), []
         with torch.no_grad(), fast():
             for rows in torch.arange(batch.rows, device=self.pair.device).split(chunk):
                 joint, context = joint_of_thetas(self.pair.model, batch.select(rows), theta)
                 found.append((joint + ratio, context))
         return found
 
-    def _width(self) -> int:
-        """Numbers of one row in the largest tensor of one problem."""
-        return self.pair.model.classes * sum(group.width for group in self.pair.model.groups)
-
     def _used(self) -> Tensor:
         """Numbers of the rows that are solved on: all that none is held out from, or some of them."""
         rows, problems = self.new.adapted_to, max(self.options.restarts, self.new.folds)
-        most = max(256, NUMBERS // (problems * self._width()))
+        most = max(256, NUMBERS // (problems * self.pair.model.numbers_per_row))
         if len(rows) <= most:
             return rows
         generator = torch.Generator().manual_seed(self.pair.settings.seed + 1)  # another order than that of the folds

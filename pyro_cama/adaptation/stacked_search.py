@@ -145,8 +145,7 @@ def _numbers(place: slice, theta: Tensor) -> Tensor:
 
 def _at_once(pair: ModelGuidePair, batch: Batch) -> int:
     """How many thetas keep tensors small."""
-    width = pair.model.classes * sum(group.width for group in pair.model.groups)
-    return max(1, NUMBERS // (batch.rows * width))
+    return max(1, NUMBERS // (batch.rows * pair.model.numbers_per_row))
 
 
 def _evidence(pair: ModelGuidePair, batch: Batch, theta: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ class ModelNetworks(Protocol):
     def like(self) -> Tensor:
         """A tensor of the model's dtype and device."""
 
+    def loadings(self, group: Group) -> Loadings:
+        """Returns what a linear style adds to a group."""
+
 
 class Causes:
     """What has been sampled so far, and the features made of it, each computed once per call.
@@ -74,7 +77,7 @@ class Causes:
         self._merges = model._merges
         self._constants = network_of(networks, "constants", nn.ParameterList)
         self._decoders = network_of(networks, "decoders", NamedModules)
-        self._loadings = network_of(networks, "loadings", NamedModules)
+        self.loadings = model.loadings
         self._features: dict[str, Tensor] = {}
         self._params: dict[str, tuple[Tensor, Tensor]] = {}
         self._parts: dict[str, tuple[tuple[Tensor, ...], ...]] = {}
@@ -184,12 +187,6 @@ class Causes:
         if self.z is not None:
             mean = mean + (loadings.of_class(y) @ self.z.unsqueeze(-1)).squeeze(-1)
         return free + mean.unsqueeze(-1), constants[y] if constants.dim() > 2 else constants
-
-    def loadings(self, group: Group) -> Loadings:
-        """Returns the loadings of a group on which the style acts linearly."""
-        found = self._loadings[group.nodes[0]]
-        assert isinstance(found, Loadings)
-        return found
 
 
 def _apart(params: Tensor, group: Group, dim: int) -> tuple[Tensor, ...]:

@@ -129,6 +129,11 @@ class CAMAModel(PyroModule):
                 merge.last_bias.copy_(start[:, :free].flatten())
                 constant.copy_(start[:, free:])
 
+    @property
+    def numbers_per_row(self) -> int:
+        """Numbers of one row in a tensor of every component under every class."""
+        return self.classes * sum(group.width for group in self.groups)
+
     def loadings(self, group: Group) -> Loadings:
         """Returns what a linear style adds to a group on which it acts linearly."""
         found = network_of(self._networks, "loadings", NamedModules)[group.nodes[0]]

@@ -65,8 +65,7 @@ def calibrate(
 def _solve(model: CAMAModel, clean: Batch, seed: int, *, steps: int = 60) -> None:
     """The same where theta can be solved for, on as many of the rows as a few tensors hold."""
     manipulation = model.manipulation
-    width = model.classes * sum(group.width for group in model.groups)
-    most = max(256, NUMBERS // width)
+    most = max(256, NUMBERS // model.numbers_per_row)
     if clean.rows > most:
         order = torch.randperm(clean.rows, generator=torch.Generator().manual_seed(seed))
         clean = clean.select(order[:most].to(model.like.device))

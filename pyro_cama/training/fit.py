@@ -316,7 +316,7 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
     if fresh:
         start_style(pair.model, part)
-    size = max(1, WHOLE // (len(pair.classes) * sum(group.width for group in pair.model.groups)))
+    size = max(1, WHOLE // pair.model.numbers_per_row)
     parts = [part.select(rows) for rows in torch.arange(part.rows, device=pair.device).split(size)]
     minibatches = Shuffled(part.rows, row_selector(part), options.batch_size, seed)
     return Rows(minibatches, kept, batch, batch.rows, parts)

@@ -139,7 +139,7 @@ def test_many_rows_are_solved_on_some_and_judged_on_all(cama: CAMA, monkeypatch:
     new = drifted(8, rows=1000)
     options = AdaptOptions()
     search = Solved(cama, NewRows.of(cama, new[COLUMNS], None, options), options, False)
-    assert len(search.used) == 2**14 // (4 * search._width())
+    assert len(search.used) == 2**14 // (4 * cama.model.numbers_per_row)
     outside = [float((~torch.isin(search.used, fold)).float().mean()) for fold in search.folds]
     assert min(outside) > 0.65  # every fold leaves its share to solve on
     adapted = cama.adapt(new[COLUMNS], progress=False)
