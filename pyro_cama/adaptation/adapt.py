@@ -12,6 +12,7 @@ import math
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from pyro_cama.adaptation.candidates import examine
@@ -106,7 +107,7 @@ def adapt(
         highest = max(evidence, key=lambda mean: -math.inf if math.isnan(mean) else mean)
         winner = next((k for k, mean in enumerate(evidence) if mean >= highest - search.slack), 0)
         best = candidates[winner] = search.examined(candidates[winner])
-        held_out, replicates = search.cross_fit(winner, best)
+        held_out, replicates = _held_out(search, new, winner, best)
         anchored = search.anchored() if _unexpected(best, new, options) else None
     verdict = judge(before, best, candidates, held_out, new.expected, anchored, nearer=not options.proves_proportions)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
@@ -116,6 +117,19 @@ def adapt(
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
     return adapted, _record(verdict, before, best, held_out, replicates, applied, new, new.sites(base))
+
+
+def _held_out(search: Solved | Drawn, new: NewRows, winner: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
+    """Estimates the evidence of rows that the adaptation has not seen, ``(rows,)``, and theta of every fold.
+
+    With folds, that of every row from the winning start optimised on the other folds; with one, ``best``'s own, whose
+    rows were held out from the first; NaN where there are too few rows to hold any out.
+    """
+    if new.too_few:
+        return torch.full_like(best.evidence, math.nan), ()
+    if new.folds == 1:
+        return best.evidence.clone(), ()
+    return search.cross_fit(winner)
 
 
 def _unexpected(best: Candidate, new: NewRows, options: AdaptOptions) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -58,21 +57,14 @@ class Drawn:
         """Returns the winner with all that the guard asks for: it is known."""
         return best
 
-    def cross_fit(self, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
-        """Estimates the evidence of rows that the adaptation has not seen.
-
-        With folds, that of every row from the k-th start optimised on the other folds; with one, ``best``'s own, whose
-        rows were held out from the first.
+    def cross_fit(self, k: int) -> tuple[Tensor, tuple[Theta, ...]]:
+        """Returns the evidence of every row from the k-th start optimised on the other folds, and theta of every fold.
 
         Returns:
-            The evidence, ``(rows,)``, NaN where there are too few rows to hold any out, and theta of every fold.
+            ``(rows,)``, and a theta a fold.
         """
         new, pair = self.new, self.pair
-        if new.too_few:
-            return torch.full_like(best.evidence, math.nan), ()
-        if new.folds == 1:
-            return best.evidence.clone(), ()
-        evidence, thetas = torch.empty_like(best.evidence), []
+        evidence, thetas = torch.empty(new.batch.rows, dtype=torch.float64), []
         parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
         for i, part in enumerate(parts):
             rest = torch.cat([p for p in parts if p is not part])

@@ -94,9 +94,8 @@ class Solved:
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
         pair.modules.requires_grad_(False)  # gradients of theta alone are asked for
-        folds = 0 if new.folds == 1 or new.too_few else new.folds
         self.bar: tqdm[Any] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
-        self.folds = split_folds(new.batch.rows, folds, pair.settings.seed) if folds else []
+        self.folds = split_folds(new.batch.rows, new.folds, pair.settings.seed)
         self.used = self._used()
         self.part = new.batch.select(self.used.to(pair.device))
         self.scale = pair.manipulation.prior_scale()
@@ -117,16 +116,12 @@ class Solved:
         twin.load_manipulation(best.state)
         return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
 
-    def cross_fit(self, k: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
-        """Estimates the evidence of rows that the adaptation has not seen; see :meth:`Drawn.cross_fit`."""
-        if self.new.too_few:
-            return torch.full_like(best.evidence, math.nan), ()
-        if not self.folds:
-            return best.evidence.clone(), ()
+    def cross_fit(self, k: int) -> tuple[Tensor, tuple[Theta, ...]]:
+        """Returns the evidence of rows that were not solved on, and every fold's theta; see :meth:`Drawn.cross_fit`."""
         with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
             outside = [torch.isin(self.used, part, invert=True).float() for part in self.folds]
             solved = self.solve([self._begun(k, weights) for weights in outside])
-        evidence = torch.empty_like(best.evidence)
+        evidence = torch.empty(self.new.batch.rows, dtype=torch.float64)
         for part, problem in zip(self.folds, solved, strict=True):
             rows = self.new.batch.select(part.to(self.pair.device))
             evidence[part] = self._evidence(rows, [problem])[0]
