@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from measure import Row, interleaved
 
 import pyro_cama
+from pyro_cama import datasets
 
-WINE = Path(__file__).parents[1] / "graphs" / "wine.yaml"
+WINE = datasets.graph("wine")
 
 
 def used(quick: bool) -> list[Row]:

@@ -28,7 +28,7 @@ SMALL = {"side": 12, "channels": 4, "hidden": 16}
 
 
 def model_of(side: int, channels: int, hidden: int) -> CAMA:
-    """The model of graphs/mnist.yaml at a size, its encoding learned from noise."""
+    """The model of the graph "mnist" at a size, its encoding learned from noise."""
     graph: dict[str, Any] = {
         "target": "digit",
         "nodes": {

@@ -14,8 +14,8 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_cama import Batch, CAMAGuide, build, load
-from support.howto import GRAPHS, SMOKE, split, table
+from pyro_cama import Batch, CAMAGuide, build, datasets, load
+from support.howto import SMOKE, split, table
 
 
 class LowRankGuide(CAMAGuide):
@@ -36,7 +36,7 @@ class LowRankGuide(CAMAGuide):
 
 train, test = split(*table("wine"))
 for guide in (CAMAGuide, LowRankGuide):
-    cama = build(GRAPHS / "wine.yaml", guide=guide)
+    cama = build(datasets.graph("wine"), guide=guide)
     cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if SMOKE else 200)
     print(f"{guide.__name__:<13} bound {float(cama.elbo(test).mean()):7.2f}   accuracy {cama.score(test):.3f}")
 

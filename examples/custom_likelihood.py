@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_cama import Likelihood, Node, build
+from pyro_cama import Likelihood, Node, build, datasets
 from pyro_cama.testing import check_likelihood
-from support.howto import GRAPHS, SMOKE, split, table
+from support.howto import SMOKE, split, table
 
 
 class Laplace(Likelihood):
@@ -34,6 +34,6 @@ spoilt = rng.random((len(frame), len(columns))) < 0.1
 frame[columns] += spoilt * rng.normal(0, 5, spoilt.shape) * frame[columns].std().to_numpy()
 train, test = split(frame, target)
 for name, likelihoods in (("normal", {}), ("Laplace", dict.fromkeys(columns, Laplace()))):
-    cama = build(GRAPHS / "wine.yaml", likelihoods=likelihoods)
+    cama = build(datasets.graph("wine"), likelihoods=likelihoods)
     cama.fit(train, conditional_weight=0, lr=3e-3, max_epochs=5 if SMOKE else 300)
     print(f"{name:<8} accuracy {cama.score(test):.3f}   bound {float(cama.elbo(test).mean()):7.2f}")

@@ -10,9 +10,9 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_cama import Mechanism, Node, build
+from pyro_cama import Mechanism, Node, build, datasets
 from pyro_cama.testing import check_mechanism
-from support.howto import GRAPHS, SMOKE, split, table
+from support.howto import SMOKE, split, table
 
 
 class Above(dist.transforms.Transform):
@@ -55,6 +55,6 @@ train, test = split(*table("breast_cancer"))
 sensors, mean = test.columns.drop("diagnosis"), train.mean(numeric_only=True)
 drifted = test.assign(**test[sensors].where(test[sensors] < mean, mean + 0.3 * (test[sensors] - mean)))
 for mechanisms in ({}, dict.fromkeys(sensors, Compression())):
-    cama = build(GRAPHS / "breast_cancer.yaml", mechanisms=mechanisms).fit(train, max_epochs=5 if SMOKE else 300)
+    cama = build(datasets.graph("breast_cancer"), mechanisms=mechanisms).fit(train, max_epochs=5 if SMOKE else 300)
     adapted = cama.adapt(drifted.drop(columns="diagnosis"), steps=10 if SMOKE else 100)
     print(f"clean {cama.score(test):.3f}   drifted {cama.score(drifted):.3f}   adapted {adapted.score(drifted):.3f}")

@@ -12,13 +12,13 @@ import torch
 from pyro.infer import SVI
 from pyro.optim import ClippedAdam
 
-from pyro_cama import InterventionELBO, build
+from pyro_cama import InterventionELBO, build, datasets
 from pyro_cama.data import TableEncoder
-from support.howto import GRAPHS, SMOKE, split, table
+from support.howto import SMOKE, split, table
 
 pyro.set_rng_seed(0)
 train, test = split(*table("wine"))
-cama = build(GRAPHS / "wine.yaml")
+cama = build(datasets.graph("wine"))
 cama.take_encoder(TableEncoder(cama.graph).fit(train))  # units and categories, which fit would have learned too
 rows = cama.encode(train)
 

@@ -1,6 +1,6 @@
 """Is the graph right, and what changed?  diagnose before trusting a model, explain_shift after adapting it.
 
-Rows of a random causal model over graphs/measurement.yaml, and a graph with one child misdeclared beside the right one.
+Rows of a random causal model over the graph "measurement", and a graph with one child misdeclared beside the right one.
 Then three instruments go wrong: one reads 1.5 sd too high, one with another gain, one is wired the wrong way round.
 Pictures go to results/diagnosis.png and results/shift.png.
 
@@ -9,15 +9,15 @@ Pictures go to results/diagnosis.png and results/shift.png.
 
 from pathlib import Path
 
-from pyro_cama import CausalGraph, Shift, StructuralModel, build
+from pyro_cama import Shift, StructuralModel, build, datasets
 from pyro_cama.data import TableEncoder
-from support.howto import GRAPHS, SMOKE
+from support.howto import SMOKE
 
 OUT = Path("results")
 OUT.mkdir(exist_ok=True)
 
 rows, epochs = (300, 2) if SMOKE else (4000, 30)
-graph = CausalGraph(GRAPHS / "measurement.yaml")
+graph = datasets.graph("measurement")
 world = StructuralModel(graph, seed=0)
 train = world.sample(rows, seed=1)
 

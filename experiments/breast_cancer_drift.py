@@ -1,6 +1,6 @@
 """The main job on real data: instruments drift, the labels stay where they are, nobody tells the model.
 
-scikit-learn's breast-cancer table, graphs/breast_cancer.yaml.  Half of the rows train; on the other half some
+scikit-learn's breast-cancer table.  Half of the rows train; on the other half some
 instruments are off.  CAMA adapts on 142 unlabelled rows and is scored on 142 others, and the other way round.
 Prints a table and saves results/breast_cancer_drift.png and .json.
 

@@ -29,7 +29,7 @@ from support.experiment import Row
 from support.image_baselines import CNN, shot_im, tent
 from support.images import MECHANISMS, SHIFTS, Lab
 
-CIFAR = {"graph": "cifar_binary.yaml", "data": "cifar"}
+CIFAR = {"graph": "cifar_binary", "data": "cifar"}
 
 
 @dataclass(frozen=True)

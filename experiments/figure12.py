@@ -3,7 +3,7 @@
 (a) The co-parents shift by whole standard deviations and take their children along, through unchanged equations.
 (b) The children's readings shift alone; nobody's label, parents or co-parents change.
 
-Every seed draws other equations over graphs/measurement.yaml.  Trained on clean rows; adapted, without labels, on rows
+Every seed draws other equations over the graph "measurement".  Trained on clean rows; adapted, without labels, on rows
 that nobody is scored on.  Writes results/figure12.json (tidy rows) and results/figure12.png.
 
     python experiments/figure12.py            # five models, about ten minutes on two cores

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_cama import datasets
 from support import experiment, tables
-from support.drift import TABLES, PrevalenceDrift
+from support.drift import PrevalenceDrift
 
 CHANGES = ((0.0, 0.0), (1.0, 0.5), (1.0, 1.0))
 
@@ -22,7 +23,7 @@ def main() -> None:
     tasks: list[dict[str, Any]] = [
         {
             "table": table, "seed": seed, "name": "prevalence", "methods": tables.FEW, "class_prior": "estimate",
-            "cases": [PrevalenceDrift(size, fraction, TABLES[table][1]) for size, fraction in CHANGES],
+            "cases": [PrevalenceDrift(size, fraction, datasets.TABLES[table]) for size, fraction in CHANGES],
             "size": experiment.size(options),
         }
         for table in ("breast_cancer", "wine")

@@ -17,8 +17,9 @@ from typing import Any
 
 import pandas as pd
 
+from pyro_cama import datasets
 from support import experiment, tables
-from support.drift import CASES, CASES_OF, TABLES, Case
+from support.drift import CASES, CASES_OF, Case
 from support.experiment import Row
 
 KINDS = list(dict.fromkeys(case.kind for case in CASES))
@@ -48,12 +49,12 @@ def summary(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = experiment.parser(__doc__)
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), help="all; two if --quick")
+    parser.add_argument("--tables", nargs="+", choices=list(datasets.TABLES), help="all; two if --quick")
     parser.add_argument("--cases", nargs="+", choices=KINDS, default=KINDS, help="kinds of changes")
     parser.add_argument("--protocol", choices=["disjoint", "transductive"], default="disjoint")
     options = parser.parse_args()
     full = experiment.size(options) == "full"
-    names = options.tables or (list(TABLES) if full else ["anes96", "wine"])
+    names = options.tables or (list(datasets.TABLES) if full else ["anes96", "wine"])
 
     def cases(table: str) -> list[Case]:
         chosen = [case for case in CASES_OF[table] if case.kind in options.cases]

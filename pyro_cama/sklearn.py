@@ -1,6 +1,6 @@
 """CAMA as a scikit-learn classifier: in pipelines, cross-validation and searches, and adapted without labels.
 
-Needs scikit-learn 1.6 or newer: ``pip install pyro_cama[sklearn]``; ``import pyro_cama`` alone does not import it.
+``import pyro_cama`` alone does not import scikit-learn.
 
 >>> from sklearn.datasets import load_iris
 >>> X, y = load_iris(return_X_y=True, as_frame=True)
@@ -26,6 +26,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_cama._arguments import expect
 from pyro_cama._messages import caller_level, shown
@@ -38,16 +42,6 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
-
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, clone
-    from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise ImportError(
-        "pyro_cama.sklearn needs scikit-learn 1.6 or newer; run: pip install pyro_cama[sklearn]"
-    ) from error
 
 __all__ = ["CAMAClassifier"]
 

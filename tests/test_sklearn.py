@@ -2,15 +2,12 @@
 
 import copy
 import functools
-import importlib
 import inspect
 import json
 import pickle
 import pickletools
-import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import networkx as nx
 import numpy as np
@@ -473,16 +470,6 @@ def test_the_tags_follow_the_graph() -> None:
     assert with_graph.allow_nan
     assert (without.string, without.categorical) == (False, False)
     assert (with_graph.string, with_graph.categorical) == (True, True)
-
-
-def test_scikit_learn_is_optional() -> None:
-    with patch.dict(sys.modules):
-        for name in [name for name in sys.modules if name.split(".")[0] in ("pyro_cama", "sklearn")]:
-            del sys.modules[name]
-        sys.modules["sklearn"] = None  # type: ignore[assignment]
-        assert importlib.import_module("pyro_cama").build is not build
-        with pytest.raises(ImportError, match=r"pip install pyro_cama\[sklearn\]"):
-            importlib.import_module("pyro_cama.sklearn")
 
 
 @pytest.mark.parametrize("power", [0, "half", None, 2, float("nan")])

@@ -1,4 +1,4 @@
-"""Simulated patients for graphs/clinic.yaml, and hospitals that measure them differently."""
+"""Simulated patients for the graph "clinic", and hospitals that measure them differently."""
 
 from __future__ import annotations
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pandas as pd
 import torch
-from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.model_selection import train_test_split
 
-GRAPHS = Path(__file__).parents[2] / "graphs"
+from pyro_cama import datasets
+
 SMOKE = os.environ.get("PYRO_CAMA_SMOKE") == "1"  # does it run?  Few rows, epochs and steps
 
 torch.set_num_threads(1)  # networks as small as these gain nothing from more
 
 
 def table(name: str) -> tuple[pd.DataFrame, str]:
-    """Returns a table of scikit-learn, "breast_cancer" or "wine", and the name of its target column.
+    """Returns a table of the package, such as "breast_cancer" or "wine", and the name of its target column.
 
     >>> frame, target = table("wine")
     >>> frame.shape, target, sorted(frame[target].unique())
     ((178, 14), 'cultivar', ['class_0', 'class_1', 'class_2'])
     """
-    load, target = {"breast_cancer": (load_breast_cancer, "diagnosis"), "wine": (load_wine, "cultivar")}[name]
-    bunch = load(as_frame=True)
-    return bunch.data.assign(**{target: bunch.target_names[bunch.target].astype(str)}), target
+    return datasets.load(name), datasets.TABLES[name]
 
 
 def split(frame: pd.DataFrame, target: str, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.model_selection import train_test_split
 
-from pyro_cama import CausalGraph
+from pyro_cama import CausalGraph, datasets
 from pyro_cama.bayes_nets import example_network
-
-GRAPHS = Path(__file__).parents[2] / "graphs"
-
-
-def _breast_cancer() -> pd.DataFrame:
-    bunch = load_breast_cancer(as_frame=True)
-    return bunch.data.assign(diagnosis=bunch.target_names[bunch.target].astype(str))
-
-
-def _wine() -> pd.DataFrame:
-    bunch = load_wine(as_frame=True)
-    return bunch.data.assign(cultivar=bunch.target_names[bunch.target].astype(str))
-
-
-def _digits() -> pd.DataFrame:
-    """Without the pixels that are dark in more than 99 % of the scans."""
-    bunch = load_digits(as_frame=True)
-    pixels = bunch.data.rename(columns=lambda name: name.replace("_", " "))
-    lit = pixels.columns[(pixels > 0).mean() >= 0.01]
-    return pixels[lit].assign(digit=bunch.target.astype(str))
-
-
-def _anes96() -> pd.DataFrame:
-    from statsmodels.datasets import anes96  # takes a second
-
-    answers = anes96.load_pandas().data.drop(columns="popul")  # logpopul says the same
-    return answers.assign(vote=answers["vote"].map({0: "Clinton", 1: "Dole"}))
-
-
-TABLES: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
-    "breast_cancer": (_breast_cancer, "diagnosis"),
-    "wine": (_wine, "cultivar"),
-    "digits": (_digits, "digit"),
-    "anes96": (_anes96, "vote"),
-}
-
 
 # published networks with known graphs, and a variable of each that is worth predicting from its effects
 NETWORKS = {"child": "Disease", "insurance": "Accident", "hepar2": "PBC", "ecoli70": "lacA"}
@@ -59,10 +20,12 @@ SAMPLED = 2000
 
 
 def graph_of(name: str) -> CausalGraph:
-    """The causal graph of a table; of a network its own, with one m for all rows and no style."""
+    """The graph of a table, its style as deep as the paper's; of a network its own, one m for all rows, no style."""
     if name in NETWORKS:
         return example_network(name, NETWORKS[name], latents={"z": None, "m": {"scope": "dataset"}})[0]
-    return CausalGraph(GRAPHS / f"{name}.yaml")
+    raw = datasets.graph(name).to_dict()
+    raw["latents"]["z"] = {"dim": raw["latents"]["z"]["dim"]}
+    return CausalGraph(raw)
 
 
 def load_table(name: str) -> tuple[pd.DataFrame, str]:
@@ -74,10 +37,7 @@ def load_table(name: str) -> tuple[pd.DataFrame, str]:
     """
     if name in NETWORKS:
         return example_network(name, NETWORKS[name])[1](SAMPLED, 0), NETWORKS[name]
-    if name not in TABLES:
-        raise ValueError(f"no table {name!r}; there are {', '.join(TABLES)}")
-    load, target = TABLES[name]
-    return load(), target
+    return datasets.load(name), datasets.TABLES[name]
 
 
 def split(frame: pd.DataFrame, target: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

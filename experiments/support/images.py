@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import pyro_cama
-from pyro_cama import CAMA, CausalGraph
+from pyro_cama import CAMA, CausalGraph, datasets
 from pyro_cama.attacks.tables import AttackableTable
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
@@ -32,7 +32,6 @@ from support import experiment, image_data
 from support.experiment import Row
 from support.image_baselines import CNN, network
 
-GRAPHS = Path(__file__).parents[2] / "graphs"
 IMAGE = "image"  # the node, in every graph here
 
 # what simulated interventions and the augmented nets are told to expect; every row gets one of these
@@ -114,7 +113,7 @@ class Lab:
     models: Path
     data_dir: Path | None = None
     seed: int = 0
-    graph: str = "mnist.yaml"
+    graph: str = "mnist"
     data: image_data.Protocol = field(init=False, repr=False, compare=False)
     adapt_y: Tensor = field(init=False, repr=False, compare=False)
 
@@ -154,8 +153,8 @@ class Lab:
 
     @cached_property
     def declared(self) -> CausalGraph:
-        """The graph as its file has it."""
-        return CausalGraph(GRAPHS / self.graph)
+        """The graph as it comes with the package."""
+        return datasets.graph(self.graph)
 
     @property
     def target(self) -> str:
@@ -319,7 +318,7 @@ def lab_of(options: argparse.Namespace, seed: int, **more: Any) -> dict[str, Any
     return found | more
 
 
-def open_lab(task: Mapping[str, Any], graph: str = "mnist.yaml", data: str | None = None) -> Lab:
+def open_lab(task: Mapping[str, Any], graph: str = "mnist", data: str | None = None) -> Lab:
     """The `Lab` of a task made by :func:`lab_of`."""
     setting = replace(SETTINGS[task["setting"]], device=task["device"])
     if data is not None and setting.name != "smoke":
@@ -330,9 +329,7 @@ def open_lab(task: Mapping[str, Any], graph: str = "mnist.yaml", data: str | Non
 Fit = Callable[[Lab], object]
 
 
-def prepare(
-    fits: Sequence[str], graph: str = "mnist.yaml", data: str | None = None, **task: Any
-) -> list[experiment.Row]:
+def prepare(fits: Sequence[str], graph: str = "mnist", data: str | None = None, **task: Any) -> list[experiment.Row]:
     """Fits and keeps models; the tasks that follow find them."""
     lab = open_lab(task, graph, data)
     for fit in fits:

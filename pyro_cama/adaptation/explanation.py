@@ -80,14 +80,9 @@ class Explanation:
 
         Args:
             path: where to write the picture, if anywhere.
-
-        Raises:
-            ImportError: matplotlib is missing; names the extra.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError("Explanation.plot needs matplotlib: pip install 'pyro_cama[demo]'") from None
+        from matplotlib.figure import Figure
+
         table = self.table.iloc[::-1]
         figure = Figure(figsize=(7, 1.2 + 0.24 * len(table)), layout="constrained")
         axis = figure.subplots()

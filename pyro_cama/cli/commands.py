@@ -186,9 +186,9 @@ def report(**given: Any) -> None:
 @click.option("--seed", type=SEED, default=0, help="Of the split, the model and the drifts.")
 @click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
 def demo(**given: Any) -> None:
-    """Real data and drifting instruments, in a minute.
+    """Real data and drifting instruments, in seconds.
 
-    The breast-cancer table of scikit-learn, which is needed: trains, lets instruments drift, adapts, compares.
+    The breast-cancer table of scikit-learn: trains, lets instruments drift, adapts, compares.
     """
     with starting():
         from pyro_cama.cli import models

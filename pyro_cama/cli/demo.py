@@ -15,31 +15,26 @@ import numpy as np
 import pandas as pd
 
 from pyro_cama.cama import build
+from pyro_cama.datasets.graphs import graph
+from pyro_cama.datasets.tables import load
 
 DRIFTS = ((1.0, 0.2), (1.0, 0.5), (1.0, 1.0), (2.0, 1.0))  # training standard deviations; share of the instruments
 
 
 def run(seed: int = 0, *, quick: bool = False, progress: bool = True) -> Iterator[str]:
-    """Trains, drifts and adapts; yields the lines to print, as they come.
+    """Trains, drifts and adapts; yields the lines to print, as they come."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    Raises:
-        ImportError: scikit-learn is missing; names the extra.
-    """
-    try:
-        from sklearn.datasets import load_breast_cancer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise ImportError("demo needs scikit-learn; run: pip install 'pyro_cama[demo]'") from None
     began = time.perf_counter()
-    bunch: Any = load_breast_cancer(as_frame=True)
-    columns = [str(name) for name in bunch.feature_names]
-    table = bunch.data.assign(diagnosis=bunch.target_names[bunch.target].astype(str))
-    table = table.sample(frac=1, random_state=seed, ignore_index=True)
+    table = load("breast_cancer").sample(frac=1, random_state=seed, ignore_index=True)
+    columns = [*table.columns.drop("diagnosis")]
     train, seen, later = np.split(np.arange(len(table)), [len(table) // 2, len(table) * 3 // 4])
     yield f"breast cancer: {len(train)} rows train, {len(seen)} adapt (without labels), {len(later)} are scored"
-    cama = build(_graph(columns), seed=seed).fit(table.iloc[train], max_epochs=5 if quick else 300, progress=progress)
+    cama = build(graph("breast_cancer"), seed=seed).fit(
+        table.iloc[train], max_epochs=5 if quick else 300, progress=progress
+    )
     logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     logistic.fit(table.iloc[train][columns], table.iloc[train]["diagnosis"])
     yield f"\n{'accuracy':<24}{'logistic':>10}{'CAMA':>10}{'adapted':>10}"
@@ -62,14 +57,3 @@ def run(seed: int = 0, *, quick: bool = False, progress: bool = True) -> Iterato
     found = adapted.explain_shift().moved
     yield f"{len(found)} of {len(columns)} instruments are found to have moved: {', '.join(found[:3])}, ..."
     yield f"({time.perf_counter() - began:.0f} s)"
-
-
-def _graph(columns: list[str]) -> dict[str, Any]:
-    """One m for all rows: one recalibrated set of instruments measures the whole batch.  A linear style: in seconds."""
-    return {
-        "target": "diagnosis",
-        "nodes": {"diagnosis": {"type": "categorical", "levels": ["malignant", "benign"]}}
-        | dict.fromkeys(columns, "continuous"),
-        "edges": [["diagnosis", name] for name in columns],
-        "latents": {"z": {"dim": 8, "effect": "linear"}, "m": {"dim": 4, "manipulation": True, "scope": "dataset"}},
-    }

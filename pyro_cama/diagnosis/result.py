@@ -78,14 +78,9 @@ class Diagnosis:
 
         Returns:
             The matplotlib figure.
-
-        Raises:
-            ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("Diagnosis.plot needs matplotlib; run: pip install pyro_cama[demo]") from error
+        from matplotlib.figure import Figure
+
         names = list(self.nodes.index)
         at = {name: i for i, name in enumerate(names)}
         effects = np.full((len(names), len(names)), np.nan)

@@ -69,7 +69,6 @@ def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -
         A matplotlib figure that grows with the graph.
 
     Raises:
-        ImportError: matplotlib is missing; names the extra.
         OSError: the picture cannot be written.
         ValueError: matplotlib knows no such format.
 
@@ -77,10 +76,8 @@ def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -
     >>> sorted(text.get_text() for text in figure.axes[0].texts)[:3]
     ['child', 'm', 'manipulation, latent']
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("draw needs matplotlib; run: pip install 'pyro_cama[demo]'") from None
+    from matplotlib.figure import Figure
+
     roles, boxes, ways, (width, height) = _layout(graph)
     present = [role for role in _STYLE if role in roles.values()]
     legend, legend_width = _legend(present)

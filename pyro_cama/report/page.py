@@ -73,7 +73,6 @@ def report(
         ``path``.
 
     Raises:
-        ImportError: matplotlib is missing; names the extra.
         DataError: the rows do not fit the graph.
         ValueError: a drift that cannot be, or lacks clean rows; models of different targets.
         OSError: ``path`` cannot be written to.
@@ -109,10 +108,6 @@ def report(
 
 def _expect_writable(path: Path) -> None:
     """Raises what would stop the report at its end, before an hour's adapting."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ImportError("report needs matplotlib; run: pip install 'pyro_cama[demo]'") from None
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
     if not path.parent.is_dir():

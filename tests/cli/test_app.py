@@ -150,8 +150,6 @@ def test_whatever_goes_wrong_is_one_line(
 @pytest.mark.parametrize(
     ("module", "arguments", "says"),
     [
-        ("matplotlib.figure", ["draw", "g.yaml", "-o", "g.png"], "pip install 'pyro_cama[demo]'"),
-        ("sklearn.datasets", ["demo"], "pip install 'pyro_cama[demo]'"),
         ("pyarrow", ["simulate", "g.yaml", "-o", "rows.parquet"], "pyro_cama[parquet]"),
         ("pyarrow", ["fit", "g.yaml", "t.parquet", "-o", "m"], "pyro_cama[parquet]"),
     ],

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pyro_cama import CausalGraph
+from pyro_cama import CausalGraph, datasets
 from support import tables
 from support.baselines import (
     CORAL,
@@ -27,7 +26,6 @@ from support.drift import (
     CASES,
     CASES_OF,
     DRIFTS,
-    TABLES,
     Case,
     Dead,
     Drift,
@@ -41,7 +39,6 @@ from support.drift import (
 )
 from support.experiment import line_of
 
-GRAPHS = Path(__file__).parents[2] / "graphs"
 Wine = tuple[pd.DataFrame, pd.DataFrame, str, list[str]]
 
 
@@ -127,10 +124,10 @@ def test_noise_is_of_its_size_another_for_every_column_and_repeats(wine: Wine) -
     pd.testing.assert_frame_equal(Noise(0.5, 0.2).apply(many, train, columns, seed=3)[0], after)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", datasets.TABLES)
 def test_cases_of_a_table_move_its_children_and_differ(name: str) -> None:
     table, target = load_table(name)
-    graph = CausalGraph(GRAPHS / f"{name}.yaml")
+    graph = datasets.graph(name)
     assert set(graph.order) == set(table.columns)
     assert graph.target == target
     assert graph.m is not None
@@ -314,7 +311,7 @@ def test_irm_leans_less_on_what_changes_between_environments() -> None:
 
 
 def test_a_graph_without_m() -> None:
-    for source in (MIXED, GRAPHS / "wine.yaml", GRAPHS / "clinic.yaml", without_m(MIXED)):
+    for source in (MIXED, datasets.graph("wine"), datasets.graph("clinic"), without_m(MIXED)):
         before, after = CausalGraph(source), without_m(source)
         assert after.m is None
         assert (after.z, after.blanket, after.edges) == (before.z, before.blanket, before.edges)
@@ -322,7 +319,7 @@ def test_a_graph_without_m() -> None:
 
 def test_cvae_adapts_its_decoders_and_nothing_else(wine: Wine) -> None:
     train, test, target, columns = wine
-    cvae = CVAE(GRAPHS / "wine.yaml").fit(train, target)
+    cvae = CVAE(datasets.graph("wine")).fit(train, target)
     drifted, _ = Drift(1.0, 0.5).apply(test, train, columns, seed=0)
     before, state = cvae.predict_proba(drifted), torch.get_rng_state()
     adapted = cvae.adapt(drifted.drop(columns=target))

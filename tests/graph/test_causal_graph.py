@@ -414,7 +414,7 @@ def test_no_torch_is_imported() -> None:
     # Only the modules themselves: the package's __init__ re-exports what needs torch.
     program = (
         "import sys, types, pathlib; package = types.ModuleType('pyro_cama');"
-        f"package.__path__ = [{str(GRAPHS.parent / 'pyro_cama')!r}]; sys.modules['pyro_cama'] = package;"
+        f"package.__path__ = [{str(GRAPHS.parent)!r}]; sys.modules['pyro_cama'] = package;"
         "import pyro_cama.graph; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

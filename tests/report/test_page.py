@@ -2,7 +2,6 @@
 
 import functools
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -370,12 +369,6 @@ def test_wrong_calls(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="is a folder"):
         report(adapted(), NEW, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pyro_cama\[demo\]"):
-        report(adapted(), NEW, tmp_path / "r.html")
 
 
 def test_what_was_there_stays_if_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
