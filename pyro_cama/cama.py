@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_cama._arguments import expect_options, whole
+from pyro_cama._notebook import model_html
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource, open_stream
@@ -161,6 +162,9 @@ class CAMA(ModelGuidePair):
     def __repr__(self) -> str:
         state = "adapted" if self.adaptation is not None else "fitted" if self.encoder.fitted else "not fitted"
         return f"CAMA({self.graph!r}, {state})"
+
+    def _repr_html_(self) -> str:
+        return model_html(self, self.history, self.adaptation)
 
     def summary(self) -> str:
         """Returns roles, factorisation and the number of parameters in each part, as text."""

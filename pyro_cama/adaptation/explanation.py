@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pyro_cama import _html
 from pyro_cama._files import save_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,42 @@ class Explanation:
             lines.append(f"  {row['column']}{where}: {row['reading']}")
         return "\n".join(lines)
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def __repr__(self) -> str:
+        return f"<Explanation: {str(self).splitlines()[0].rstrip(':')}>"
+
+    def _repr_html_(self) -> str:
+        if not self.kept:
+            return _html.card(str(self), badge=("no shift", "plain"))
+        title, *_ = str(self).splitlines()
+        site = ["site"] if "site" in self.table else []
+        head = ["column", *site, "moved", "change", *([] if self.note else ["95 % interval"]), "reading"]
+        rows = []
+        for row in self.table.to_dict("records"):
+            moved = "unknown" if self.note else "yes" if row["moved"] else "no"
+            interval = [] if self.note else [f"{row['low']:.2f} to {row['high']:.2f}"]
+            rows.append(
+                [row["column"], *(row[k] for k in site), moved, f"{row['change']:.2f}", *interval, row["reading"]]
+            )
+        units = "changes in training standard deviations (shares of discrete readings, of the rate of counts)"
+        last = f"the last rows changed nothing: {self.reason}" if self.refused else ""
+        return _html.card(title.rstrip(":"), _html.table(rows, head), _html.paragraph(units), _html.paragraph(last))
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture, in inches."""
+        return 7.0, 1.2 + 0.24 * len(self.table)
+
+    def plot(self, path: str | Path | None = None, *, ax: Axes | None = None) -> Axes:
         """Draws the change of every reading with its interval, those that moved in colour.
 
         Where the uncertainty is unknown, the estimates alone, as hollow dots.
 
         Args:
             path: where to write the picture, if anywhere.
+            ax: matplotlib axes to draw on; left out, new ones.
         """
-        from matplotlib.figure import Figure
-
         table = self.table.iloc[::-1]
-        figure = Figure(figsize=(7, 1.2 + 0.24 * len(table)), layout="constrained")
-        axis = figure.subplots()
+        axis = ax if ax is not None else _html.new_axes(*self.size, kept=path is None)
         for height, row in enumerate(table.to_dict("records")):
             if self.note:
                 axis.plot(row["change"], height, "o", color="#9aa0a6", markerfacecolor="none", markersize=5)
@@ -105,5 +129,5 @@ class Explanation:
         axis.set_axisbelow(True)
         axis.spines[["top", "right", "left"]].set_visible(False)
         if path is not None:
-            save_figure(figure, path, dpi=130)
-        return figure
+            save_figure(_html.figure_of(axis), path, dpi=130)
+        return axis

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from torch import Tensor
+
+from pyro_cama import _html
 
 Theta = tuple[tuple[float, ...], ...]
 """A tuple a site: one in the scopes row, where it is the rows' mean, and dataset."""
@@ -104,6 +106,34 @@ class Adaptation:
         """Returns the record that ``dataclasses.asdict`` and JSON have made lists and mappings of."""
         earlier = tuple(cls.from_json(one) for one in stored["earlier"])
         return cls(**{name: _tuples(value) for name, value in stored.items()} | {"earlier": earlier})
+
+    def __repr__(self) -> str:
+        return f"<Adaptation: {self}>"
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self, classes: Sequence[Any] = ()) -> str:
+        """Returns the decision, and what it rests on, as HTML for a notebook.
+
+        Args:
+            classes: the names of the classes; left out, they are numbered.
+        """
+        names = classes or range(len(self.proportions_before))
+        shares = zip(names, self.proportions_before, self.proportions_after, strict=True)
+        gain = self.evidence_after - self.evidence_before
+        low, high = (gain + side * 1.96 * self.gain_se for side in (-1, 1))
+        rows = [
+            ("evidence, nats a row", f"{self.evidence_before:.2f}", f"{self.evidence_after:.2f}"),
+            *((f"share of class {name}", f"{a:.1%}", f"{b:.1%}") for name, a, b in shares),
+            ("generated rows recognised", f"{self.recovery_before:.1%}", f"{self.recovery:.1%}"),
+        ]
+        said = (
+            f"{self.rows} rows without labels; evidence gained {gain:.2f} [{low:.2f}, {high:.2f}] nats a row; start "
+            f"{self.start!r}; starts agree on {self.agreement:.1%} of the rows"
+        )
+        badge = ("kept", "good") if self.accepted else ("applied, not trusted" if self.applied else "not kept", "bad")
+        return _html.card(self.reason, _html.table(rows, ("", "before", "after")), _html.paragraph(said), badge=badge)
 
     def __str__(self) -> str:
         return (

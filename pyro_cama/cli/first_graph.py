@@ -121,10 +121,15 @@ def _first_latents(nodes: Mapping[str, Guess]) -> list[str]:
     lines = [
         "# z is the style that the children share, m what manipulates them. scope says where m lives: row (each row",
         "# its own way), dataset (one recalibrated instrument for all rows) or a column's name (each site its own).",
+        "# effect auto: z acts linearly where it can then be summed out exactly (seconds); deep is the paper's network.",
         "latents:",
     ]
     z, m = (_free(name, nodes) for name in ("z", "m"))
-    lines += ["  z: {dim: 8}"] if z == "z" else [f"  {z}: {{dim: 8}}  # z is a column", "  z: null"]
+    lines += (
+        ["  z: {dim: 8, effect: auto}"]
+        if z == "z"
+        else [f"  {z}: {{dim: 8, effect: auto}}  # z is a column", "  z: null"]
+    )
     manipulation = f"{m}: {{dim: 4, manipulation: true, scope: dataset}}"
     return lines + ([f"  {manipulation}"] if m == "m" else [f"  {manipulation}  # m is a column", "  m: null"])
 

@@ -84,9 +84,9 @@ def _fitted(cama: CAMA, held: Batch) -> str:
     history = cama.history
     lines = []
     if history is not None and history.rows:
-        best = history.rows[history.best_epoch]
+        best = next((row for row in history.rows if row["epoch"] == history.best_epoch), history.rows[-1])
         said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in best.items() if k != "epoch")
-        lines.append(f"{len(history.rows)} epochs, the best {history.best_epoch + 1}{said}")
+        lines.append(f"{history.rows[-1]['epoch'] + 1:.0f} epochs, the best {history.best_epoch + 1}{said}")
     known = held.observed.get(cama.graph.target, torch.ones(held.rows, dtype=torch.bool))
     if not known.any():
         return "\n".join([*lines, "no validation: fewer than 20 rows"])

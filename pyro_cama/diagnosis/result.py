@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from pyro_cama import _html
 from pyro_cama._files import save_figure
 from pyro_cama.diagnosis.independence import Edge
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +74,31 @@ class Diagnosis:
             )
         return "\n".join(lines)
 
-    def plot(self, path: str | Path | None = None) -> Any:
+    def __repr__(self) -> str:
+        return f"<Diagnosis: {str(self).splitlines()[0]}>"
+
+    def _repr_html_(self) -> str:
+        title, *said = str(self).splitlines()
+        found = self.violations
+        badge = ("look at the graph", "bad") if len(found) else ("no objection", "good")
+        keys = ("from", "to", "given", "effect", "p_adjusted")
+        rows = [
+            [a, b, ", ".join(given) or "-", f"{effect:.2f}", f"{p:.2g}"]
+            for a, b, given, effect, p in zip(*(found[key] for key in keys), strict=True)
+        ]
+        head = ["from", "to", "given", "effect", "p, by Holm"]
+        return _html.card(title, *map(_html.paragraph, said), _html.table(rows, head), badge=badge)
+
+    def plot(self, path: str | Path | None = None, *, ax: Axes | None = None) -> tuple[Axes, ...]:
         """Draws the tested independences as a matrix of effects, rejected ones marked, and each node's fit beside it.
 
         Args:
             path: where to save it too.
+            ax: matplotlib axes to draw the matrix on, alone; left out, new ones for both.
 
         Returns:
-            The matplotlib figure.
+            The axes: of the matrix and, where densities were looked at, of the fits.
         """
-        from matplotlib.figure import Figure
-
         names = list(self.nodes.index)
         at = {name: i for i, name in enumerate(names)}
         effects = np.full((len(names), len(names)), np.nan)
@@ -88,9 +106,12 @@ class Diagnosis:
         for a, b, effect in zip(tests["from"], tests["to"], tests["effect"], strict=True):
             effects[at[a], at[b]] = effects[at[b], at[a]] = effect
         size = max(3.6, 0.28 * len(names))
-        looked = bool(self.nodes["figure"].notna().any())  # draws=0 does not look at densities
-        figure = Figure(figsize=((1.7 if looked else 1.1) * size + 1, size + 0.8), layout="constrained")
-        left, *others = figure.subplots(1, 2, width_ratios=(1.4, 1)) if looked else [figure.subplots()]
+        looked = ax is None and bool(self.nodes["figure"].notna().any())  # draws=0 does not look at densities
+        if ax is None:
+            figure = _html.new_figure((1.7 if looked else 1.1) * size + 1, size + 0.8, kept=path is None)
+            left, *others = figure.subplots(1, 2, width_ratios=(1.4, 1)) if looked else [figure.subplots()]
+        else:
+            figure, left, others = _html.figure_of(ax), ax, []
         shade = left.imshow(effects, cmap="Reds", vmin=0, vmax=0.5)
         figure.colorbar(shade, ax=left, label="effect (blank: not tested)", shrink=0.8)
         for a, b in zip(self.violations["from"], self.violations["to"], strict=True):
@@ -109,4 +130,4 @@ class Diagnosis:
             right.set_title("model's densities (|: allowed)", fontsize="medium")
         if path is not None:
             save_figure(figure, path, dpi=150)
-        return figure
+        return left, *others

@@ -23,6 +23,7 @@ from pyro_cama.graph.yaml_text import dump_yaml, parse_yaml, quoted_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 class CausalGraph:
@@ -271,6 +272,22 @@ class CausalGraph:
         }
         text = "; ".join(f"{role} {listed(names) or 'none'}" for role, names in roles.items())
         return f"<CausalGraph: target {self.target!r}; {text}>"
+
+    def _repr_html_(self) -> str:
+        from pyro_cama.graph.notebook import graph_html
+
+        return graph_html(self)
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draws the graph, see :func:`pyro_cama.graph.draw_graph`; a notebook shows it.
+
+        Args:
+            path: where to write the picture, if anywhere; the suffix says the format (.png, .svg, .pdf).
+            ax: matplotlib axes to draw on; left out, new ones.
+        """
+        from pyro_cama.graph.drawing import draw_graph
+
+        return draw_graph(self, path, ax=ax)
 
 
 def _node(name: str, spec: NodeSpec) -> Node:

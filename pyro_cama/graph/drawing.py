@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import networkx as nx
 
 from pyro_cama._files import save_figure
-from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama._html import figure_of, new_figure
+from pyro_cama.graph.nodes import Blanket, Latent, Node
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.path import Path
 
@@ -46,6 +47,38 @@ _STYLE: dict[str, tuple[str, str, str]] = {  # role: shape, filling, border; tol
 _MEANING = {"z": "style, latent", "m": "manipulation, latent"}
 
 
+class Drawable(Protocol):
+    """What is drawn of a :class:`CausalGraph`."""
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The observed variables by name."""
+
+    @property
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of cause and effect."""
+
+    @property
+    def target(self) -> str:
+        """The node to predict."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The nodes of the model."""
+
+    @property
+    def blanket(self) -> Blanket:
+        """The target's Markov blanket."""
+
+    @property
+    def z(self) -> Latent | None:
+        """The style."""
+
+    @property
+    def m(self) -> Latent | None:
+        """The manipulation."""
+
+
 @dataclass(frozen=True)
 class _Box:
     """A node's place: its middle, its size and the width of its column."""
@@ -57,33 +90,40 @@ class _Box:
     column: float = 0.0
 
 
-def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -> Figure:
+def draw_graph(
+    graph: Drawable, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, kept: bool | None = None
+) -> Axes:
     """Draws a graph: target, parents, children, co-parents and latents told apart by colour and shape.
 
     Nodes outside the target's Markov blanket are grey. Dashed edges come from the latents.
 
     Args:
         path: where to write the picture, if anywhere; the suffix says the format (.png, .svg, .pdf).
-
-    Returns:
-        A matplotlib figure that grows with the graph.
+        ax: matplotlib axes to draw on; left out, those of a new figure that grows with the graph.
+        kept: whether pyplot keeps a new figure, so that a notebook shows it; by default unless it is written.
 
     Raises:
         OSError: the picture cannot be written.
         ValueError: matplotlib knows no such format.
 
-    >>> figure = draw_graph(CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]}))
-    >>> sorted(text.get_text() for text in figure.axes[0].texts)[:3]
+    >>> from pyro_cama import CausalGraph
+    >>> graph = CausalGraph({"target": "y", "nodes": {"y": "binary", "x": "count"}, "edges": ["y -> x"]})
+    >>> sorted(text.get_text() for text in draw_graph(graph, kept=False).texts)[:3]
     ['child', 'm', 'manipulation, latent']
     """
-    from matplotlib.figure import Figure
 
     roles, boxes, ways, (width, height) = _layout(graph)
     present = [role for role in _STYLE if role in roles.values()]
     legend, legend_width = _legend(present)
     wide, tall = max(width, legend_width) + 2 * _MARGIN, height + _LEGEND + 2 * _MARGIN
-    figure = Figure(figsize=(wide, tall), facecolor="white")
-    axis = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False)
+    if ax is None:
+        figure = new_figure(wide, tall, kept=path is None if kept is None else kept)
+        figure.set_layout_engine("none")
+        figure.set_facecolor("white")
+        axis = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False)
+    else:
+        axis = ax
+        axis.set_aspect("equal")
     axis.set_axis_off()
     axis.set_xlim(0, wide)
     axis.set_ylim(0, tall)
@@ -97,12 +137,12 @@ def draw_graph(graph: CausalGraph, path: str | os.PathLike[str] | None = None) -
         _node(axis, "", role, _Box(x + 0.17, y, 0.34, 0.19))
         _text(axis, x + 0.42, y, _MEANING.get(role, role), color=_INK, ha="left", size=_SIZE - 0.5)
     if path is not None:
-        save_figure(figure, path, dpi=150)
-    return figure
+        save_figure(figure_of(axis), path, dpi=150)
+    return axis
 
 
 def _layout(
-    graph: CausalGraph,
+    graph: Drawable,
 ) -> tuple[dict[str, str], dict[str, _Box], dict[tuple[str, str], list[Point]], Point]:
     """Role and place of every node, the points of every edge, and the size of it all."""
     roles = _roles(graph)
@@ -112,7 +152,7 @@ def _layout(
     return roles, boxes, _ways(chains, boxes, bends, roles), size
 
 
-def _roles(graph: CausalGraph) -> dict[str, str]:
+def _roles(graph: Drawable) -> dict[str, str]:
     blanket = graph.blanket
     roles = dict.fromkeys(graph.nodes, "outside the model")
     roles |= dict.fromkeys(blanket.coparents, "co-parent") | dict.fromkeys(blanket.parents, "parent")
@@ -121,7 +161,7 @@ def _roles(graph: CausalGraph) -> dict[str, str]:
     return roles | {latent.name: key for key, latent in (("z", graph.z), ("m", graph.m)) if latent is not None}
 
 
-def _drawn(graph: CausalGraph) -> nx.DiGraph[str]:
+def _drawn(graph: Drawable) -> nx.DiGraph[str]:
     """Nodes and latents, in an order that the picture keeps where nothing else decides."""
     drawn: nx.DiGraph[str] = nx.DiGraph()
     drawn.add_nodes_from(graph.nodes)
@@ -132,7 +172,7 @@ def _drawn(graph: CausalGraph) -> nx.DiGraph[str]:
     return drawn
 
 
-def _ranks(graph: CausalGraph, drawn: nx.DiGraph[str]) -> dict[str, int]:
+def _ranks(graph: Drawable, drawn: nx.DiGraph[str]) -> dict[str, int]:
     """The column of every node: causes of the target below 0, effects above, and right of these all others."""
     target = graph.target
     effects, causes = nx.descendants(drawn, target), nx.ancestors(drawn, target)

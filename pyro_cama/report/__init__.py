@@ -1,6 +1,7 @@
-"""A self-contained HTML page of what a model says about rows: :func:`report`."""
+"""What a model says about rows, as a self-contained HTML page, :func:`report`, and as pictures for a notebook."""
 
 from pyro_cama.report.drift import Drift
 from pyro_cama.report.page import report
+from pyro_cama.report.plots import plot_calibration, plot_training
 
-__all__ = ["Drift", "report"]
+__all__ = ["Drift", "plot_calibration", "plot_training", "report"]

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from pyro_cama._files import replacing
+from pyro_cama._html import visible_text
 from pyro_cama._messages import listed
 from pyro_cama._version import __version__
 from pyro_cama.cama import CAMA
@@ -25,7 +26,6 @@ from pyro_cama.data.tables import Table
 from pyro_cama.handlers.contexts import one_at_a_time
 from pyro_cama.inference.do import UserDo
 from pyro_cama.report.drift import Drift
-from pyro_cama.report.pictures import visible_text
 from pyro_cama.report.sections import (
     Reading,
     Section,

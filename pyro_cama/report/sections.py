@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_cama._html import figure_of, svg_text, visible_text
+from pyro_cama._html import new_axes as empty_axes
 from pyro_cama.cama import CAMA
 from pyro_cama.data.tables import Table, read_table
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.drawing import draw_graph
 from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.do import UserDo
-from pyro_cama.metrics import BINS, Scores, bins_of, classification_metrics, untold_text
+from pyro_cama.metrics import BINS, Scores, classification_metrics, untold_text
 from pyro_cama.report.drift import AMOUNTS, Drift
-from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block, svg_text, visible_text
+from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block
+from pyro_cama.report.plots import draw_calibration, draw_training
 
 _UNIT = {"offset": "offset (standard deviations of the clean rows)", "gain": "gain (reading times this)"}
 _MOST = 60  # columns in a table
@@ -101,8 +104,7 @@ def moved_section(cama: CAMA) -> Section | None:
         rows=rows,
     )
     name = "Estimated change of every reading" if found.note else "Change of every reading with its interval"
-    picture = found.plot()
-    axis = picture.axes[0]
+    axis = found.plot(ax=empty_axes(*found.size))
     labels = [visible_text(label.get_text()) for label in axis.get_yticklabels()]
     axis.set_yticks(axis.get_yticks(), labels, parse_math=False)
     told = (
@@ -112,7 +114,7 @@ def moved_section(cama: CAMA) -> Section | None:
     )
     plot = Block(
         f"{told}; small bars mark what counts as a change.",
-        svg_text(picture, "moved", name),
+        svg_text(figure_of(axis), "moved", name),
         wide=True,
         name=name,
     )
@@ -210,48 +212,14 @@ def confusion_section(readings: Sequence[Reading], labels: NDArray[np.int64]) ->
 
 def calibration_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:
     """Returns a picture: the share of right answers against the confidence in them."""
-    figure, axis = new_axes()
-    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
-    for reading, look in zip(readings, LOOK, strict=False):
-        rows, confidence, right = calibration(reading.p, labels)
-        axis.plot(confidence, right, label=reading.name, linewidth=1.5, markersize=0, **look)
-        size = 12 + 90 * rows / max(rows.sum(), 1)
-        axis.scatter(confidence, right, s=size, color=look["color"], marker=look["marker"], zorder=3)
-    low = 1 / readings[0].p.shape[1]
-    axis.set(
-        xlabel="confidence in the answer", ylabel="share of right answers", xlim=(low - 0.02, 1.02), ylim=(-0.03, 1.03)
-    )
-    axis.legend(frameon=False)
+    axis = draw_calibration([(r.name, r.p, labels) for r in readings], new_axes())
     found = [_scores(reading, labels) for reading in readings]
     errors = ", ".join(f"{number_text(s.calibration_error)} {r.name}" for r, s in zip(readings, found, strict=True))
     caption = (
         f"Rows in {BINS} bins of confidence; larger marks hold more rows. On the dotted line answers are as right as "
         f"they are confident. Expected calibration error {errors}.{_left_out(readings, found)}"
     )
-    return Section(
-        "Calibration", "", [picture_block(figure, caption, "calibration", "Right answers against confidence")]
-    )
-
-
-def calibration(
-    p: NDArray[np.float64], labels: NDArray[np.int64], bins: int = BINS
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Returns rows, mean confidence and share of right answers of every bin that holds rows; Guo et al. 2017, Figure 1.
-
-    Bins are those of :func:`pyro_cama.metrics.bins_of`.
-
-    >>> rows, confidence, right = calibration(np.array([[0.9, 0.1], [0.08, 0.92], [0.4, 0.6]]), np.array([0, 0, 1]), 5)
-    >>> rows.tolist(), confidence.round(2).tolist(), right.tolist()
-    ([1, 2], [0.6, 0.91], [1.0, 0.5])
-    """
-    read = most_probable(p)
-    known = (labels >= 0) & (read >= 0)
-    confidence, hit = p[known].max(1), read[known] == labels[known]
-    bin_of = bins_of(confidence, bins)
-    rows = np.bincount(bin_of, minlength=bins)
-    there = rows > 0
-    mean, share = (np.bincount(bin_of, w, minlength=bins)[there] / rows[there] for w in (confidence, hit.astype(float)))
-    return rows[there], mean, share
+    return Section("Calibration", "", [picture_block(axis, caption, "calibration", "Right answers against confidence")])
 
 
 def robustness_section(
@@ -279,7 +247,7 @@ def robustness_section(
                 codes = most_probable(p)
                 curves.setdefault(name, []).append(float((codes == y).mean()))
                 lost = max(lost, int((codes < 0).sum()))
-        figure, axis = new_axes()
+        axis = new_axes()
         for (name, values), look in zip(curves.items(), LOOK if len(shown_) > 1 else LOOK[::2], strict=False):
             axis.plot(AMOUNTS[drift.kind], values, label=name, linewidth=1.5, markersize=5, **look)
         axis.axhline(np.bincount(y).max() / len(y), color="#888888", linewidth=1, linestyle=":")
@@ -296,7 +264,7 @@ def robustness_section(
         )
         if lost:
             caption += f" Rows without probabilities, up to {lost} of {len(y)} at a point, count as wrong."
-        blocks.append(picture_block(figure, caption, f"drift{i}", f"Accuracy by {what}"))
+        blocks.append(picture_block(axis, caption, f"drift{i}", f"Accuracy by {what}"))
     return Section("If columns drift", "", blocks)
 
 
@@ -311,22 +279,14 @@ def training_section(cama: CAMA) -> Section | None:
     if cama.history is None or not cama.history.rows:
         return None
     rows, best = cama.history.rows, cama.history.best_epoch
-    figure, axis = new_axes()
-    epochs = [row["epoch"] + 1 for row in rows]
-    for key, name, look in (("loss", "training", LOOK[0]), ("validation_loss", "validation", LOOK[1])):
-        values = [row.get(key, math.nan) for row in rows]
-        if not all(map(math.isnan, values)):
-            axis.plot(epochs, values, label=name, linewidth=1.5, color=look["color"], linestyle=look["linestyle"])
-    axis.axvline(best + 1, color="#888888", linewidth=1, linestyle=":")
-    axis.set(xlabel="epoch", ylabel="loss (nats a row)")
-    axis.legend(frameon=False)
-    caption = f"Loss of the clean model over {len(rows)} epochs; the weights of epoch {best + 1} (dotted) were kept."
-    return Section("Training", "", [picture_block(figure, caption, "training", "Loss by epoch")])
+    axis = draw_training(cama.history, new_axes())
+    caption = f"Loss of the clean model over {rows[-1]['epoch'] + 1:.0f} epochs; the weights of epoch {best + 1} (dotted) were kept."
+    return Section("Training", "", [picture_block(axis, caption, "training", "Loss by epoch")])
 
 
 def graph_section(cama: CAMA) -> Section:
     """Returns the factorisation and a picture of the causal graph."""
-    picture = svg_text(draw_graph(cama.graph), "graph", "The causal graph")
+    picture = svg_text(figure_of(draw_graph(cama.graph, kept=False)), "graph", "The causal graph")
     caption = "The causal graph: roles by colour and shape, latents and what they act on dashed."
     return Section(
         "The graph",

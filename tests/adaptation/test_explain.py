@@ -166,7 +166,7 @@ def test_without_folds_the_estimates_are_told_and_nothing_is_certain(tmp_path: P
     assert f"  a: {reading['a']}" in text
     for claim in ("as before", "no column moved", "readings moved"):
         assert claim not in text
-    (axis,) = found.plot(tmp_path / "shift.png").axes
+    axis = found.plot(tmp_path / "shift.png")
     assert "uncertainty unknown" in axis.get_title(loc="left")
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert len(dots) == len(found.table)
@@ -211,7 +211,7 @@ def test_survives_saving(tmp_path: Path) -> None:
 
 def test_picture(tmp_path: Path) -> None:
     found = adapted("site").explain_shift()
-    assert found.plot(tmp_path / "shift.png").axes
+    assert found.plot(tmp_path / "shift.png").lines
     assert (tmp_path / "shift.png").stat().st_size > 5000
 
 

@@ -1,6 +1,7 @@
 """check, simulate, fit, predict, adapt, evaluate and demo: figures, files and what they say."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_fit_follows_its_seed_and_prints_figures(made: Path, tmp_path: Path) -> 
     assert a == b != c
     options = ["--conditional-weight", 0, "--batch-size", 7, "--lr", 0.01, "--anneal", "--device", "cpu"]
     done(*arguments, "-o", tmp_path / "c", "--force", *options)
+
+
+def test_a_fit_of_the_whole_table_prints_the_epoch_that_was_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    frame = pd.DataFrame({"y": y, "a": y + rng.normal(size=200), "b": rng.normal(size=200) - y})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    done("init", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "g.yaml")
+    assert "effect: auto" in (tmp_path / "g.yaml").read_text()
+    text = done("fit", tmp_path / "g.yaml", tmp_path / "t.csv", "-o", tmp_path / "m")
+    epochs, best = (int(n) for n in re.findall(r"(\d+) epochs, the best (\d+), loss ", text)[0])
+    assert best <= epochs
 
 
 def test_fit_on_few_rows_says_that_nothing_was_validated(made: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pyro_cama import CausalGraph
+from pyro_cama._html import figure_of
 from pyro_cama.graph.drawing import _curve, _layout, _patch, draw_graph
 from tests.helpers.command_line import done
 from tests.helpers.paths import GRAPHS
@@ -88,7 +89,7 @@ def test_labels_fit_their_nodes_and_stay_text() -> None:
     names = ["$x_1$", "a_very_long_name " * 5, "new\nline", "å_b^2", "i"]
     nodes = {"y": "binary", **dict.fromkeys(names, "continuous")}
     graph = CausalGraph({"target": "y", "nodes": nodes, "edges": [["y", name] for name in names]})
-    figure = draw_graph(graph)
+    figure = figure_of(draw_graph(graph, kept=False))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     shown = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts}

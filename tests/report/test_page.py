@@ -20,7 +20,8 @@ from pyro_cama.metrics import calibration_error
 from pyro_cama.report import sections as module
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.page import report
-from pyro_cama.report.sections import calibration, confusion
+from pyro_cama.report.plots import calibration
+from pyro_cama.report.sections import confusion
 
 QUICK: dict[str, Any] = {"steps": 10, "restarts": 1, "folds": 2, "keep": "always"}
 NASTY = "<script>&\"'$x"
