@@ -280,7 +280,8 @@ def training_section(cama: CAMA) -> Section | None:
         return None
     rows, best = cama.history.rows, cama.history.best_epoch
     axis = draw_training(cama.history, new_axes())
-    caption = f"Loss of the clean model over {rows[-1]['epoch'] + 1:.0f} epochs; the weights of epoch {best + 1} (dotted) were kept."
+    last = int(rows[-1]["epoch"]) + 1
+    caption = f"Loss of the clean model over {last} epochs; the weights of epoch {best + 1} (dotted) were kept."
     return Section("Training", "", [picture_block(axis, caption, "training", "Loss by epoch")])
 
 
