@@ -39,6 +39,7 @@ SCRIPTS = {
         "image_budget.py",
         "power.py",
         "prevalence_drift.py",
+        "real_drift.py",
         "real_tables.py",
     ),
 }

@@ -156,12 +156,15 @@ def heart_disease(folder: Path | None) -> pd.DataFrame:
 
 @cache
 def small_mnist(folder: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """MNIST's training and test images, some of each, shrunk to scikit-learn's digits: 8 by 8, 0 to 16."""
+    """MNIST's training and test images, some of each, made like scikit-learn's digits: 8 by 8, 0 to 16.
+
+    Of 28 by 28 pixels the central 20 by 20, to which MNIST's digits were scaled, since scikit-learn's have no margin.
+    """
     images = image_data.mnist(folder)
     frames = []
     for x, y in ((images.train_x, images.train_y), (images.test_x, images.test_y)):
         some = torch.as_tensor(np.random.default_rng(0).permutation(len(y))[:ROWS])
-        small = F.interpolate(16 * image_data.pixels(x[some]), size=(8, 8), mode="area")
+        small = F.interpolate(16 * image_data.pixels(x[some, :, 4:24, 4:24]), size=(8, 8), mode="area")
         frame = pd.DataFrame(
             small.flatten(1).double().numpy(), columns=[f"pixel {i} {j}" for i in range(8) for j in range(8)]
         )
