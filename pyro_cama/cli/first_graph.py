@@ -121,7 +121,7 @@ def _first_latents(nodes: Mapping[str, Guess]) -> list[str]:
     lines = [
         "# z is the style that the children share, m what manipulates them. scope says where m lives: row (each row",
         "# its own way), dataset (one recalibrated instrument for all rows) or a column's name (each site its own).",
-        "# effect auto: z acts linearly where it can then be summed out exactly, in seconds; deep: the paper's network.",
+        "# effect auto: z acts linearly where it can be summed out exactly, in seconds; deep is the paper's network.",
         "latents:",
     ]
     z, m = (_free(name, nodes) for name in ("z", "m"))
