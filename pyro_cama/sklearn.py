@@ -60,8 +60,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             categorical, of their categories, and all others are continuous numbers.
         hidden, layers, device: as :func:`pyro_cama.build`.
         random_state: the seed of all that is drawn; an int gives the same model every time.
-        max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing, interventions, validation, patience,
-            anneal, progress: as :meth:`pyro_cama.CAMA.fit`.
+        max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing: as :meth:`pyro_cama.CAMA.fit`.
+        interventions, validation, patience, anneal, progress: likewise.
         power: of the readings' likelihood, as :meth:`pyro_cama.CAMA.predict_proba`.
 
     Attributes:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OF_EXTRAS = ("pgmpy", "pyarrow", "pydot", "statsmodels")
-COMMANDS = ("init", "check", "draw", "simulate", "fit", "predict", "adapt", "evaluate", "report", "demo")
+COMMANDS = ("init", "check", "draw", "simulate", "fit", "diagnose", "predict", "adapt", "evaluate", "report", "demo")
 # run inside: every module is there, and those that need an extra say which
 IMPORTS = f"""
 import importlib, importlib.util, pkgutil, sys

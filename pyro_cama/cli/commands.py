@@ -112,15 +112,32 @@ def fit(**given: Any) -> None:
 @app.command()
 @file_argument("model", folder=True)
 @file_argument("data")
+@click.option("--plot", type=click.Path(path_type=Path), help="A picture of it, .png, .svg or .pdf.")
+@click.option("--force", is_flag=True, help="Replace what is there already.")
+def diagnose(**given: Any) -> None:
+    """Does the graph of MODEL fit the labelled rows of DATA?
+
+    Tests the independences that the graph implies and compares every column's distribution with the model's: names
+    suspects, missing edges and badly fitted columns. Needs pip install 'pyro_cama[pgmpy]'.
+    """
+    with starting():
+        from pyro_cama.cli import models
+    models.diagnose(**given)
+
+
+@app.command()
+@file_argument("model", folder=True)
+@file_argument("data")
+@click.option("--id", "ids", multiple=True, metavar="COLUMN", help="A column to carry along; may be given again.")
 @prediction_options
 @output_option("The labels, .csv or .parquet.")
 def predict(**given: Any) -> None:
     """Labels for the rows of DATA, in its order.
 
-    Columns: label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for models that
-    pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they are few, given
-    what was measured. Label and probabilities are empty where a reading is so far off that none can be told. A file of
-    more than 256 MB is read, and the labels are written, in parts.
+    Columns: those of --id, label, p(CLASS) for every class, evidence (a bound on log p(x | a, c), in nats) and, for
+    models that pyro-cama fitted, unusual: evidence lower than that of 99.9 % of the training rows, or of all if they
+    are few, given what was measured. Label and probabilities are empty where a reading is so far off that none can be
+    told. A file of more than 256 MB is read, and the labels are written, in parts.
     """
     with starting():
         from pyro_cama.cli import models

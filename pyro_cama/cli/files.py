@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ from pyro_cama._files import placing, replacing
 from pyro_cama.cama import CAMA
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.table_files import SUFFIXES, read_plain
-from pyro_cama.errors import DataError
+from pyro_cama.errors import DataError, data_errors_at
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
 from pyro_cama.persistence.storage import FILES, write_files
@@ -58,6 +61,51 @@ def read_rows(path: Path, graph: CausalGraph) -> pd.DataFrame | Path:
         if path.suffix.lower() in SUFFIXES and path.is_file() and path.stat().st_size > LARGE
         else read_table(path, graph)
     )
+
+
+def parts_of(path: Path, graph: CausalGraph) -> Iterator[pd.DataFrame]:
+    """Yields a table with all its columns, one too large for memory in parts.
+
+    Raises:
+        DataError: as :func:`read_table`.
+    """
+    rows = read_rows(path, graph)
+    if isinstance(rows, pd.DataFrame):
+        yield rows
+        return
+    stream = open_stream(rows, graph)
+    assert stream is not None
+    for _, frame in stream.parts({*stream.names, *graph.nodes}):
+        yield frame
+
+
+@contextmanager
+def errors_in(path: Path) -> Iterator[None]:
+    """Puts the file's name before what a :class:`DataError` inside says, and says which line of a CSV file a row is.
+
+    Raises:
+        DataError: the same one, with its place.
+    """
+    try:
+        with data_errors_at(path):
+            yield
+    except DataError as error:
+        found = re.search(r"\brows? (\d+)\b.*counted from 0", str(error))
+        line = _line_of(path, int(found[1])) if found and path.suffix.lower() == ".csv" and path.is_file() else None
+        if line is None or found is None:
+            raise
+        raise DataError(f"{error}; row {found[1]} ends in line {line} of the file") from error
+
+
+def _line_of(path: Path, row: int) -> int | None:
+    """The line of a CSV file in which a row ends, lines counted from 1 as editors do; None if there is no such row."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            filled = (reader.line_num for entries in reader if entries)
+            return next(itertools.islice(filled, row + 1, None), None)  # the first is the names'
+        except csv.Error:
+            return None
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
@@ -113,8 +161,11 @@ def write_table(frame: pd.DataFrame, path: Path, force: bool) -> None:
     write_tables([frame], path, force)
 
 
-def write_tables(frames: Iterable[pd.DataFrame], path: Path, force: bool) -> None:
+def write_tables(frames: Iterable[pd.DataFrame], path: Path, force: bool, float_format: str | None = None) -> None:
     """Writes one .csv or .parquet file of all frames, which have the same columns, vectors as :func:`flat` has them.
+
+    Args:
+        float_format: of floats in a .csv file, such as "%.6g"; None writes all their digits.
 
     Raises:
         OSError: what :func:`draft` raises.
@@ -124,7 +175,8 @@ def write_tables(frames: Iterable[pd.DataFrame], path: Path, force: bool) -> Non
         if path.suffix.lower() == ".csv":
             for i, frame in enumerate(frames):
                 mode: Any = "a" if i else "w"
-                flat(frame).to_csv(part, index=False, lineterminator="\n", mode=mode, header=not i)
+                text: dict[str, Any] = {"index": False, "lineterminator": "\n", "float_format": float_format}
+                flat(frame).to_csv(part, mode=mode, header=not i, **text)
             return
         try:
             arrow: Any = importlib.import_module("pyarrow")

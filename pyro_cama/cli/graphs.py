@@ -18,7 +18,7 @@ from pyro_cama.graph.drawing import draw_graph
 from pyro_cama.simulation.interventions import Shift
 from pyro_cama.simulation.structural_model import simulate
 
-_PICTURES = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def init(
@@ -67,7 +67,7 @@ def build_from(path: Path, **options: Any) -> CAMA:
 
 def draw(graph: Path, output: Path, force: bool) -> None:
     """Draws a picture of a graph."""
-    claim(output, force, _PICTURES)
+    claim(output, force, PICTURES)
     causal = CausalGraph(graph)
     with draft(output, force) as part:
         draw_graph(causal, part)

@@ -1,4 +1,4 @@
-"""What the commands on models do: fit, predict, adapt, evaluate, report, demo."""
+"""What the commands on models do: fit, diagnose, predict, adapt, evaluate, report, demo."""
 
 from __future__ import annotations
 
@@ -12,15 +12,27 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pyro_cama._messages import one_of
 from pyro_cama.cama import CAMA, load
-from pyro_cama.cli.files import claim, claim_model, draft, read_rows, read_table, write_model, write_tables
-from pyro_cama.cli.graphs import build_from
+from pyro_cama.cli.files import (
+    claim,
+    claim_model,
+    draft,
+    errors_in,
+    parts_of,
+    read_rows,
+    read_table,
+    write_model,
+    write_tables,
+)
+from pyro_cama.cli.graphs import PICTURES, build_from
 from pyro_cama.cli.starting import shows_progress
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import open_stream
+from pyro_cama.data.row_numbers import numbered
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
-from pyro_cama.errors import data_errors_at
+from pyro_cama.errors import DataError
 from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
@@ -50,7 +62,7 @@ def fit(
     claim_model(output, force)
     cama = build_from(graph, seed=seed, hidden=hidden, layers=layers, device=device)
     rows = read_rows(train, cama.graph)
-    with data_errors_at(train):
+    with errors_in(train):
         cama.fit(
             rows, max_epochs=epochs, batch_size=batch_size, lr=lr, conditional_weight=conditional_weight,
             validation=VALIDATION, anneal=anneal, progress=shows_progress(), checkpoints=checkpoints, resume=resume,
@@ -94,8 +106,32 @@ def _fitted(cama: CAMA, held: Batch) -> str:
     return "\n".join([*lines, f"validation on {held.rows} rows: {scores(cama, held).line()}"])
 
 
-def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, output: Path, force: bool) -> None:
-    """Writes labels, probabilities, evidence and which rows are unusual."""
+def diagnose(model: Path, data: Path, plot: Path | None, force: bool) -> None:
+    """Prints which implied independences and densities the rows of a table contradict."""
+    if plot is not None:
+        claim(plot, force, PICTURES)
+    cama = load(model)
+    table = read_table(data, cama.graph)
+    with errors_in(data):
+        found = cama.diagnose(table, progress=shows_progress())
+    click.echo(str(found))
+    if plot is not None:
+        with draft(plot, force) as part:
+            found.plot(part)
+        click.echo(f"wrote {plot}")
+
+
+def predict(
+    model: Path,
+    data: Path,
+    ids: tuple[str, ...],
+    samples: int,
+    power: float,
+    refine_z: int,
+    output: Path,
+    force: bool,
+) -> None:
+    """Writes labels, probabilities, evidence and which rows are unusual, after the columns that tell rows apart."""
     claim(output, force, SUFFIXES)
     cama = load(model)
     usual = NoveltyThreshold.load(model)
@@ -103,16 +139,33 @@ def predict(model: Path, data: Path, samples: int, power: float, refine_z: int, 
 
     def labelled() -> Iterator[pd.DataFrame]:
         nonlocal rows, odd
-        for batch in cama.batches(read_rows(data, cama.graph), "ignore"):
+        for part in parts_of(data, cama.graph):
+            with numbered(part.index.to_numpy()):
+                batch = cama.encode(part, target="ignore")
             frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z)
+            frame = pd.concat([_named(part, ids).reset_index(drop=True), frame], axis=1)
             rows += len(frame)
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
 
-    with data_errors_at(data):
-        write_tables(labelled(), output, force)
+    with errors_in(data):
+        write_tables(labelled(), output, force, float_format="%.6g")
     said = "which of them are unusual is not known, as pyro-cama did not fit this model"
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
+    if 2 * odd > rows and cama.adaptation is None and cama.graph.m is not None:
+        click.echo(f"more than half of them: has an instrument changed? pyro-cama adapt {model} {data} -o adapted")
+
+
+def _named(part: pd.DataFrame, ids: tuple[str, ...]) -> pd.DataFrame:
+    """The columns that tell rows apart.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    names = [str(name) for name in part.columns]
+    if missing := [name for name in ids if name not in names]:
+        raise DataError(f"--id: found no column {missing[0]!r}; {one_of(missing[0], names)}")
+    return part.set_axis(names, axis=1)[[*ids]].astype(object)  # an identifier is written as it stands
 
 
 def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget: Any) -> pd.DataFrame:
@@ -135,9 +188,9 @@ def adapt(
     usual = NoveltyThreshold.load(model)
     kept = None
     if clean is not None:
-        with data_errors_at(clean):
+        with errors_in(clean):
             kept = cama.read(read_rows(clean, cama.graph), "require")
-    with data_errors_at(data):
+    with errors_in(data):
         rows = read_rows(data, cama.graph)
         adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
         if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
@@ -161,7 +214,7 @@ def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int)
     """Prints the scores of a model on labelled rows."""
     cama = load(model)
     table = read_table(data, cama.graph)
-    with data_errors_at(data):
+    with errors_in(data):
         click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
 
 
@@ -185,9 +238,9 @@ def write_report(
     table = read_table(data, cama.graph)
     clean_table = None if clean is None else read_table(clean, cama.graph)
     if clean is not None and clean_table is not None:
-        with data_errors_at(clean):
+        with errors_in(clean):
             cama.encode(clean_table, target="require")
-    with draft(output, force) as part, data_errors_at(data):
+    with draft(output, force) as part, errors_in(data):
         report(
             cama, table, part, before=other, clean=clean_table, drifts=drifts, follow=follow, steps=steps,
             progress=shows_progress(),

@@ -66,7 +66,7 @@ def plot_training(cama: CAMA, *, ax: Axes | None = None) -> Axes:
 def draw_calibration(curves: Sequence[Curve], axis: Axes) -> Axes:
     """Draws one curve a reading of the rows; larger marks hold more rows."""
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
-    for (name, p, labels), look in zip(curves, LOOK, strict=False):
+    for (name, p, labels), look in zip(curves, LOOK if len(curves) > 1 else LOOK[1:], strict=False):
         rows, confidence, right = calibration(p, labels)
         axis.plot(confidence, right, label=name, linewidth=1.5, markersize=0, **look)
         size = 12 + 90 * rows / max(rows.sum(), 1)
