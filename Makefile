@@ -10,7 +10,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-browser test-wheel lint fmt clean bench
+.PHONY: help setup demo test test-browser test-wheel docs lint fmt clean bench
 
 help:
 	@echo "make setup   .venv with the package and all it needs (the other targets do this themselves)"
@@ -20,6 +20,7 @@ help:
 	@echo "             the HTML report in a headless Chromium; CHROMIUM=/path/to/one if it is not found"
 	@echo "make test-wheel"
 	@echo "             the wheel in an environment of its own: minutes, and 6 GB for that time"
+	@echo "make docs    the documentation site, in build/docs: a minute, tutorials run; a warning is an error"
 	@echo "make bench   speed beside plain PyTorch and the goals: table, benchmarks/results.json; half an hour, run it alone"
 	@echo "make lint    ruff, mypy and the contracts on imports"
 	@echo "make fmt     format and fix what can be fixed"
@@ -48,6 +49,9 @@ test-browser: $(STAMP)
 
 test-wheel: $(STAMP)
 	$(BIN)/python tests/wheel.py
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs build/docs
 
 bench: $(STAMP)
 	KINETO_LOG_LEVEL=99 $(BIN)/python benchmarks/run.py $(ARGS)
