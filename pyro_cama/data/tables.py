@@ -1,12 +1,13 @@
-"""Tables of any kind as named columns: DataFrames, mappings of arrays, torch Datasets of mappings a row."""
+"""Tables of any kind as named columns: DataFrames, Arrow tables, mappings of arrays, Datasets of mappings a row."""
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,17 @@ from pyro_cama.data.row_numbers import Column, row_number
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 
-Table: TypeAlias = pd.DataFrame | Mapping[str, Any] | Dataset[Any]
-"""A DataFrame, a mapping of column name to array, or a torch Dataset that yields such mappings a row."""
+
+class ArrowTable(Protocol):
+    """A table that hands its columns over by Arrow's C stream, as those of polars, pyarrow and DuckDB do."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Returns a capsule of an ArrowArrayStream."""
+
+
+Table: TypeAlias = pd.DataFrame | ArrowTable | Mapping[str, Any] | Dataset[Any]
+"""A pandas or polars DataFrame, a pyarrow Table or whatever else has Arrow's C stream, a mapping of column name to
+array, or a torch Dataset that yields such mappings a row."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ def read_table(data: Table, wanted: Set[str]) -> Columns:
         DataError: no table, no rows, columns of different lengths or of one name, or a column that is none.
     """
     columns: dict[str, Column]
+    data = arrow_columns(data, wanted) if hasattr(data, "__arrow_c_stream__") else data
     if isinstance(data, pd.DataFrame):
         names = [str(name) for name in data.columns]
         columns = {name: data.iloc[:, i] for i, name in enumerate(names) if name in wanted}
@@ -65,8 +76,8 @@ def read_table(data: Table, wanted: Set[str]) -> Columns:
         names, columns = _from_dataset(data, wanted)
     else:
         raise DataError(
-            f"found a {type(data).__name__} as table; expected a pandas DataFrame, a mapping of column name "
-            "to array, or a torch Dataset of such mappings"
+            f"found a {type(data).__name__} as table; expected a pandas DataFrame, a polars or pyarrow table, a "
+            f"mapping of column name to array, or a torch Dataset of such mappings{_remedy(data)}"
         )
     if doubled := [name for name, times in Counter(names).items() if times > 1 and name in wanted]:
         raise DataError(f"column {doubled[0]!r}: found more than one; expected one: drop or rename the others")
@@ -80,6 +91,40 @@ def read_table(data: Table, wanted: Set[str]) -> Columns:
     if rows == 0:
         raise DataError("the table is empty; expected at least one row")
     return Columns(columns, names, rows)
+
+
+def arrow_columns(data: Any, wanted: Set[str]) -> pd.DataFrame | dict[str, Any]:
+    """Returns another library's table, which has Arrow's C stream, as one of ours: wanted columns as arrays or Series.
+
+    polars and pyarrow convert their own columns; others are read by pyarrow.
+
+    Raises:
+        DataError: it is neither, and pyarrow is not installed.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    home = type(data).__module__.split(".")[0]
+    if home == "polars" and hasattr(data, "columns"):
+        return {name: data[name].to_numpy() if name in wanted else () for name in data.columns}
+    if home != "pyarrow" or not hasattr(data, "column_names"):
+        try:
+            pyarrow: Any = importlib.import_module("pyarrow")
+        except ImportError:
+            raise DataError(
+                f"found a {type(data).__name__} as table, which pyarrow reads; run: pip install 'pyro_cama[parquet]'"
+            ) from None
+        data = pyarrow.table(data)
+    columns = dict(zip(data.column_names, data.columns, strict=True))
+    return {name: column.to_pandas() if name in wanted else () for name, column in columns.items()}
+
+
+def _remedy(data: Any) -> str:
+    """What to do about a table that is none, in words."""
+    if isinstance(data, np.ndarray | Tensor):
+        return ": name its columns, pandas.DataFrame(array, columns=[...])"
+    if hasattr(data, "toarray"):
+        return ": a column is dense, and named: pandas.DataFrame(matrix.toarray(), columns=[...])"
+    return ": call .collect() first" if hasattr(data, "collect") else ""
 
 
 def _from_dataset(data: Dataset[Any], wanted: Set[str]) -> tuple[list[str], dict[str, Column]]:
@@ -135,7 +180,10 @@ def _column(name: str, value: Any) -> Column:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return _listed(value)
     elif not hasattr(value, "__array__"):
-        raise DataError(f"column {name!r}: found a {type(value).__name__}; expected an array, list, tensor or Series")
+        raise DataError(
+            f"column {name!r}: found a {type(value).__name__}; expected an array, list, tensor or Series"
+            f"{': sparse columns are not read, call .toarray()' if hasattr(value, 'toarray') else ''}"
+        )
     array = np.asarray(value)
     if array.ndim == 0:
         raise DataError(f"column {name!r}: found a single value; expected one entry a row")

@@ -87,7 +87,7 @@ def test_the_callers_data_are_neither_changed_nor_shared() -> None:
         ),
         (
             [{"y": "a", "x": 1}],
-            "found a list as table; expected a pandas DataFrame, a mapping of column name to array",
+            "found a list as table; expected a pandas DataFrame, a polars or pyarrow table, a mapping of column name",
         ),
         (None, "found a NoneType as table"),
         (
