@@ -33,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_cama._arguments import expect
 from pyro_cama._messages import caller_level, shown
+from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.cama import CAMA, build, load
 from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
@@ -70,6 +71,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         feature_names_in_: their names, where X had any, ``(n_features_in_,)``.
         cama_: the fitted :class:`pyro_cama.CAMA`, with all it can do.  Its classes are in the order of ``classes_``.
             Without a graph its target is called ``target``, columns without a name ``x0``, ``x1``, ...
+
+    ``adaptation_`` says what :meth:`adapt` decided, and why; None before.
 
     Missing values (NaN) are allowed in X, at fit too; labels have to be complete.  Predictions are deterministic and
     each row's own.  A pickle holds the fitted model as :meth:`pyro_cama.CAMA.save` writes it, so without its history.
@@ -201,6 +204,12 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(predicted, labels, sample_weight)
         return float(np.average(predicted == labels, weights=sample_weight))
 
+    @property
+    def adaptation_(self) -> Adaptation | None:
+        """What the last :meth:`adapt` decided, and why; None of a model that was not adapted."""
+        check_is_fitted(self, "cama_")
+        return self.cama_.adaptation
+
     def adapt(self, X: Any, X_clean: Any = None, y_clean: Any = None, **options: Any) -> Self:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
@@ -211,7 +220,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
                 ``classes_``.
 
         Returns:
-            An adapted fitted copy, ``self`` untouched; ``copy.cama_.adaptation`` says whether the change was kept, and
+            An adapted fitted copy, ``self`` untouched; ``copy.adaptation_`` says whether the change was kept, and
             why.  Where it was not, the copy predicts as ``self`` does.
 
         Raises:
