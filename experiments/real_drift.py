@@ -71,7 +71,7 @@ def pairs_part(options: argparse.Namespace) -> None:
         "best_peer": Style("best peer of the pair, by its labels", "#a34a4a"),
         "logistic_standardised": Style("logistic regression, re-standardised", "#8a7a1f"),
     }
-    experiment.dots(board.drawn(rows), options.out / "real_drift.png", panel="severity", wide=1, given=given)
+    experiment.dots(board.drawn(rows), options.out / "real_drift.png", wide=1, given=given)
 
 
 def mixes_part(options: argparse.Namespace) -> None:

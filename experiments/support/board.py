@@ -63,7 +63,7 @@ def run_peers(
 ) -> list[Row]:
     """Accuracies of the peers on a pair; slow ones get the first seeds only, `SEEDS`."""
     pair = drift_pairs.pair(name, data_dir)
-    source = Source(pair, max_epochs=10 if size == "smoke" else 150)
+    source = Source(pair, max_epochs=3 if size == "smoke" else 150)
     rows = []
     for line in methods:
         for seed in seeds[: SEEDS.get(line, len(seeds))]:

@@ -356,7 +356,7 @@ def _centre(x: Array, kind: Array, kinds: list[Array]) -> Array:
 
 
 def _combat(source: Source, seed: int, adapt: pd.DataFrame, score: pd.DataFrame) -> Array:
-    batch = pd.concat([adapt, score[~score.index.isin(adapt.index)]])
+    batch = pd.concat([adapt, score])
     new = source.filled(batch, batch)
     with package("neuroCombat"):
         from neuroCombat import neuroCombat
@@ -365,7 +365,7 @@ def _combat(source: Source, seed: int, adapt: pd.DataFrame, score: pd.DataFrame)
         both = neuroCombat(dat=np.concatenate([source.x, new]).T, covars=sites, batch_col="batch")["data"].T
     x, found = both[: len(source.x)], both[len(source.x) :]
     model = source.logistic().fit(standardised(x, x), source.y)
-    return source.labels[model.predict(standardised(found[batch.index.isin(score.index)], x))]
+    return source.labels[model.predict(standardised(found[len(adapt) :], x))]
 
 
 # the list -------------------------------------------------------------------------------------------------------------

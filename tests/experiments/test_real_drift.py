@@ -96,7 +96,8 @@ def test_a_peer_labels_rows_it_did_not_see(name: str, pair: Pair, source: Source
         pytest.importorskip(needs[name.split("_")[0]], reason="of the extra peers", exc_type=ImportError)
     if name == "skada_dann":
         pytest.importorskip("skorch", reason="of the extra peers")
-    adapt, score = pair.new.iloc[:60].drop(columns="ill"), pair.new.iloc[60:]
+    adapt, score = board.halves(pair, 0)[0]
+    adapt = adapt.drop(columns="ill")
     labels = PEERS[name](source, 0, adapt, score)
     again = PEERS[name](source, 0, adapt, score.assign(ill="no"))
     np.testing.assert_array_equal(labels, again, err_msg="labels are not looked at, and nothing is left to chance")
