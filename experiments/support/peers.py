@@ -395,3 +395,4 @@ PEERS: dict[str, Peer] = {
 OF_EXTRA = tuple(name for name in PEERS if name.startswith(("skada", "condo", "combat")))
 SEEDS = dict.fromkeys(NETS, 3) | {"skada_jdot": 3, "skada_dann": 2}  # how many a slow method gets
 NOT_ADAPTED = ("net", "logistic", "boosting")
+TRANSDUCTIVE = ("combat",)  # sees the rows it is scored on, without labels
