@@ -17,6 +17,7 @@ SCRIPTS = {
         "custom_mechanism.py",
         "custom_network.py",
         "exposure.py",
+        "images_quickstart.py",
         "quickstart.py",
         "sites.py",
         "svi_loop.py",

@@ -6,6 +6,7 @@ light or dark.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -29,8 +30,10 @@ from pyro_cama.report.drift import Drift
 from pyro_cama.report.sections import (
     Reading,
     Section,
+    answer,
     calibration_section,
     confusion_section,
+    glossary_section,
     graph_section,
     moved_section,
     robustness_section,
@@ -100,7 +103,8 @@ def report(
         training_section(cama),
         graph_section(cama),
     ]
-    page = _page(cama, batch, labels, [section for section in sections if section is not None])
+    shown = [section for section in [*sections, glossary_section()] if section is not None]
+    page = _page(cama, batch, labels, answer(readings, labels), shown)
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return path
@@ -138,9 +142,15 @@ def _labels(cama: CAMA, batch: Batch) -> NDArray[np.int64] | None:
     return np.where(True if known is None else known.cpu().numpy(), labels, -1)
 
 
-def _page(cama: CAMA, batch: Batch, labels: NDArray[np.int64] | None, sections: Sequence[Section]) -> str:
+def _page(
+    cama: CAMA,
+    batch: Batch,
+    labels: NDArray[np.int64] | None,
+    said: tuple[str, str, str],
+    sections: Sequence[Section],
+) -> str:
     """Returns the page as HTML: what the report is about, and its sections."""
-    graph = cama.graph
+    graph, today = cama.graph, datetime.date.today()
     facts = {
         "target": f"{graph.target}: {', '.join(map(str, cama.classes))}",
         "rows": f"{batch.rows}, {0 if labels is None else int((labels >= 0).sum())} of them labelled",
@@ -148,11 +158,15 @@ def _page(cama: CAMA, batch: Batch, labels: NDArray[np.int64] | None, sections: 
         "parents": ", ".join(graph.blanket.parents) or "none",
         "co-parents": ", ".join(graph.blanket.coparents) or "none",
         "manipulation": "none" if graph.m is None else f"scope {graph.m.scope}",
+        "written": f"{today.day} {today:%B %Y}, by pyro_cama {__version__}",
     }
     template = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=visible_text, trim_blocks=True, lstrip_blocks=True
     ).from_string((resources.files("pyro_cama.report") / "report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(title=f"Report on {graph.target}", facts=facts, sections=sections, version=__version__)
+    badge, kind, sentence = said
+    return template.render(
+        title=f"Report on {graph.target}", badge=badge, kind=kind, answer=sentence, facts=facts, sections=sections
+    )
 
 
 def _readings(

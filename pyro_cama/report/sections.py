@@ -46,6 +46,45 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
+def answer(readings: Sequence[Reading], labels: NDArray[np.int64] | None) -> tuple[str, str, str]:
+    """Returns the page's answer: a word for a badge, its kind (good, bad or plain), and a sentence."""
+    cama = readings[-1].cama
+    found, said = cama.adaptation, []
+    badge = ("not adapted", "plain")
+    if found is not None:
+        badge = ("kept", "good") if found.accepted else ("applied, not trusted" if found.applied else "not kept", "bad")
+    if labels is not None and (labels >= 0).any():
+        values = [number_text(_scores(reading, labels).accuracy) for reading in readings]
+        said.append(f"accuracy {' → '.join(values)}")
+    if found is not None and found.applied:
+        try:
+            shift = cama.explain_shift()
+        except ValueError:  # mechanisms without parameters
+            shift = None
+        if shift is not None and not shift.note and not shift.refused:
+            named = shift.moved
+            said.append(f"{len(named)} of {shift.table['column'].nunique()} columns moved")
+            if named:
+                first = shift.table.iloc[0]
+                said.append(f"most of all {first['column']}: {first['reading']}")
+    elif found is not None:
+        said.append(f"read as before, since {found.reason}")
+    return *badge, "; ".join(said)
+
+
+def glossary_section() -> Section:
+    """Returns what the page's words mean."""
+    rows = [
+        ["evidence", "how well the model explains readings without their labels: log p(x | a, c), averaged over rows"],
+        ["nat", "the unit of evidence; one more for a row makes it 2.7 times as probable"],
+        ["m, do(m=0)", "what the world does to the readings; do(m=0) reads rows as if nothing had happened to them"],
+        ["starts", "places from which the adaptation began; where several agree, the answer is less of an accident"],
+        ["generated rows recognised", "how often the model tells the class of rows that it made itself"],
+        ["calibration error", "mean gap between how sure answers are and how often they are right"],
+    ]
+    return Section("Words", "", [Block("As this page uses them.", head=["word", "meaning"], rows=rows)])
+
+
 def verdict_section(cama: CAMA) -> Section:
     """Returns the guard's verdict, and what it looked at."""
     title, found = "Verdict", cama.adaptation

@@ -272,19 +272,33 @@ def test_pictures_are_well_formed_and_take_the_pages_colours(page: str) -> None:
     assert all("currentColor" in picture for picture in pictures[:-1])
 
 
+def test_the_answer_comes_first(page: str) -> None:
+    head = page.split("<dl>")[0]
+    assert re.search(r'<strong class="badge good">kept</strong> accuracy 0\.\d+ → 0\.\d+; \d of \d columns moved', head)
+
+
 def test_its_parts_are_what_they_say(page: str) -> None:
     found = Page(page)
     assert found.count("h1") == found.count("main") == found.count("title") == 1
-    assert found.count("section") == found.count("h2") == 8
+    assert found.count("section") == found.count("h2") == 9
     assert found.count("figure") == found.count("figcaption") > 10
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
     assert all(len(caption) > 20 and caption.endswith(".") for caption in captions)
     assert all(a.get("scope") in ("col", "row") for tag, a in found.met if tag == "th")
-    assert [a["href"] for tag, a in found.met if tag == "a"] == [f"#section-{i}" for i in range(1, 9)]
+    assert [a["href"] for tag, a in found.met if tag == "a"] == [f"#section-{i}" for i in range(1, 10)]
     for (tag, _), within in zip(found.met, found.within, strict=True):
         if tag in ("svg", "table"):
             assert "figure" in within
-    for title in ("Verdict", "Which columns moved", "How right", "Confusion", "Calibration", "Training", "The graph"):
+    for title in (
+        "Verdict",
+        "Which columns moved",
+        "How right",
+        "Confusion",
+        "Calibration",
+        "Training",
+        "The graph",
+        "Words",
+    ):
         assert f">{title}</h2>" in page
 
 
