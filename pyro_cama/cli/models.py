@@ -135,13 +135,15 @@ def predict(
     claim(output, force, SUFFIXES)
     cama = load(model)
     usual = NoveltyThreshold.load(model)
+    site = None if cama.graph.m is None else cama.graph.m.site_column
     rows, odd = 0, 0
 
     def labelled() -> Iterator[pd.DataFrame]:
         nonlocal rows, odd
         for part in parts_of(data, cama.graph):
+            beside = [name for name in ids if name not in {*cama.graph.nodes, site}]  # of which encode would take note
             with numbered(part.index.to_numpy()):
-                batch = cama.encode(part, target="ignore")
+                batch = cama.encode(part.drop(columns=beside, errors="ignore"), target="ignore")
             frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z)
             frame = pd.concat([_named(part, ids).reset_index(drop=True), frame], axis=1)
             rows += len(frame)
@@ -201,8 +203,11 @@ def adapt(
         found = adapted.explain_shift()
         if found.refused:
             click.echo("these rows changed nothing; an adaptation before them stands:")
-        table = found.table.assign(moved="unknown") if found.note else found.table
-        click.echo(table.to_string(index=False, float_format="{:.3g}".format))
+        said = "unknown" if found.note else found.table["moved"].map({True: "yes", False: "no"})
+        wide = max(map(len, found.table["reading"]), default=0)
+        table = found.table.assign(moved=said, reading=found.table["reading"].str.ljust(wide))
+        text = table.to_string(index=False, float_format="{:.3g}".format, justify="left")
+        click.echo("\n".join(line.rstrip() for line in text.splitlines()))
         if found.note:
             click.echo(found.note)
     except ValueError as error:  # mechanisms without parameters
