@@ -80,6 +80,7 @@ def mixes_part(options: argparse.Namespace) -> None:
     tasks = [{"table": table, "seed": seed, "size": size} for table in tables for seed in experiment.seeds(options)]
     rows = experiment.run(mixes.run, tasks, "real_drift_mixes", options)
     print(mixes.report(rows))
+    rows.sort(key=lambda row: row["severity"])  # without a drift first
     experiment.dots(rows, options.out / "real_drift_mixes.png", panel="trained_on", wide=3)
 
 
