@@ -37,6 +37,7 @@ from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.cama import CAMA, build, load
 from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
+from pyro_cama.data.tables import arrow_columns
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
@@ -258,10 +259,12 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
 
     def _rows(self, X: Any) -> pd.DataFrame:
         """Returns X as a table, its columns those of the fit."""
+        X = _framed(X)
         return self._table(validate_data(self, X, reset=False, **self._form(X)), self.cama_.graph.nodes)
 
     def _labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[pd.DataFrame, NDArray[Any]]:
         """Returns X as a table and y as labels, none missing; ``reset`` takes the columns of X for those of the fit."""
+        X = _framed(X)
         X, y = validate_data(self, X, y, reset=reset, **self._form(X))
         labels = column_or_1d(y, warn=True)
         if (missing := np.asarray(pd.isna(labels))).any():
@@ -333,6 +336,14 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         if "cama_" in state:
             state = {**state, "cama_": _unpacked(state["cama_"], state["device"])}
         super().__setstate__(state)
+
+
+def _framed(X: Any) -> Any:
+    """Returns a table of polars, pyarrow or another library as a DataFrame, all else as it is."""
+    if isinstance(X, pd.DataFrame) or not hasattr(X, "__arrow_c_stream__"):
+        return X
+    columns = arrow_columns(X)
+    return pd.DataFrame({name: [*column] if column.ndim > 1 else column for name, column in columns.items()})
 
 
 def _is_category(column: pd.Series[Any]) -> bool:

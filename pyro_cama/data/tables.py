@@ -93,19 +93,19 @@ def read_table(data: Table, wanted: Set[str]) -> Columns:
     return Columns(columns, names, rows)
 
 
-def arrow_columns(data: Any, wanted: Set[str]) -> pd.DataFrame | dict[str, Any]:
+def arrow_columns(data: Any, wanted: Set[str] | None = None) -> pd.DataFrame | dict[str, Any]:
     """Returns another library's table, which has Arrow's C stream, as one of ours: wanted columns as arrays or Series.
 
     polars and pyarrow convert their own columns; others are read by pyarrow.
 
     Raises:
-        DataError: it is neither, and pyarrow is not installed.
+        DataError: it is neither, and pyarrow is not installed; or two columns have one name.
     """
     if isinstance(data, pd.DataFrame):
         return data
     home = type(data).__module__.split(".")[0]
     if home == "polars" and hasattr(data, "columns"):
-        return {name: data[name].to_numpy() if name in wanted else () for name in data.columns}
+        return {name: data[name].to_numpy() if wanted is None or name in wanted else () for name in data.columns}
     if home != "pyarrow" or not hasattr(data, "column_names"):
         try:
             pyarrow: Any = importlib.import_module("pyarrow")
@@ -114,8 +114,10 @@ def arrow_columns(data: Any, wanted: Set[str]) -> pd.DataFrame | dict[str, Any]:
                 f"found a {type(data).__name__} as table, which pyarrow reads; run: pip install 'pyro_cama[parquet]'"
             ) from None
         data = pyarrow.table(data)
+    if doubled := [name for name, times in Counter(data.column_names).items() if times > 1]:
+        raise DataError(f"column {doubled[0]!r}: found more than one; expected one: drop or rename the others")
     columns = dict(zip(data.column_names, data.columns, strict=True))
-    return {name: column.to_pandas() if name in wanted else () for name, column in columns.items()}
+    return {name: column.to_pandas() if wanted is None or name in wanted else () for name, column in columns.items()}
 
 
 def _remedy(data: Any) -> str:

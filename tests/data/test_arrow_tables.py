@@ -10,6 +10,7 @@ from scipy import sparse
 import pyro_cama
 from pyro_cama import DataError
 from pyro_cama.data import TableEncoder
+from pyro_cama.sklearn import CAMAClassifier
 
 GRAPH = pyro_cama.CausalGraph(
     {
@@ -85,3 +86,23 @@ def test_what_has_no_names_is_refused_with_what_to_do() -> None:
     polars = pytest.importorskip("polars")
     with pytest.raises(DataError, match=r"found a LazyFrame as table.*: call \.collect\(\) first"):
         encoder.fit(polars.LazyFrame(COLUMNS))
+
+
+@pytest.mark.parametrize("home", ["pyarrow", "polars"])
+@pytest.mark.parametrize("with_graph", [False, True])
+def test_the_classifier_takes_them_too(home: str, with_graph: bool) -> None:
+    library = pytest.importorskip(home)
+    table = pyro_cama.datasets.load("wine")[::3]
+    X, y = table.drop(columns="cultivar"), table["cultivar"]
+    other = library.DataFrame(dict(X)) if home == "polars" else library.Table.from_pandas(X, preserve_index=False)
+    graph = pyro_cama.datasets.graph("wine") if with_graph else None
+    model = CAMAClassifier(graph=graph, hidden=4, max_epochs=1, device="cpu").fit(other, y)
+    assert list(model.feature_names_in_) == list(X.columns)
+    np.testing.assert_array_equal(model.predict_proba(other), model.predict_proba(X))
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_arrays([pyarrow.array([1.0]), pyarrow.array([2.0])], names=["x", "x"])
+    with pytest.raises(DataError, match="column 'x': found more than one"):
+        TableEncoder(GRAPH).fit(table)
