@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_cama._messages import caller_level
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.far_entries import Far, Spread, far_text
+from pyro_cama.data.values import recorded
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -63,5 +65,5 @@ def _raw(pair: ModelGuidePair, name: str, far: Far) -> Far:
     """The same with its value in raw units."""
     if pair.graph.nodes[name].type == "count":
         return far
-    mean, sd = (pair.encoder.statistics[name][key].reshape(-1)[far.component or 0] for key in ("mean", "sd"))
-    return replace(far, value=far.value * float(sd) + float(mean))
+    own = {key: value.reshape(-1)[far.component or 0] for key, value in pair.encoder.statistics[name].items()}
+    return replace(far, value=float(recorded(np.float64(far.value), own)))

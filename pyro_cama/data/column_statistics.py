@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_cama.data.far_entries import LARGEST, Far, Spread
+from pyro_cama.data.scales import choose_unit, on_scale
 from pyro_cama.graph.nodes import Node
 
 Floats = NDArray[np.float64]
@@ -88,12 +89,18 @@ class ColumnStatistics:
         self._moments: list[Moments] = []
         self._spread = Spread()
 
-    def add(self, raw: NDArray[Any], places: NDArray[np.int64] | None = None) -> None:
+    def add(
+        self,
+        raw: NDArray[Any],
+        places: NDArray[np.int64] | None = None,
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
         """Takes in observed raw values (any number, ...), as :func:`pyro_cama.data.columns.read_column` gives them.
 
         Args:
             raw: the values.
             places: the table's rows that they stand in; by default all rows from the first on.
+            labels: class of every one, -1 (the default) where it is not known.
         """
         if not len(raw):
             return
@@ -104,7 +111,7 @@ class ColumnStatistics:
                 self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
         else:
             self._merge([Moments.of(part) for part in self._scales(raw)])
-            self._spread.add(raw, np.arange(self.rows, self.rows + len(raw)) if places is None else places)
+            self._spread.add(raw, np.arange(self.rows, self.rows + len(raw)) if places is None else places, labels)
         self.rows += len(raw)
 
     def _merge(self, found: list[Moments]) -> None:
@@ -131,13 +138,32 @@ class ColumnStatistics:
             moments = [part.mean_sd() for part in self._moments]
             for i in {one.component for one in far}:  # those of the others
                 at = () if i is None else i
-                column = self._spread.sample if i is None else self._spread.sample[:, i]
-                others = column[(column >= low[at]) & (column <= high[at])]
-                for (mean, sd), part in zip(moments, self._scales(others), strict=True):
+                for (mean, sd), part in zip(moments, self._scales(self._near(i, low, high)[0]), strict=True):
                     mean[at], sd[at] = Moments.of(part).mean_sd()
-            values = (moments[0][0], *moments[-1], low, high) if self.node.type == "count" else (*moments[0], low, high)
+            if self.node.type == "count":
+                values = (moments[0][0], *moments[-1], low, high)
+            else:
+                values = (*moments[0], self._rescaled(*moments[0], low, high), low, high)
         keys = statistic_shapes(self.node)
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
+
+    def _rescaled(self, mean: Floats, sd: Floats, low: Floats, high: Floats) -> Floats:
+        """Returns the unit of every component's scale, ``(...)``; mean and sd become those on it, of the sample."""
+        units = np.zeros(self.node.event_shape)
+        for i in range(self.node.dim) if self.node.dim else [None]:
+            at = () if i is None else i
+            column, labels = self._near(i, low, high)
+            units[at] = choose_unit(self.node.name, self.node.scale, column, labels)
+            if units[at] > 0:
+                mean[at], sd[at] = Moments.of(on_scale(column, units[at])).mean_sd()
+        return units
+
+    def _near(self, i: int | None, low: Floats, high: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """The sampled values of a component that do not stand far from the others, and their classes."""
+        at = () if i is None else i
+        column = self._spread.sample if i is None else self._spread.sample[:, i]
+        near = (column >= low[at]) & (column <= high[at])
+        return column[near], self._spread.labels[near]
 
     def _bounds(self, far: list[Far]) -> tuple[Floats, Floats]:
         low, high = np.full(self.node.event_shape, -LARGEST), np.full(self.node.event_shape, LARGEST)
@@ -152,5 +178,5 @@ def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
         return {"frequencies": (len(node.levels),)}
     if node.is_image:
         return {"mean": (), "sd": ()}
-    keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd")
+    keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd", "unit")
     return dict.fromkeys((*keys, "low", "high"), node.event_shape)

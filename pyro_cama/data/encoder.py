@@ -42,7 +42,7 @@ from pyro_cama.data.encoder_fit import EncoderFit, sorted_sites
 from pyro_cama.data.far_entries import Far
 from pyro_cama.data.row_numbers import rows_text, sizes_text
 from pyro_cama.data.tables import Columns, Table, read_table
-from pyro_cama.data.values import decode_values, encode_values
+from pyro_cama.data.values import decode_values, encode_values, recorded, standardised
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
@@ -69,7 +69,8 @@ class TableEncoder:
 
     Attributes:
         graph: the causal graph.
-        statistics: node to float64 tensors. Continuous: ``mean`` and ``sd``, () or (dim,). Count: ``mean``,
+        statistics: node to float64 tensors. Continuous: ``mean`` and ``sd`` on
+            the node's scale and its ``unit`` (:mod:`pyro_cama.data.scales`), () or (dim,). Count: ``mean``,
             and ``log_mean`` and ``log_sd`` of log(1 + x), () or (dim,). Discrete: ``frequencies``, (levels,).
             Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Of numbers also ``low`` and
             ``high``: entries beyond stand far from all others (:mod:`pyro_cama.data.far_entries`), and have no part
@@ -176,10 +177,10 @@ class TableEncoder:
             if not node.is_number:
                 continue
             statistics = self.statistics[name]
-            bounds = torch.stack([statistics["low"], statistics["high"]])
+            bounds = np.stack([statistics["low"], statistics["high"]])
             if node.type == "continuous":
-                bounds = (bounds - statistics["mean"]) / statistics["sd"]
-            low, high = bounds.to(value)
+                bounds = standardised(bounds, statistics)
+            low, high = torch.from_numpy(bounds).to(value)
             far = ((value < low) | (value > high)).reshape(batch.rows, -1).any(1)
             if far.any():
                 masks[name] = far
@@ -261,8 +262,7 @@ class TableEncoder:
         array = np.array(values.double().numpy())
         if node.type == "count":
             return array
-        statistics = self.statistics[name]
-        return np.asarray(statistics["mean"].numpy() + statistics["sd"].numpy() * array)
+        return recorded(array, self.statistics[name])
 
     def labels(self, codes: Tensor | NDArray[Any]) -> NDArray[Any]:
         """Decodes codes of the target (any shape) to the labels that the graph names.

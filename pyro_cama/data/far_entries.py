@@ -64,20 +64,24 @@ class Spread:
     Attributes:
         rows: values seen.
         sample: all of them, or, of very many, those whose place among them is drawn.
+        labels: class of every one of the sample, -1 where it is not known.
     """
 
     def __init__(self) -> None:
         self.rows = 0
         self.sample: Floats = np.zeros(0)
+        self.labels = np.zeros(0, dtype=np.int64)
         self._keys = np.zeros(0, dtype=np.uint64)
         self._limit = np.uint64(2**64 - 1)
         self._ends: list[Floats] = []
         self._places: list[NDArray[np.int64]] = []
 
-    def add(self, values: Floats, places: NDArray[np.int64]) -> None:
-        """Takes in values (rows, ...), one row or more, and the table's rows that they stand in, (rows,)."""
+    def add(self, values: Floats, places: NDArray[np.int64], labels: NDArray[np.int64] | None = None) -> None:
+        """Takes in values (rows, ...), one row or more, the table's rows that they stand in and their classes, (rows,)."""
+        labels = np.full(len(values), -1) if labels is None else labels
         for start in range(0, len(values), PART):
-            self._add_sample(values[start : start + PART], self.rows + start)
+            part = slice(start, start + PART)
+            self._add_sample(values[part], labels[part], self.rows + start)
         signed = [values, -values]
         ends = [_lowest(part) for part in signed]
         found = [places[part.argmin(0)] for part in signed]
@@ -88,17 +92,18 @@ class Spread:
         self._ends, self._places = ends, found
         self.rows += len(values)
 
-    def _add_sample(self, values: Floats, first: int) -> None:
+    def _add_sample(self, values: Floats, labels: NDArray[np.int64], first: int) -> None:
         """Keeps the values whose place has a key below a limit, halved until they are few enough."""
         keys = _mixed(np.arange(first, first + len(values), dtype=np.uint64))
         some = keys <= self._limit
         self.sample = np.concatenate([self.sample, values[some]]) if first else values[some]
+        self.labels = np.concatenate([self.labels, labels[some]])
         self._keys = np.concatenate([self._keys, keys[some]])
         most = max(SAMPLE // 10, SAMPLE // max(1, values[0].size))
         while len(self._keys) > most:
             self._limit >>= np.uint64(1)
             some = self._keys <= self._limit
-            self.sample, self._keys = self.sample[some], self._keys[some]
+            self.sample, self.labels, self._keys = self.sample[some], self.labels[some], self._keys[some]
 
     def far(self, counts: bool = False) -> list[Far]:
         """Returns what stands far from the others.

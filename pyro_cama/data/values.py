@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_cama.data.columns import levels_of
 from pyro_cama.data.row_numbers import Mask, rows_text
+from pyro_cama.data.scales import off_scale, on_scale
 from pyro_cama.errors import DataError
 from pyro_cama.graph.nodes import Node
 
@@ -27,8 +28,7 @@ def encode_values(node: Node, raw: NDArray[Any], present: Mask, statistics: Mapp
         codes = torch.from_numpy(np.where(present, raw, int(statistics["frequencies"].argmax())))
         return codes if node.type == "categorical" else codes.to(dtype)
     if node.type == "continuous":
-        with np.errstate(over="ignore"):
-            raw = (raw - statistics["mean"].numpy()) / statistics["sd"].numpy()
+        raw = standardised(raw, statistics)
         raw[~present] = 0.0
     else:
         mean = statistics["mean"]
@@ -41,6 +41,19 @@ def encode_values(node: Node, raw: NDArray[Any], present: Mask, statistics: Mapp
             f"in {rows_text(bad)}; check the unit, or set to NaN what is missing"
         )
     return value
+
+
+def standardised(raw: NDArray[Any], statistics: Mapping[str, Tensor]) -> NDArray[Any]:
+    """Returns readings ``(..., *event)`` of a continuous node on its scale, in training deviations from the mean."""
+    mean, sd, unit = (statistics[key].numpy() for key in ("mean", "sd", "unit"))
+    with np.errstate(over="ignore"):
+        return np.asarray((on_scale(raw, unit) - mean) / sd)
+
+
+def recorded(value: NDArray[Any], statistics: Mapping[str, Tensor]) -> NDArray[Any]:
+    """Returns readings of a continuous node as they are recorded: the inverse of :func:`standardised`."""
+    mean, sd, unit = (statistics[key].numpy() for key in ("mean", "sd", "unit"))
+    return np.asarray(off_scale(mean + sd * value, unit))
 
 
 def decode_values(node: Node, values: Tensor) -> NDArray[Any]:

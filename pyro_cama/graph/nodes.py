@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pyro_cama.graph.schema import Effect, Level, Loadings, NodeType
+from pyro_cama.graph.schema import Effect, Level, Loadings, NodeType, Scale
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Node:
     """An observed variable: a column, a vector of columns or an image.
 
     ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape`` and ``channels`` (of
-    the convolutions) for images.
+    the convolutions) for images. ``scale`` is the one on which a continuous node is read: ``auto`` is chosen from the
+    training rows.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Node:
     shape: tuple[int, ...] | None = None
     likelihood: str | None = None
     channels: int | None = None
+    scale: Scale = "auto"
 
     @property
     def is_number(self) -> bool:

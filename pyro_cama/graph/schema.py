@@ -17,10 +17,11 @@ NodeType = Literal["continuous", "categorical", "binary", "count", "image"]
 Affects = Literal["quantity", "measurement"]
 Effect = Literal["auto", "linear", "deep"]
 Loadings = Literal["class", "shared"]
+Scale = Literal["auto", "identity", "log", "signed_log"]
 Level = str | int | float | bool
 Edge = tuple[str, str]
 TAKES: dict[str, tuple[str, ...]] = {
-    "continuous": ("dim", "likelihood"),
+    "continuous": ("dim", "likelihood", "scale"),
     "categorical": ("levels", "likelihood"),
     "binary": ("levels", "likelihood"),
     "count": ("dim", "likelihood"),
@@ -81,6 +82,7 @@ class NodeSpec(_Spec):
     )
     channels: _Size | None = Field(default=None, description="a whole number of at least 1")
     likelihood: _Name | None = Field(default=None, description="the name of a likelihood")
+    scale: Scale | None = Field(default=None, description="'identity', 'log', 'signed_log' or 'auto'")
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +95,7 @@ class NodeSpec(_Spec):
 
     @model_validator(mode="after")
     def _by_type(self) -> Self:
-        for key in ("dim", "levels", "shape", "channels"):
+        for key in ("dim", "levels", "shape", "channels", "scale"):
             if getattr(self, key) is not None and key not in TAKES[self.type]:
                 takes = " and ".join(TAKES[self.type])
                 raise ValueError(f"found key {key!r}; expected, for type {self.type}, only {takes}")
@@ -224,7 +226,9 @@ def _sentence(error: ErrorDetails, data: dict[Any, Any]) -> str:
             value = value.get(step, found) if isinstance(value, dict) else value
         found = value
     if kind == "literal_error" and isinstance(found, str):
-        names = get_args({"type": NodeType, "effect": Effect, "loadings": Loadings}.get(str(key), Affects))
+        names = get_args(
+            {"type": NodeType, "effect": Effect, "loadings": Loadings, "scale": Scale}.get(str(key), Affects)
+        )
         return f"{where}found {shown(found)}; {one_of(found, names)}"
     hint = f"; {quoting(found)}" if where == "target: " and not isinstance(found, str | None) else ""
     return f"{where}found {shown(found)}; expected {expected}{hint}"

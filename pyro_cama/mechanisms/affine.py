@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_cama.data.scales import off_scale, slope
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Clean, Mechanism, Readings, bounded, magnitude
 
@@ -111,15 +113,18 @@ class Affine(Mechanism):
         return found
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Describes the change; on a logarithmic scale gain, offset and noise are those around the mean reading."""
         gain, offset = float(self._gain(theta)), float(theta[1])
         noise = abs(float(theta[2])) if self.shared else 0.0
-        mean, sd = float(statistics["mean"]), float(statistics["sd"])
+        mean, sd, unit = (np.asarray(float(statistics.get(key, 0.0))) for key in ("mean", "sd", "unit"))
+        usual, moved = (float(off_scale(value, unit)) for value in (mean, mean + sd * offset))
+        before, after = (float(sd / slope(np.asarray(reading), unit)) for reading in (usual, moved))
         return {
             "change": math.sqrt((gain - 1) ** 2 + offset**2 + noise),  # root mean square of x - x~, training rows
-            "gain": gain,
-            "offset": offset * sd + mean * (1 - gain),
-            "shift at the mean": offset * sd,
-            "noise": math.sqrt(noise) * sd
+            "gain": gain * after / before,
+            "offset": moved - usual * gain * after / before,
+            "shift at the mean": moved - usual,
+            "noise": math.sqrt(noise) * after
             if noise >= self.noticeable**2
             else 0.0,  # never negative: a little of it says nothing
         }

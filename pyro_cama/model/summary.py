@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from pyro_cama.model.linear_style import sums_out
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -24,6 +26,8 @@ def summary(pair: ModelGuidePair) -> str:
     if m is not None:
         acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
         lines.append(f"manipulable {acts}; scope {m.scope}")
+    if logarithmic := _logarithmic(pair):
+        lines.append(f"log scale   {', '.join(logarithmic)}")
     lines += ["", pair.graph.factorisation(), ""]
     adapts = {id(p) for p in pair.manipulation_parameters().values()}
     parts: dict[str, list[int]] = {}
@@ -37,3 +41,14 @@ def summary(pair: ModelGuidePair) -> str:
             parts.setdefault(part, []).append(parameter.numel())
     lines += [f"{part:<24}{sum(sizes):>9,} parameters" for part, sizes in parts.items()]
     return "\n".join([*lines, "* trained by adapt()"])
+
+
+def _logarithmic(pair: ModelGuidePair) -> list[str]:
+    """The columns that are read on a logarithmic scale (:mod:`pyro_cama.data.scales`), known once there was a fit."""
+    names = (name for name in pair.graph.order if pair.graph.nodes[name].type == "continuous")
+    found = []
+    for name in names if pair.encoder.fitted else ():
+        units = pair.encoder.statistics[name]["unit"]
+        some = torch.nonzero(torch.atleast_1d(units)).flatten().tolist()
+        found += [name] if units.dim() == 0 and some else [f"{name}[{i}]" for i in some]
+    return found

@@ -62,8 +62,8 @@ def test_statistics_are_those_of_the_training_rows() -> None:
     pixels = table["i"].astype(np.float32).astype(float)
     expected = {
         "y": {"frequencies": [0.5, 0.5]},
-        "x": {"mean": table["x"].mean(), "sd": table["x"].std()},
-        "v": {"mean": table["v"].mean(0), "sd": table["v"].std(0)},
+        "x": {"mean": table["x"].mean(), "sd": table["x"].std(), "unit": 0.0},
+        "v": {"mean": table["v"].mean(0), "sd": table["v"].std(0), "unit": np.zeros(2)},
         "n": {
             "mean": table["n"].mean(),
             "log_mean": np.log1p(table["n"]).mean(),

@@ -14,7 +14,7 @@ from pyro_cama.data.far_entries import ENDS, LARGEST, SAMPLE
 from pyro_cama.graph.nodes import Node
 from tests.helpers.tables import graph_of, labels
 
-REAL, COUNT = Node("x", "continuous"), Node("x", "count")
+REAL, COUNT = Node("x", "continuous", scale="identity"), Node("x", "count")
 
 
 def column(values: Any, node: Node = REAL, parts: int = 1) -> ColumnStatistics:
@@ -124,13 +124,13 @@ def test_parts_change_nothing(parts: int, seed: int, which: str) -> None:
 def test_rows_are_counted_with_those_that_miss_the_entry() -> None:
     x = put(normals(), 5, -999)
     x[:5] = np.nan
-    encoder = TableEncoder(graph_of(x="continuous")).fit({"y": labels(600), "x": x})
+    encoder = TableEncoder(graph_of(x={"type": "continuous", "scale": "identity"})).fit({"y": labels(600), "x": x})
     assert [far.row for far in encoder.far["x"]] == [5]
 
 
 def test_far_entries_come_back_exactly_and_count_as_missing_where_that_is_asked_for() -> None:
     table = {"y": labels(600), "x": put(normals(), 5, -999), "n": put(np.arange(600) % 7, 6, 10**6)}
-    encoder = TableEncoder(graph_of(x="continuous", n="count")).fit(table)
+    encoder = TableEncoder(graph_of(x={"type": "continuous", "scale": "identity"}, n="count")).fit(table)
     batch = encoder.encode(table)
     assert not batch.observed
     raw = encoder.decode("x", batch.values["x"])
