@@ -77,7 +77,7 @@ class Spread:
         self._places: list[NDArray[np.int64]] = []
 
     def add(self, values: Floats, places: NDArray[np.int64], labels: NDArray[np.int64] | None = None) -> None:
-        """Takes in values (rows, ...), one row or more, the table's rows that they stand in and their classes, (rows,)."""
+        """Takes in values (rows, ...), one row or more, their places in the table and their classes, (rows,)."""
         labels = np.full(len(values), -1) if labels is None else labels
         for start in range(0, len(values), PART):
             part = slice(start, start + PART)

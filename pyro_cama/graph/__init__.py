@@ -29,8 +29,8 @@ The keys of a node:
 - ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
 - ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
 - ``likelihood``: the name of a likelihood, where the default is not meant;
-- ``scale``: of a continuous node, ``identity``, ``log`` (positive readings), ``signed_log`` or ``auto``, the default, which
-  the training rows choose.  Mechanisms act on that scale: on a logarithmic one a change of gain is an offset.
+- ``scale``: of a continuous node, ``identity``, ``log`` (positive readings), ``signed_log`` or ``auto``, the default,
+  which the training rows choose.  Mechanisms act on that scale: on a logarithmic one a change of gain is an offset.
 
 The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
 ``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
