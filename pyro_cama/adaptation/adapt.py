@@ -13,16 +13,16 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from pyro_cama.adaptation.candidates import examine
+from pyro_cama.adaptation.candidates import examine, mix_alone
+from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.drawn import Drawn
-from pyro_cama.adaptation.guard import judge, proportion_tolerance, total_variation
+from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
-from pyro_cama.adaptation.result import Adaptation, Candidate, Theta
+from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
@@ -70,7 +70,8 @@ def adapt(
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
-        restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones.  (2: at
+        restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones
+            (where theta is solved for, the third is at the moments, nothing reversed or recoded).  (2: at
             the moments or where the model is, and after :func:`pyro_cama.adaptation.wake_sleep.sleep`; 1 for what
             cannot sleep.)
         folds: for the comparison with no adaptation the new rows are split in so many parts (of two rows at least),
@@ -101,34 +102,51 @@ def adapt(
     else:
         search = Drawn(base, new, options, progress, trainer_kwargs)
     with search.bar:
-        before = examine(base, "before", new.compared, new.counted, new.fixed, options, do=encode_do(base, "auto"))
+        resting = encode_do(base, "auto")
+        mix = mix_alone(base, new, options, resting)
+        before = examine(base, "before", new.compared, new.counted, mix, options, do=resting)
         candidates = search.starts()
-        evidence = [float(candidate.evidence.mean()) for candidate in candidates]
-        highest = max(evidence, key=lambda mean: -math.inf if math.isnan(mean) else mean)
-        winner = next((k for k, mean in enumerate(evidence) if mean >= highest - search.slack), 0)
-        best = candidates[winner] = search.examined(candidates[winner])
-        held_out, replicates = _held_out(search, new, winner, best)
-        anchored = search.anchored() if _unexpected(best, new, options) else None
-    verdict = judge(before, best, candidates, held_out, new.expected, anchored, nearer=not options.proves_proportions)
+        highest = _highest(candidates, search)
+        winner: int | None = highest
+        best, insisted = candidates[highest], True
+        if _unexpected(best, new, options):
+            anchored = search.anchored()
+            insisted = insists(best, anchored)
+            if not insisted:
+                best, winner, candidates = anchored, None, [anchored]
+        best = search.examined(best)
+        fit = _cross_fit(search, new, winner, best)
+        unmoved = not base.m_trained and best.start != "alternatives" and mix_alone_explains(base, new.batch)
+    insisted = insisted and options.proves_proportions
+    verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
         adapted.load_manipulation(best.state)
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
-    return adapted, _record(verdict, before, best, held_out, replicates, applied, new, new.sites(base))
+    return adapted, _record(verdict, before, best, fit, applied, new, new.sites(base))
 
 
-def _held_out(search: Solved | Drawn, new: NewRows, winner: int, best: Candidate) -> tuple[Tensor, tuple[Theta, ...]]:
-    """Estimates the evidence of rows that the adaptation has not seen, ``(rows,)``, and theta of every fold.
+def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
+    """Returns which start has the highest evidence, or comes within ``slack`` of it and is preferred."""
+    evidence = [float(candidate.evidence.mean()) for candidate in candidates]
+    highest = max(evidence, key=lambda mean: -math.inf if math.isnan(mean) else mean)
+    near = [k for k, mean in enumerate(evidence) if mean >= highest - search.slack] or [0]
+    rank = {name: place for place, name in enumerate(search.preferred)}
+    return min(near, key=lambda k: rank.get(candidates[k].start, len(rank)))
 
-    With folds, that of every row from the winning start optimised on the other folds; with one, ``best``'s own, whose
-    rows were held out from the first; NaN where there are too few rows to hold any out.
+
+def _cross_fit(search: Solved | Drawn, new: NewRows, winner: int | None, best: Candidate) -> CrossFit:
+    """Estimates what the new rows are under an adaptation that has not seen them.
+
+    With folds, from the winning start optimised on the other folds; with one, it is what ``best`` says, whose rows were
+    held out from the first; NaN where there are too few rows to hold any out.
     """
     if new.too_few:
-        return torch.full_like(best.evidence, math.nan), ()
+        return CrossFit(torch.full_like(best.evidence, math.nan), best.labels, ())
     if new.folds == 1:
-        return best.evidence.clone(), ()
+        return CrossFit(best.evidence.clone(), best.labels, ())
     return search.cross_fit(winner)
 
 
@@ -142,8 +160,7 @@ def _record(
     verdict: tuple[bool, str, float],
     before: Candidate,
     best: Candidate,
-    held_out: Tensor,
-    replicates: tuple[Theta, ...],
+    fit: CrossFit,
     applied: bool,
     new: NewRows,
     sites: tuple[Any, ...],
@@ -153,8 +170,8 @@ def _record(
         accepted=accepted,
         reason=reason,
         evidence_before=float(winsorised(before.evidence).mean()),
-        evidence_after=float(winsorised(held_out).mean()),
-        gain_se=compare(held_out, before.evidence)[1],
+        evidence_after=float(winsorised(fit.evidence).mean()),
+        gain_se=compare(fit.evidence, before.evidence)[1],
         proportions_before=tuple(before.proportions.tolist()),
         proportions_after=tuple(best.proportions.tolist()),
         agreement=agreement,
@@ -164,7 +181,9 @@ def _record(
         rows=new.batch.rows,
         class_prior=tuple((best.proportions if applied else new.expected).tolist()),
         applied=applied,
+        accuracy_before=float(best.probabilities.gather(0, before.labels[None]).nanmean()),
+        accuracy_after=float(best.probabilities.max(0).values.nanmean()),
         theta=best.theta,
-        replicates=replicates,
+        replicates=fit.replicates,
         sites=sites,
     )

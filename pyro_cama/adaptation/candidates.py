@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_cama.adaptation.new_rows import NewRows
+from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.data.batch import Batch
@@ -12,6 +14,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
+from pyro_cama.inference.class_prior import imagined_rows, log_ratio_of, posterior_mode
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.inference.options import PredictionOptions
@@ -73,7 +76,7 @@ def examine(
     return Candidate(
         start=start,
         evidence=importance_evidence(pair, new, ratio, do=do),
-        labels=log_p.argmax(0).cpu()[: new.rows],
+        probabilities=log_p.exp().cpu()[:, : new.rows],
         proportions=log_p.exp().mean(1).cpu(),
         counted=counted.rows,
         generated=options.recovery_rows,
@@ -82,6 +85,20 @@ def examine(
         penalty=_penalty(pair, sparsity) / new.rows,
         theta=mean_theta(pair, new),
     )
+
+
+def mix_alone(pair: ModelGuidePair, new: NewRows, options: AdaptOptions, do: dict[str, Tensor] | None) -> Tensor:
+    """Returns log of class proportions over the training ones if nothing but the class mix changed, ``(classes,)``.
+
+    The unadapted model has the freedom that every candidate has: else a change of the mix alone would be evidence of a
+    manipulation.
+    """
+    if not options.learns_proportions:
+        return new.fixed
+    posterior = class_log_posterior(pair, new.counted, do, PredictionOptions(options.label_draws))
+    train = torch.softmax(log_train(pair), 0)
+    imagined = float(imagined_rows(torch.as_tensor(float(new.counted.rows))))
+    return log_ratio_of(posterior_mode(posterior.double(), train.double(), imagined), train.double()).to(new.fixed)
 
 
 def state_of(pair: ModelGuidePair) -> dict[str, Tensor]:

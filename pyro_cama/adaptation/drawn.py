@@ -14,10 +14,12 @@ from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_the
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.result import Candidate, Theta
+from pyro_cama.adaptation.result import Candidate, CrossFit
 from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
+from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
@@ -32,9 +34,11 @@ class Drawn:
         progress: shows a bar.
 
     Attributes:
-        slack: nats a row by which an earlier start may fall short of a later one and still be the best.
+        preferred: names of starts; an earlier one is the best if it falls short of the highest evidence by less than
+            ``slack``, in nats a row.
     """
 
+    preferred: tuple[str, ...] = ()
     slack = 0.0
 
     def __init__(
@@ -57,22 +61,23 @@ class Drawn:
         """Returns the winner with all that the guard asks for: it is known."""
         return best
 
-    def cross_fit(self, k: int) -> tuple[Tensor, tuple[Theta, ...]]:
-        """Returns the evidence of every row from the k-th start optimised on the other folds, and theta of every fold.
-
-        Returns:
-            ``(rows,)``, and a theta a fold.
-        """
-        new, pair = self.new, self.pair
+    def cross_fit(self, k: int | None) -> CrossFit:
+        """Optimises for every fold's rows without them, from the k-th start; None holds the class proportions."""
+        new, pair, options = self.new, self.pair, self.options
         evidence, thetas = torch.empty(new.batch.rows, dtype=torch.float64), []
+        labels = torch.empty(new.batch.rows, dtype=torch.long)
         parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
         for i, part in enumerate(parts):
             rest = torch.cat([p for p in parts if p is not part])
             title = f"fold {i + 1} of {len(parts)}"
-            twin, _, ratio = self._optimised(k, rest, title, learns_proportions=self.options.learns_proportions)
-            evidence[part] = importance_evidence(twin, new.batch.select(part.to(pair.device)), ratio, do=None)
+            learns = options.learns_proportions and k is not None
+            twin, _, ratio = self._optimised(k, rest, title, learns_proportions=learns)
+            rows = new.batch.select(part.to(pair.device))
+            evidence[part] = importance_evidence(twin, rows, ratio, do=None)
+            posterior = class_log_posterior(twin, rows, None, PredictionOptions(options.label_draws))
+            labels[part] = (posterior + ratio[:, None]).argmax(0).cpu()
             thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
-        return evidence, tuple(thetas)
+        return CrossFit(evidence, labels, tuple(thetas))
 
     def anchored(self) -> Candidate:
         """Optimises from no manipulation, the class proportions held at the expected ones."""

@@ -66,4 +66,4 @@ def _raw(pair: ModelGuidePair, name: str, far: Far) -> Far:
     if pair.graph.nodes[name].type == "count":
         return far
     own = {key: value.reshape(-1)[far.component or 0] for key, value in pair.encoder.statistics[name].items()}
-    return replace(far, value=float(recorded(np.float64(far.value), own)))
+    return replace(far, value=float(recorded(np.asarray(far.value), own)))

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from pyro_cama.adaptation.comparison import compare
-from pyro_cama.adaptation.result import Candidate
+from pyro_cama.adaptation.result import Candidate, CrossFit
 
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
 
@@ -16,48 +16,48 @@ def judge(
     before: Candidate,
     best: Candidate,
     candidates: list[Candidate],
-    held_out: Tensor,
+    fit: CrossFit,
     expected: Tensor,
-    anchored: Candidate | None = None,
     *,
-    nearer: bool = False,
+    insisted: bool = False,
+    unmoved: bool = False,
     agree: float = 0.75,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
     """Judges whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
 
     Adapted to the other folds, it must explain held-out new rows better than no adaptation does, by more than a
-    standard error; starts that explain the rows about as well must give the same labels; class proportions must be
-    plausible; and the adapted model must still recognise the class of what it generates, else m has learned to redraw
-    the children.
+    standard error; starts that explain the rows about as well must give the same labels, and so must the adaptation to
+    the other folds; class proportions must be plausible; and the adapted model must still recognise the class of what
+    it generates, else m has learned to redraw the children.
 
     Args:
         before: the unadapted model.
         best: the candidate of the highest evidence.
         candidates: all starts.
-        held_out: cross-fitted evidence of every new row under the best start, ``(rows,)``.
+        fit: the new rows under the best start, adapted to other rows than they.
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
-        anchored: adapted from no manipulation, the class proportions held at the expected ones.  Proportions far from
-            those are believed only if the rows insist: their evidence is higher by three standard errors.
-        nearer: class proportions nearer to the expected ones than those before are no objection, however far they are.
+        insisted: the rows insist on the best candidate's class proportions (:func:`insists`).  Proportions far from the
+            expected ones are no objection then, nor where they are nearer to those than without the change.
+        unmoved: a change of the class mix alone explains the rows (:mod:`pyro_cama.adaptation.class_mix`).
         agree: least share of rows with equal labels among the starts of about equal evidence.
         recover: largest loss of recovery; a larger one counts where two standard errors leave no doubt of it, for what
             is moved out of the picture is hard to recognise, whatever m does.
     """
-    gain, se = compare(held_out, before.evidence)
+    gain, se = compare(fit.evidence, before.evidence)
     rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
-    agreement = min([float((c.labels == best.labels).float().mean()) for c in rivals], default=1.0)
+    others = [fit.labels, *(rival.labels for rival in rivals)]
+    agreement = min(float((labels == best.labels).float().mean()) for labels in others)
     moved = total_variation(best.proportions, expected)
-    believed = nearer and moved <= total_variation(before.proportions, expected)
-    if anchored is not None:
-        over, over_se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
-        believed = over > 3 * over_se
+    believed = insisted or moved <= total_variation(before.proportions, expected)
     if not math.isfinite(gain):
         reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
     elif gain <= max(se, WORTH):
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
+    elif unmoved:
+        reason = "a change of the class mix alone explains the readings (pass class_prior='estimate' to predict)"
     elif agreement < agree:
-        reason = f"starts of about equal evidence agree on {agreement:.0%} of the labels only"
+        reason = f"starts of about equal evidence, or parts of the rows, agree on {agreement:.0%} of the labels only"
     elif moved > proportion_tolerance(best.counted or len(best.labels)) and not believed:
         found = f"class proportions would be {_percent(best.proportions)}, expected about {_percent(expected)}"
         reason = f"{found} (pass class_prior= if they did change)"
@@ -73,6 +73,17 @@ def judge(
             agreement,
         )
     return False, reason, agreement
+
+
+def insists(best: Candidate, anchored: Candidate) -> bool:
+    """Returns whether the rows insist on class proportions: their evidence is higher by three standard errors.
+
+    Args:
+        best: its proportions were free.
+        anchored: adapted from no manipulation, the class proportions held at the expected ones.
+    """
+    over, se = compare(best.evidence - best.penalty, anchored.evidence - anchored.penalty)
+    return over > 3 * se
 
 
 def total_variation(proportions: Tensor, expected: Tensor) -> float:

@@ -20,7 +20,7 @@ from pyro_cama.inference.bounds import (
     shared_mean,
     shared_term,
 )
-from pyro_cama.inference.class_prior import IMAGINED
+from pyro_cama.inference.class_prior import imagined_rows
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.objective import labelled_bound
@@ -116,7 +116,7 @@ def _log_prior_of_proportions(pair: ModelGuidePair, fixed: Tensor, ratio: Tensor
     """Log-likelihood of imagined rows of the expected classes under the proportions as they are, per new row."""
     train = log_train(pair)
     expected = torch.softmax(train + fixed, 0)
-    return IMAGINED / rows * (expected * (train + ratio)).sum()
+    return imagined_rows(torch.as_tensor(float(rows))) / rows * (expected * (train + ratio)).sum()
 
 
 def _clean_bound(pair: ModelGuidePair, clean: Batch, rows: int, samples: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
@@ -19,9 +19,9 @@ class Candidate:
     """One start of the adaptation, optimised.
 
     Attributes:
-        start: where it began: "here", "moments", "sleep" or "random k".
+        start: where it began: "here", "moments", "alternatives", "sleep" or "random k".
         evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
-        labels: the most probable class of every new row, ``(rows,)``.
+        probabilities: p(y | x) of every new row, ``(classes, rows)``.
         proportions: of the classes among the new rows, ``(classes,)``.
         recovery: how often the adapted model recognises the class of rows it made itself and manipulated as it now
             believes the world does.
@@ -34,7 +34,7 @@ class Candidate:
 
     start: str
     evidence: Tensor
-    labels: Tensor
+    probabilities: Tensor
     proportions: Tensor
     recovery: float
     state: dict[str, Tensor]
@@ -42,6 +42,25 @@ class Candidate:
     theta: Theta = ()
     counted: int = 0
     generated: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        """The most probable class of every new row, ``(rows,)``."""
+        return self.probabilities.argmax(0)
+
+
+class CrossFit(NamedTuple):
+    """New rows under models adapted to other rows than they.
+
+    Attributes:
+        evidence: log p(x | a, c) of every row, ``(rows,)``, in nats.
+        labels: their most probable classes, ``(rows,)``.
+        replicates: every fold's theta.
+    """
+
+    evidence: Tensor
+    labels: Tensor
+    replicates: tuple[Theta, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,10 @@ class Adaptation:
             is cross-fitted.
         gain_se: standard error of their difference.
         proportions_before, proportions_after: predicted class proportions of the new rows.
-        agreement: share of new rows on which the starts of about equal evidence agree.
+        agreement: least share of new rows on which the adapted model agrees with the starts of about equal evidence, and
+            with itself as adapted without those rows.
+        accuracy_before, accuracy_after: the share of new rows that the model reads rightly without the change and with
+            it, if the adapted model is right: as it was trained, p(y | x) is taken at its word.
         recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
         start: the start that won.
         rows: how many new rows there were.
@@ -81,6 +103,8 @@ class Adaptation:
     start: str
     rows: int
     class_prior: tuple[float, ...]
+    accuracy_before: float
+    accuracy_after: float
     theta: Theta = ()
     replicates: tuple[Theta, ...] = ()
     sites: tuple[Any, ...] = ()

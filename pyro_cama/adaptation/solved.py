@@ -27,12 +27,12 @@ from pyro_cama.adaptation.initialisation import (
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.result import Candidate, Theta
+from pyro_cama.adaptation.result import Candidate, CrossFit, Theta
 from pyro_cama.adaptation.stacked_search import search_stacked
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import sites_at_rest
-from pyro_cama.inference.class_prior import IMAGINED
+from pyro_cama.inference.class_prior import imagined_rows
 from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
 from pyro_cama.model.linear_style import conditional_scales
 from pyro_cama.model.pair import ModelGuidePair
@@ -85,11 +85,11 @@ class Solved:
         progress: shows a bar.
 
     Attributes:
-        slack: see :class:`pyro_cama.adaptation.drawn.Drawn`; starts that meet differ by their last steps, and the first
-            of them, at the moments, is where a fold is soonest done.
+        slack, preferred: see :class:`pyro_cama.adaptation.drawn.Drawn`: the least change that explains rows as well.
     """
 
-    slack = 0.01
+    preferred = ("here", "moments", "alternatives")
+    slack = 0.05
 
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
@@ -116,23 +116,23 @@ class Solved:
         twin.load_manipulation(best.state)
         return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
 
-    def cross_fit(self, k: int) -> tuple[Tensor, tuple[Theta, ...]]:
-        """Returns the evidence of rows that were not solved on, and every fold's theta; see :meth:`Drawn.cross_fit`."""
+    def cross_fit(self, k: int | None) -> CrossFit:
+        """Solves for every fold's rows without them, from the k-th start; see :meth:`Drawn.cross_fit`."""
         with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
             outside = [torch.isin(self.used, part, invert=True).float() for part in self.folds]
             solved = self.solve([self._begun(k, weights) for weights in outside])
         evidence = torch.empty(self.new.batch.rows, dtype=torch.float64)
+        labels = torch.empty(self.new.batch.rows, dtype=torch.long)
         for part, problem in zip(self.folds, solved, strict=True):
             rows = self.new.batch.select(part.to(self.pair.device))
             evidence[part] = self._evidence(rows, [problem])[0]
-        return evidence, tuple(_listed(problem.theta) for problem in solved)
+            labels[part] = self._log_posterior(rows, [problem])[0].argmax(0).cpu()
+        return CrossFit(evidence, labels, tuple(_listed(problem.theta) for problem in solved))
 
     def anchored(self) -> Candidate:
         """Solves from no manipulation, the class proportions held at the expected ones."""
-        zero = torch.zeros(self.pair.model.sites, self.pair.manipulation.size).to(self.pair.model.like)
-        begun = Problem("identity", zero, torch.ones(len(self.used)), False, self.new.fixed)
         with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
-            solved = self.solve([begun])
+            solved = self.solve([self._begun(None, torch.ones(len(self.used)))])
         return self._examined(solved)[0]
 
     def solve(self, begun: list[Problem]) -> list[Problem]:
@@ -144,6 +144,7 @@ class Solved:
         first = torch.stack([problem.theta for problem in begun])
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
+        imagined = imagined_rows(rows)
         units = self.units
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
         scale = torch.where(switches, 1.0, self.scale)
@@ -158,7 +159,7 @@ class Solved:
             theta, ratio = unrooted(x[:, :numbers].reshape(count, sites, size) * units, even), ratio_of(x[:, numbers:])
             joint, _ = joint_of_thetas(pair.model, self.part, theta)
             evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
-            total = (evidence * weights).sum(1) + IMAGINED * (expected * (train + ratio)).sum(1)
+            total = (evidence * weights).sum(1) + imagined * (expected * (train + ratio)).sum(1)
             moved = torch.where(switches, 0.0, theta / scale)
             extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
             return (options.sparsity * extent - total) / rows
@@ -192,23 +193,30 @@ class Solved:
                 units[manipulation.slice_of(group)] = own.repeat_interleave(group.theta_size)
         return units
 
-    def _begun(self, k: int, weights: Tensor) -> Problem:
-        """The k-th start: 0 is at the training moments of the rows it weighs, 1 where the model is, others random."""
+    def _begun(self, k: int | None, weights: Tensor) -> Problem:
+        """The k-th start, on the rows it weighs.
+
+        0 is at their training moments, alternatives tried; 1 where the model is; 2 at the moments; others are random.
+        None is no manipulation, the class proportions held.
+        """
         pair, sites = self.pair, self.pair.model.sites
         own = self.part.select(torch.nonzero(weights).flatten().to(pair.device))
         here = torch.atleast_2d(thetas_of(pair))
-        if k == 0:
+        if k is None:
+            start, theta = "identity", torch.zeros_like(here)
+        elif k in (0, 2):
             start, theta = "moments", theta_at_moments(pair, own).to(here)
         elif k == 1:
             start, theta = "here", here.clone()
         else:
-            start, theta = f"random {k - 1}", torch.stack([random_theta(pair) for _ in range(sites)]).to(here)
+            start, theta = f"random {k - 2}", torch.stack([random_theta(pair) for _ in range(sites)]).to(here)
         if own.site is not None:
             absent = absent_sites(pair, own)
             theta[absent] = here[absent]
         if k == 0:  # a fold searches by itself: what the whole batch found was chosen with a look at what it holds out
-            theta = search_stacked(pair, own, theta, statistics_of(pair))
-        return Problem(start, theta, weights, self.options.learns_proportions, self.new.fixed)
+            found = search_stacked(pair, own, theta, statistics_of(pair))
+            start, theta = start if torch.equal(found, theta) else "alternatives", found
+        return Problem(start, theta, weights, self.options.learns_proportions and k is not None, self.new.fixed)
 
     def _examined(self, problems: list[Problem]) -> list[Candidate]:
         """What candidates are compared by, but for recovery."""
@@ -223,7 +231,7 @@ class Solved:
                 Candidate(
                     start=problem.start,
                     evidence=evidence[i],
-                    labels=counted[i].argmax(0).cpu()[: new.compared.rows],
+                    probabilities=counted[i].exp().cpu()[:, : new.compared.rows],
                     proportions=counted[i].exp().mean(1).cpu(),
                     counted=new.counted.rows,
                     generated=self.options.recovery_rows,

@@ -6,6 +6,7 @@ sample variances"); a single part gives what its own mean and deviation are, to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_cama.data.class_moments import frequencies_by_class, moments_by_class
 from pyro_cama.data.far_entries import LARGEST, Far, Spread
 from pyro_cama.data.scales import choose_unit, on_scale
+from pyro_cama.data.values import encode_values
 from pyro_cama.graph.nodes import Node
 
 Floats = NDArray[np.float64]
@@ -80,12 +83,15 @@ class ColumnStatistics:
         node: the node.
         rows: values seen.
         counts: of every level, ``(levels,)``.
+        labels: how many classes the target has.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, labels: int = 0) -> None:
         self.node = node
+        self.labels = labels
         self.rows = 0
         self.counts = np.zeros(node.classes, dtype=np.int64)
+        self._by_label = np.zeros((labels + 1, node.classes), dtype=np.int64)
         self._moments: list[Moments] = []
         self._spread = Spread()
 
@@ -106,6 +112,7 @@ class ColumnStatistics:
             return
         if self.node.levels:
             self.counts += np.bincount(raw, minlength=self.node.classes)
+            np.add.at(self._by_label, (np.full(len(raw), -1) if labels is None else labels, raw), 1)
         elif self.node.is_image:
             for start in range(0, len(raw), IMAGES):
                 self._merge([Moments.of(raw[start : start + IMAGES].astype(np.float64).reshape(-1))])
@@ -146,6 +153,22 @@ class ColumnStatistics:
                 values = (*moments[0], self._rescaled(*moments[0], low, high), low, high)
         keys = statistic_shapes(self.node)
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
+
+    def by_class(self, statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what :attr:`TableEncoder.by_class` holds of the node.
+
+        Args:
+            statistics: what :meth:`statistics` gave.
+        """
+        if self.node.is_image:
+            return {}
+        if self.node.levels:
+            return frequencies_by_class(torch.from_numpy(self._by_label[:-1]))
+        low, high = (statistics[key].numpy() for key in ("low", "high"))
+        sample = self._spread.sample
+        near = ((sample >= low) & (sample <= high)).reshape(len(sample), -1).all(1)
+        value = encode_values(self.node, sample[near], np.ones(int(near.sum()), dtype=bool), statistics)
+        return moments_by_class(self.node, statistics, value, torch.from_numpy(self._spread.labels[near]), self.labels)
 
     def _rescaled(self, mean: Floats, sd: Floats, low: Floats, high: Floats) -> Floats:
         """Returns the unit of every component's scale, ``(...)``; mean and sd become those on it, of the sample."""

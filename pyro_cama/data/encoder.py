@@ -36,6 +36,7 @@ from torch import Tensor
 
 from pyro_cama._messages import listed, one_of, shown
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.class_moments import moment_shapes
 from pyro_cama.data.column_statistics import statistic_shapes
 from pyro_cama.data.columns import levels_of, read_column, read_sites, text_of
 from pyro_cama.data.encoder_fit import EncoderFit, sorted_sites
@@ -75,6 +76,8 @@ class TableEncoder:
             Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Of numbers also ``low`` and
             ``high``: entries beyond stand far from all others (:mod:`pyro_cama.data.far_entries`), and have no part
             in the other statistics. Empty before :meth:`fit`.
+        by_class: node to what its training rows were like in every class (:mod:`pyro_cama.data.class_moments`): of
+            numbers and levels, but for the target's.
         far: node to the entries of the training table that do so; not stored.
         sites: known values of the scope column, those of the training table sorted by their text; empty if
             there is no scope column.
@@ -82,12 +85,14 @@ class TableEncoder:
 
     graph: CausalGraph
     statistics: dict[str, dict[str, Tensor]]
+    by_class: dict[str, dict[str, Tensor]]
     sites: tuple[Level, ...]
     far: dict[str, list[Far]]
 
     def __init__(self, graph: CausalGraph) -> None:
         self.graph = graph
         self.statistics = {}
+        self.by_class = {}
         self.sites = ()
         self.far = {}
         self._noted = False
@@ -118,6 +123,7 @@ class TableEncoder:
             DataError: a column without any entry, or a target with a single class.
         """
         self.statistics, self.sites, self.far = fitting.statistics(), fitting.sites(), fitting.far()
+        self.by_class = fitting.by_class(self.statistics)
         if notes := fitting.notes():
             more = f"; and {len(notes) - _NOTES} more columns" if len(notes) > _NOTES else ""
             _logger.warning("%s%s", "; ".join(notes[:_NOTES]), more)
@@ -279,10 +285,8 @@ class TableEncoder:
         nodes = [self.graph.nodes[name] for name in self.graph.order]
         return {
             "levels": {node.name: list(levels_of(node)) for node in nodes if node.levels},
-            "statistics": {
-                name: {key: value.tolist() for key, value in entries.items()}
-                for name, entries in self.statistics.items()
-            },
+            "statistics": _listed(self.statistics),
+            "by_class": _listed(self.by_class),
             "sites": list(self.sites),
         }
 
@@ -299,13 +303,12 @@ class TableEncoder:
                 levels = levels_of(graph.nodes[name])
                 if levels and (found := state["levels"][name]) != list(levels):
                     raise DataError(f"stored levels of {name!r}: found {shown(found)}; expected {shown([*levels])}")
+            classes = graph.nodes[graph.target].classes
             for name in graph.order if state["statistics"] else ():
-                encoder.statistics[name] = entries = {}
-                for key, shape in statistic_shapes(graph.nodes[name]).items():
-                    value = torch.tensor(state["statistics"][name][key], dtype=torch.float64)
-                    if value.shape != shape or not value.isfinite().all():
-                        raise DataError(f"stored {key} of {name!r}: expected finite numbers of shape {shape}")
-                    entries[key] = value
+                node, stored = graph.nodes[name], state["statistics"][name]
+                encoder.statistics[name] = _numbers(name, stored, statistic_shapes(node))
+                if name != graph.target and (shapes := moment_shapes(node, classes)):
+                    encoder.by_class[name] = _numbers(name, state["by_class"][name], shapes)
             encoder.sites = tuple(state["sites"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, DataError):
@@ -341,3 +344,18 @@ class TableEncoder:
         """The known sites, then the new ones among ``found``."""
         known = {text_of(site) for site in self.sites}
         return (*self.sites, *sorted_sites(site for site in found if text_of(site) not in known))
+
+
+def _listed(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Any]]:
+    return {name: {key: value.tolist() for key, value in entries.items()} for name, entries in tensors.items()}
+
+
+def _numbers(name: str, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The stored numbers of a node as tensors, float64."""
+    found = {}
+    for key, shape in shapes.items():
+        value = torch.tensor(stored[key], dtype=torch.float64)
+        if value.shape != shape or not value.isfinite().all():
+            raise DataError(f"stored {key} of {name!r}: expected finite numbers of shape {shape}")
+        found[key] = value
+    return found

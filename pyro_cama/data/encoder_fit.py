@@ -40,7 +40,9 @@ class EncoderFit:
         self.graph = graph
         self.scope = scope
         self.rows = 0
-        self._columns = {name: ColumnStatistics(graph.nodes[name]) for name in graph.order}
+        self._columns = {
+            name: ColumnStatistics(graph.nodes[name], graph.nodes[graph.target].classes) for name in graph.order
+        }
         self._sites: dict[str, Level] = {}
 
     def add(self, table: Columns, keep: Sequence[int] | NDArray[np.int64] = ()) -> Batch:
@@ -88,6 +90,15 @@ class EncoderFit:
                 "expected rows of at least two to learn from"
             )
         return statistics
+
+    def by_class(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """Returns what is known of every node but the target by class, as :attr:`TableEncoder.by_class` describes it.
+
+        Args:
+            statistics: what :meth:`statistics` gave.
+        """
+        names = [name for name in self._columns if name != self.graph.target]
+        return {name: own for name in names if (own := self._columns[name].by_class(statistics[name]))}
 
     def notes(self) -> list[str]:
         """Returns in words what the table seems to have lost: levels that no row has, half of the labels or more."""

@@ -22,6 +22,16 @@ LEVEL = 0.05  # of the test of the training mix
 UNSEEN = 1e-3  # share of a level without training rows that no one can have meant
 
 
+def imagined_rows(rows: Tensor) -> Tensor:
+    """Returns how many rows of the expected classes an adaptation imagines beside so many new ones: as many again.
+
+    While theta may move, evidence for another mix is mostly the model's own error: teenagers' readings are explained a
+    fifth of a nat a row better as those of women alone.  Where readings tell the classes apart, half of the weight is
+    enough for any mix.
+    """
+    return rows.clamp_min(IMAGINED)
+
+
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:
     """Estimates class proportions of unlabelled rows by EM, from p(y | x) under the training ones.
 
@@ -39,14 +49,14 @@ def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tens
     expected = train.double()
     if _likelihood_ratio(log_p, expected, steps) < chdtri(max(int((train > 0).sum()) - 1, 1), LEVEL):
         return train
-    return _mode(log_p, expected, IMAGINED, steps).to(train)
+    return posterior_mode(log_p, expected, IMAGINED, steps).to(train)
 
 
-def _mode(log_p: Tensor, train: Tensor, imagined: float, steps: int) -> Tensor:
+def posterior_mode(log_p: Tensor, train: Tensor, imagined: float, steps: int = 200) -> Tensor:
     """The proportions of highest posterior density; with no imagined rows, of highest likelihood."""
     new = train
     for _ in range(steps):
-        posterior = torch.softmax(log_p + _log_ratio(new, train)[:, None], 0)
+        posterior = torch.softmax(log_p + log_ratio_of(new, train)[:, None], 0)
         last, new = new, (posterior.sum(1) + imagined * train) / (log_p.shape[1] + imagined)
         if float((new - last).abs().max()) < 1e-7:
             break
@@ -62,11 +72,11 @@ def _likelihood_ratio(log_p: Tensor, train: Tensor, steps: int) -> float:
     """
     if not log_p.shape[1]:
         return 0.0
-    ratio = _log_ratio(_mode(log_p, train, 0.0, steps), train)
+    ratio = log_ratio_of(posterior_mode(log_p, train, 0.0, steps), train)
     return 2 * float(torch.logsumexp(log_p + ratio[:, None], 0).sum())
 
 
-def _log_ratio(new: Tensor, train: Tensor) -> Tensor:
+def log_ratio_of(new: Tensor, train: Tensor) -> Tensor:
     """Returns log of new over training proportions, ``(classes,)``; 0 for a class that no training row had."""
     return torch.where(train > 0, (new / train.clamp_min(1e-12)).clamp_min(1e-12).log(), torch.zeros_like(train))
 
@@ -87,7 +97,7 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
             return None
         if class_prior != "estimate":
             raise ValueError(f"class_prior: expected 'train', 'estimate' or proportions, found {class_prior!r}")
-        return _log_ratio(estimate_proportions(log_p, train), train)
+        return log_ratio_of(estimate_proportions(log_p, train), train)
     new = torch.as_tensor(np.asarray(class_prior, dtype=float)).to(log_p)
     if new.shape != train.shape or bool((new < 0).any()) or not torch.isclose(new.sum(), new.new_ones(()), atol=1e-4):
         raise ValueError(
@@ -101,4 +111,4 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
             f"{listed(pair.classes[i] for i in unseen)}, of which no training row was; expected 0 there, since nothing "
             "is known of such rows: fit with some of them, or leave the level out"
         )
-    return _log_ratio(new, train)
+    return log_ratio_of(new, train)

@@ -214,7 +214,8 @@ class Mechanism(ABC):
         """Returns what a theta of one component, ``(size,)``, does to its readings.
 
         Args:
-            statistics: of the training rows (``mean`` and ``sd`` on the node's scale, its ``unit``), or the levels' ``frequencies``.
+            statistics: of the training rows (``mean`` and ``sd`` on the node's scale, its ``unit``), or the levels'
+                ``frequencies``.
 
         Returns:
             ``change``, how far a usual reading moves (see :class:`pyro_cama.adaptation.explanation.Explanation`), 0 at

@@ -1,0 +1,107 @@
+"""Whether a change of the class mix alone explains new rows: their moments against the training rows' by class.
+
+Rows of a single class are often explained better after a small manipulation, for what the model gets wrong of a class
+is no longer made up for by the others.  So before a manipulation is believed, what the training rows of every class
+were like is mixed in other proportions and compared with the new rows, column by column; no density has a part in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyro_cama.data.batch import Batch
+from pyro_cama.data.class_moments import comparable
+from pyro_cama.model.pair import ModelGuidePair
+
+Floats = NDArray[np.float64]
+LEVEL = 0.01  # of the test, over all columns together
+FEWEST = 8  # rows of a site that can reject
+
+
+class Moment(NamedTuple):
+    """A mean of new rows beside what it is in each class of the training rows.
+
+    Attributes:
+        found, error: of the new rows, and the variance of that.
+        classes, errors: of every class's training rows, ``(classes,)``, and the variances of those.
+    """
+
+    found: float
+    error: float
+    classes: Floats
+    errors: Floats
+
+
+def mix_alone_explains(pair: ModelGuidePair, batch: Batch) -> bool:
+    """Returns whether at every site some mix of the classes has the moments of the new rows, as far as chance goes.
+
+    Means, squares and shares of levels of the columns that m acts on, each with its standard error, Bonferroni over
+    them.  What leaves every column's own moments as they are, such as a scale read from its other end, is not seen.
+    """
+    sites = [None] if batch.site is None else [site for site in batch.site.unique().tolist() if site >= 0]
+    return all(_explained(list(_moments(pair, batch, site))) for site in sites)
+
+
+def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[Moment]:
+    graph, by_class = pair.graph, pair.encoder.by_class
+    rows = torch.ones(batch.rows, dtype=torch.bool) if site is None else (batch.site == site).cpu()  # type: ignore[union-attr]
+    for name in graph.require_m().children:
+        node, known = graph.nodes[name], by_class.get(name)
+        if known is None:
+            continue
+        observed = batch.observed.get(name)
+        some = rows if observed is None else rows & observed.cpu()
+        values = batch.values[name].cpu()[some]
+        if len(values) < FEWEST:
+            continue
+        count = known["rows"].numpy()
+        if node.is_discrete:
+            codes = values.long().numpy()
+            shares = np.bincount(codes, minlength=node.classes) / len(codes)
+            for level, share in enumerate(shares.tolist()):
+                own = known["frequencies"][:, level].numpy()
+                least = max(share * (1 - share), 1 / len(codes))
+                yield Moment(share, least / len(codes), own, np.maximum(own * (1 - own), 1 / count) / count)
+            continue
+        read = comparable(node, pair.encoder.statistics[name], values).reshape(len(values), -1)
+        mean, square, fourth = (known[key].reshape(len(count), -1).numpy() for key in ("mean", "square", "fourth"))
+        for i in range(read.shape[1]):
+            x = read[:, i]
+            spread = max(float(x.var()), 1e-12)
+            yield Moment(float(x.mean()), spread / len(x), mean[:, i], (square[:, i] - mean[:, i] ** 2) / count)
+            of_squares = max(float((x**2).var()), 1e-12)
+            yield Moment(
+                float((x**2).mean()), of_squares / len(x), square[:, i], (fourth[:, i] - square[:, i] ** 2) / count
+            )
+
+
+def _explained(moments: list[Moment]) -> bool:
+    """Whether the mix that comes nearest is near enough."""
+    if not moments:
+        return False
+    from scipy.special import ndtri  # scipy.stats takes most of a second to import
+
+    mix = _nearest_mix(moments)
+    farthest = max(abs(m.found - m.classes @ mix) / math.sqrt(m.error + m.errors @ mix**2) for m in moments)
+    return bool(farthest < -ndtri(LEVEL / 2 / len(moments)))
+
+
+def _nearest_mix(moments: list[Moment]) -> Floats:
+    """The class proportions whose moments are nearest in standard errors, ``(classes,)``: least squares."""
+    from scipy.optimize import nnls
+
+    classes = len(moments[0].classes)
+    mix = np.full(classes, 1 / classes)
+    for _ in range(3):  # the errors depend on the mix
+        errors = np.array([math.sqrt(m.error + m.errors @ mix**2) for m in moments])
+        left = np.stack([m.classes for m in moments]) / errors[:, None]
+        right = np.array([m.found for m in moments]) / errors
+        one = 1e3 * max(1.0, float(np.abs(left).max()))  # they sum to 1
+        mix = nnls(np.vstack([left, np.full(classes, one)]), np.append(right, one))[0]
+    return np.asarray(mix / mix.sum())
