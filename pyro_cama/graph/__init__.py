@@ -32,7 +32,9 @@ The keys of a node:
 - ``scale``: of a continuous node, ``identity``, ``log`` (positive readings), ``signed_log`` or ``auto``, the default,
   which the training rows choose.  Mechanisms act on that scale: on a logarithmic one a change of gain is an offset.
 
-The keys of a latent: ``dim``, ``children`` (some of the target's) and, for the manipulation,
+The keys of a latent: ``dim``, ``children`` (some of the target's); for the style, ``effect`` (``auto``, the default:
+``linear`` where it can then be summed out exactly, else ``deep``, the paper's network) and ``loadings`` of a linear one
+(``shared`` by the classes, the default, or every ``class``'s own); and for the manipulation,
 ``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
 affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
 ``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by

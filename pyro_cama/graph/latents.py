@@ -114,7 +114,7 @@ def _faults(
                 faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
         if spec.scope != "row":
             faults.append(f"{where}found scope {spec.scope!r}; expected it for a manipulation only")
-        if spec.loadings is not None and spec.effect in (None, "deep"):
+        if spec.loadings is not None and spec.effect == "deep":
             faults.append(
                 f"{where}found loadings, of which a deep effect has none; expected effect 'linear' or 'auto' too"
             )
@@ -174,8 +174,8 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
             dim=dim,
             children=children,
             scope=spec.scope,
-            effect=spec.effect or "deep",
-            loadings=spec.loadings or "class",
+            effect=spec.effect or "auto",
+            loadings=spec.loadings or "shared",
         )
     return Latent(
         name=name,

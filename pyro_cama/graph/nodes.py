@@ -70,8 +70,8 @@ class Latent:
     scope: str = "row"
     mechanism: dict[str, str] = field(default_factory=dict, hash=False)
     affects: dict[str, str] = field(default_factory=dict, hash=False)
-    effect: Effect = "deep"
-    loadings: Loadings = "class"
+    effect: Effect = "auto"
+    loadings: Loadings = "shared"
 
     @property
     def per_row(self) -> bool:
