@@ -71,7 +71,7 @@ def adapt(
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
         restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones
-            (where theta is solved for, the third is at the moments, nothing reversed or recoded).  (2: at
+            (where theta is solved for, the third moves what no mix of the classes explains).  (2: at
             the moments or where the model is, and after :func:`pyro_cama.adaptation.wake_sleep.sleep`; 1 for what
             cannot sleep.)
         folds: for the comparison with no adaptation the new rows are split in so many parts (of two rows at least),
@@ -130,7 +130,7 @@ def adapt(
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
     """Returns which start has the highest evidence, or comes within ``slack`` of it and is preferred."""
-    evidence = [float(candidate.evidence.mean()) for candidate in candidates]
+    evidence = [float(candidate.evidence.mean()) - candidate.penalty for candidate in candidates]
     highest = max(evidence, key=lambda mean: -math.inf if math.isnan(mean) else mean)
     near = [k for k, mean in enumerate(evidence) if mean >= highest - search.slack] or [0]
     rank = {name: place for place, name in enumerate(search.preferred)}

@@ -8,15 +8,14 @@ from torch import Tensor
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
+from pyro_cama.adaptation.recovery import recovery_of
 from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.data.batch import Batch
-from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.class_prior import imagined_rows, log_ratio_of, posterior_mode
 from pyro_cama.inference.evidence import importance_evidence
-from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -97,29 +96,10 @@ def mix_alone(pair: ModelGuidePair, new: NewRows, options: AdaptOptions, do: dic
         return new.fixed
     posterior = class_log_posterior(pair, new.counted, do, PredictionOptions(options.label_draws))
     train = torch.softmax(log_train(pair), 0)
-    imagined = float(imagined_rows(torch.as_tensor(float(new.counted.rows))))
+    imagined = float(imagined_rows(torch.as_tensor(float(new.counted.rows)), new.ambiguity))
     return log_ratio_of(posterior_mode(posterior.double(), train.double(), imagined), train.double()).to(new.fixed)
 
 
 def state_of(pair: ModelGuidePair) -> dict[str, Tensor]:
     """Returns copies of what adaptation trains, by name."""
     return {name: parameter.detach().clone() for name, parameter in pair.manipulation_parameters().items()}
-
-
-def recovery_of(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, options: AdaptOptions) -> float:
-    """How often the class of rows the model draws itself, under the manipulations it infers, is recognised.
-
-    Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
-    draw is noise, and where the new images are noisy, smooth greys are what NN_qM has not seen.
-    """
-    m, rows, samples = pair.graph.require_m(), options.recovery_rows, options.recovery_draws
-    shares = []
-    for greys in (False, True) if pair.model.has_images else (False,):
-        with torch.no_grad(), fast(), pair.seeded():
-            like = new.select(torch.randint(new.rows, (rows,), device=pair.device))
-            value = do[m.name] if do is not None else draw(pair.guide.m_dist(like))
-            drawn = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
-        y = drawn.values.pop(pair.graph.target)
-        recognised = class_log_posterior(pair, drawn, do, PredictionOptions(samples, 2)).argmax(0) == y.long()
-        shares.append(float(recognised.float().mean()))
-    return max(shares)

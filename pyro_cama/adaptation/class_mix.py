@@ -28,14 +28,22 @@ class Moment(NamedTuple):
     """A mean of new rows beside what it is in each class of the training rows.
 
     Attributes:
+        component: name of the node, and which of its numbers or levels.
+        power: of x that it is the mean of; 0 of a level's share.
         found, error: of the new rows, and the variance of that.
         classes, errors: of every class's training rows, ``(classes,)``, and the variances of those.
     """
 
+    component: tuple[str, int]
+    power: int
     found: float
     error: float
     classes: Floats
     errors: Floats
+
+    def apart(self, mix: Floats) -> float:
+        """Returns how far it is from what it would be in this mix of the classes, in standard errors."""
+        return float(abs(self.found - self.classes @ mix) / math.sqrt(self.error + self.errors @ mix**2))
 
 
 def mix_alone_explains(pair: ModelGuidePair, batch: Batch) -> bool:
@@ -67,39 +75,72 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[M
             for level, share in enumerate(shares.tolist()):
                 own = known["frequencies"][:, level].numpy()
                 least = max(share * (1 - share), 1 / len(codes))
-                yield Moment(share, least / len(codes), own, np.maximum(own * (1 - own), 1 / count) / count)
+                yield Moment(
+                    (name, level), 0, share, least / len(codes), own, np.maximum(own * (1 - own), 1 / count) / count
+                )
             continue
         read = comparable(node, pair.encoder.statistics[name], values).reshape(len(values), -1)
         mean, square, fourth = (known[key].reshape(len(count), -1).numpy() for key in ("mean", "square", "fourth"))
         for i in range(read.shape[1]):
             x = read[:, i]
             spread = max(float(x.var()), 1e-12)
-            yield Moment(float(x.mean()), spread / len(x), mean[:, i], (square[:, i] - mean[:, i] ** 2) / count)
-            of_squares = max(float((x**2).var()), 1e-12)
             yield Moment(
-                float((x**2).mean()), of_squares / len(x), square[:, i], (fourth[:, i] - square[:, i] ** 2) / count
+                (name, i), 1, float(x.mean()), spread / len(x), mean[:, i], (square[:, i] - mean[:, i] ** 2) / count
             )
+            of_squares = max(float((x**2).var()), 1e-12)
+            of_training = (fourth[:, i] - square[:, i] ** 2) / count
+            yield Moment((name, i), 2, float((x**2).mean()), of_squares / len(x), square[:, i], of_training)
 
 
 def _explained(moments: list[Moment]) -> bool:
     """Whether the mix that comes nearest is near enough."""
     if not moments:
         return False
+    mix = _nearest_mix(moments)
+    return max(moment.apart(mix) for moment in moments) < _bound(moments)
+
+
+def _bound(moments: list[Moment]) -> float:
     from scipy.special import ndtri  # scipy.stats takes most of a second to import
 
-    mix = _nearest_mix(moments)
-    farthest = max(abs(m.found - m.classes @ mix) / math.sqrt(m.error + m.errors @ mix**2) for m in moments)
-    return bool(farthest < -ndtri(LEVEL / 2 / len(moments)))
+    return float(-ndtri(LEVEL / 2 / len(moments)))
 
 
-def _nearest_mix(moments: list[Moment]) -> Floats:
-    """The class proportions whose moments are nearest in standard errors, ``(classes,)``: least squares."""
+def moved_components(
+    pair: ModelGuidePair, batch: Batch, site: int | None
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """Returns which numbers at a site are not as the classes' mix would have them, and the mean and deviation it would.
+
+    The mix is that in which most columns are as they were in training, so that neither a few moved ones nor another mix
+    is mistaken for the other.
+    """
+    moments = list(_moments(pair, batch, site))
+    if not moments:
+        return {}
+    mix, bound = _nearest_mix(moments, robust=True), _bound(moments)
+    numbers = [moment for moment in moments if moment.power]
+    found = {}
+    for first, second in zip(numbers[::2], numbers[1::2], strict=True):
+        if max(first.apart(mix), second.apart(mix)) >= bound:
+            mean = float(first.classes @ mix)
+            found[first.component] = (mean, math.sqrt(max(float(second.classes @ mix) - mean**2, 1e-6)))
+    return found
+
+
+def _nearest_mix(moments: list[Moment], *, robust: bool = False) -> Floats:
+    """The class proportions whose moments are nearest in standard errors, ``(classes,)``.
+
+    Args:
+        robust: in absolute errors, which a few columns do not rule, not in squares.
+    """
     from scipy.optimize import nnls
 
     classes = len(moments[0].classes)
     mix = np.full(classes, 1 / classes)
-    for _ in range(3):  # the errors depend on the mix
+    for step in range(30 if robust else 3):  # the errors depend on the mix
         errors = np.array([math.sqrt(m.error + m.errors @ mix**2) for m in moments])
+        if robust and step:
+            errors *= np.sqrt([max(1.0, m.apart(mix)) for m in moments])
         left = np.stack([m.classes for m in moments]) / errors[:, None]
         right = np.array([m.found for m in moments]) / errors
         one = 1e3 * max(1.0, float(np.abs(left).max()))  # they sum to 1

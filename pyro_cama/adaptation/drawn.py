@@ -120,7 +120,7 @@ class Drawn:
                 )
             free = nn.Parameter(torch.zeros_like(new.fixed))
             loss = adaptation_loss(
-                twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free
+                twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free, new.ambiguity
             )
             with suppress(FloatingPointError):  # a start that diverges counts as it began
                 optimise(

@@ -45,7 +45,7 @@ def judge(
             is moved out of the picture is hard to recognise, whatever m does.
     """
     gain, se = compare(fit.evidence, before.evidence)
-    rivals = [c for c in candidates if c is not best and _about_equal(best.evidence, c.evidence)]
+    rivals = [c for c in candidates if c is not best and _about_equal(best, c)]
     others = [fit.labels, *(rival.labels for rival in rivals)]
     agreement = min(float((labels == best.labels).float().mean()) for labels in others)
     moved = total_variation(best.proportions, expected)
@@ -105,6 +105,6 @@ def _percent(proportions: Tensor) -> str:
     return "/".join(f"{p:.0%}" for p in proportions.tolist())
 
 
-def _about_equal(best: Tensor, other: Tensor) -> bool:
-    gap, se = compare(best, other)
+def _about_equal(best: Candidate, other: Candidate) -> bool:
+    gap, se = compare(best.evidence - best.penalty, other.evidence - other.penalty)
     return gap <= se

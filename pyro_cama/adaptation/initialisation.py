@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
 from pyro_cama.data.batch import Batch
@@ -68,6 +69,33 @@ def theta_at_moments(pair: ModelGuidePair, batch: Batch) -> Tensor:
     """Returns theta at which the training rows, manipulated, have the moments of every site's, ``(sites, size)``."""
     sites = range(_sites(pair))
     return torch.stack([_moments(pair, batch, site if batch.site is not None else None) for site in sites])
+
+
+def theta_of_moved(pair: ModelGuidePair, batch: Batch) -> Tensor:
+    """Returns theta that moves what no mix of the classes explains, to its moments in that mix, ``(sites, size)``."""
+    sites = range(_sites(pair))
+    return torch.stack([_of_moved(pair, batch, site if batch.site is not None else None) for site in sites])
+
+
+def _of_moved(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
+    moved, manipulation = moved_components(pair, batch, site), pair.manipulation
+    rows = torch.ones(batch.rows, dtype=torch.bool, device=pair.device) if site is None else batch.site == site
+    theta = torch.zeros(manipulation.size).to(pair.model.like)
+    for group in manipulation.groups:
+        if group.image or not (group.theta_size and group.mechanism.guesses):
+            continue
+        at = manipulation.slice_of(group).start
+        for name, width in zip(group.nodes, group.widths, strict=True):
+            for i in range(width):
+                place, at = slice(at, at + group.theta_size), at + group.theta_size
+                if (name, i) not in moved or pair.graph.nodes[name].type != "continuous":
+                    continue
+                x = batch.values[name][rows & batch.observed.get(name, rows)].reshape(-1, width)[:, i]
+                mean, sd = (torch.tensor(value).to(theta) for value in moved[name, i])
+                guess = group.mechanism.guess_from_moments(x, {"mean": mean, "sd": sd})
+                if guess is not None:
+                    theta[place] = guess.to(theta)
+    return theta
 
 
 def statistics_of(pair: ModelGuidePair) -> dict[str, dict[str, Tensor]]:

@@ -13,10 +13,12 @@ from pyro_cama._messages import listed
 from pyro_cama.adaptation.far_readings import without_far_readings
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
+from pyro_cama.adaptation.recovery import recovery_of
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.errors import DataError
 from pyro_cama.inference.class_prior import prior_log_ratio
+from pyro_cama.inference.do import encode_do
 from pyro_cama.model.pair import ModelGuidePair
 
 COUNTED = 500  # rows whose classes are counted where few are held out
@@ -33,6 +35,7 @@ class NewRows:
         clean: the training rows, where they are at hand.
         fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
         expected: those proportions, ``(classes,)``.
+        ambiguity: share of rows of its own whose class the unadapted model does not recognise.
         folds: parts to split the rows into, none of fewer than two rows where there are enough.
         adapted_to: numbers of the rows that every start is optimised on.
         compared: the rows that candidates are compared on.
@@ -43,6 +46,7 @@ class NewRows:
     clean: Batch | None
     fixed: Tensor
     expected: Tensor
+    ambiguity: float
     folds: int
     adapted_to: Tensor
     compared: Batch
@@ -74,6 +78,7 @@ class NewRows:
             clean=labelled,
             fixed=fixed,
             expected=torch.softmax(log_train(pair) + fixed, 0),
+            ambiguity=1.0 - recovery_of(pair, batch, encode_do(pair, "auto"), options),
             folds=folds,
             adapted_to=rest,
             compared=compared,

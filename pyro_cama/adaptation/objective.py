@@ -40,6 +40,7 @@ def adaptation_loss(
     sparsity: float,
     fixed: Tensor,
     free: Tensor,
+    ambiguity: float = 1.0,
 ) -> Callable[[Batch], Tensor]:
     """Returns the negative of eq. 8 per row, as a function of minibatches of the new rows.
 
@@ -50,13 +51,14 @@ def adaptation_loss(
         alpha, samples, sparsity: see :func:`pyro_cama.adaptation.adapt.adapt`.
         fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
         free: learnt addition to it, ``(classes,)``.
+        ambiguity: see :class:`pyro_cama.adaptation.new_rows.NewRows`.
     """
     m = pair.graph.require_m()
     bound = (_row_bound if m.per_row else _shared_bound)(pair, new, samples, sparsity)
 
     def loss(batch: Batch) -> Tensor:
         ratio = log_ratio(pair, fixed, free)
-        total = bound(batch, ratio) + _log_prior_of_proportions(pair, fixed, ratio, new.rows)
+        total = bound(batch, ratio) + _log_prior_of_proportions(pair, fixed, ratio, new.rows, ambiguity)
         if clean is not None and alpha > 0 and m.per_row:
             total = alpha * _clean_bound(pair, clean, batch.rows, samples) + (1 - alpha) * total
         return -total
@@ -112,11 +114,13 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
     return bound
 
 
-def _log_prior_of_proportions(pair: ModelGuidePair, fixed: Tensor, ratio: Tensor, rows: int) -> Tensor:
+def _log_prior_of_proportions(
+    pair: ModelGuidePair, fixed: Tensor, ratio: Tensor, rows: int, ambiguity: float
+) -> Tensor:
     """Log-likelihood of imagined rows of the expected classes under the proportions as they are, per new row."""
     train = log_train(pair)
     expected = torch.softmax(train + fixed, 0)
-    return imagined_rows(torch.as_tensor(float(rows))) / rows * (expected * (train + ratio)).sum()
+    return imagined_rows(torch.as_tensor(float(rows)), ambiguity) / rows * (expected * (train + ratio)).sum()
 
 
 def _clean_bound(pair: ModelGuidePair, clean: Batch, rows: int, samples: int) -> Tensor:

@@ -19,7 +19,7 @@ class Candidate:
     """One start of the adaptation, optimised.
 
     Attributes:
-        start: where it began: "here", "moments", "alternatives", "sleep" or "random k".
+        start: where it began: "here", "moved", "moments", "alternatives", "sleep" or "random k".
         evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
         probabilities: p(y | x) of every new row, ``(classes, rows)``.
         proportions: of the classes among the new rows, ``(classes,)``.
@@ -75,8 +75,8 @@ class Adaptation:
             is cross-fitted.
         gain_se: standard error of their difference.
         proportions_before, proportions_after: predicted class proportions of the new rows.
-        agreement: least share of new rows on which the adapted model agrees with the starts of about equal evidence, and
-            with itself as adapted without those rows.
+        agreement: least share of new rows on which the adapted model agrees with the starts of about equal evidence,
+            and with itself as adapted without those rows.
         accuracy_before, accuracy_after: the share of new rows that the model reads rightly without the change and with
             it, if the adapted model is right: as it was trained, p(y | x) is taken at its word.
         recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.

@@ -15,18 +15,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_cama.adaptation.candidates import recovery_of, state_of
+from pyro_cama.adaptation.candidates import state_of
 from pyro_cama.adaptation.initialisation import (
     absent_sites,
     random_theta,
     set_theta,
     statistics_of,
     theta_at_moments,
+    theta_of_moved,
     thetas_of,
 )
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
+from pyro_cama.adaptation.recovery import recovery_of
 from pyro_cama.adaptation.result import Candidate, CrossFit, Theta
 from pyro_cama.adaptation.stacked_search import search_stacked
 from pyro_cama.data.batch import Batch
@@ -41,6 +43,7 @@ from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some are taken
 CORNER = 0.02  # prior scales within which the Laplace prior is round
 TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
+WORTH = 5.0  # nats over all rows that a larger change has to gain
 RAW_SCALE = -9.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 
 
@@ -88,11 +91,11 @@ class Solved:
         slack, preferred: see :class:`pyro_cama.adaptation.drawn.Drawn`: the least change that explains rows as well.
     """
 
-    preferred = ("here", "moments", "alternatives")
-    slack = 0.05
+    preferred = ("here", "moved", "moments", "alternatives")
 
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
         self.pair, self.new, self.options = pair, new, options
+        self.slack = max(0.01, WORTH / new.batch.rows)
         pair.modules.requires_grad_(False)  # gradients of theta alone are asked for
         self.bar: tqdm[Any] = tqdm(total=2 * options.steps, desc="adapt", disable=not progress, leave=False)
         self.folds = split_folds(new.batch.rows, new.folds, pair.settings.seed)
@@ -144,7 +147,7 @@ class Solved:
         first = torch.stack([problem.theta for problem in begun])
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
-        imagined = imagined_rows(rows)
+        imagined = imagined_rows(rows, new.ambiguity)
         units = self.units
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
         scale = torch.where(switches, 1.0, self.scale)
@@ -196,7 +199,8 @@ class Solved:
     def _begun(self, k: int | None, weights: Tensor) -> Problem:
         """The k-th start, on the rows it weighs.
 
-        0 is at their training moments, alternatives tried; 1 where the model is; 2 at the moments; others are random.
+        0 is at their training moments, alternatives tried; 1 where the model is; 2 moves what no mix of the classes
+        explains; others are random.
         None is no manipulation, the class proportions held.
         """
         pair, sites = self.pair, self.pair.model.sites
@@ -204,7 +208,9 @@ class Solved:
         here = torch.atleast_2d(thetas_of(pair))
         if k is None:
             start, theta = "identity", torch.zeros_like(here)
-        elif k in (0, 2):
+        elif k == 2:
+            start, theta = "moved", theta_of_moved(pair, own).to(here)
+        elif k == 0:
             start, theta = "moments", theta_at_moments(pair, own).to(here)
         elif k == 1:
             start, theta = "here", here.clone()

@@ -22,14 +22,16 @@ LEVEL = 0.05  # of the test of the training mix
 UNSEEN = 1e-3  # share of a level without training rows that no one can have meant
 
 
-def imagined_rows(rows: Tensor) -> Tensor:
-    """Returns how many rows of the expected classes an adaptation imagines beside so many new ones: as many again.
+def imagined_rows(rows: Tensor, ambiguity: float) -> Tensor:
+    """Returns how many rows of the expected classes an adaptation imagines beside so many new ones.
 
-    While theta may move, evidence for another mix is mostly the model's own error: teenagers' readings are explained a
-    fifth of a nat a row better as those of women alone.  Where readings tell the classes apart, half of the weight is
-    enough for any mix.
+    While theta may move, evidence for another mix is mostly the model's own error where readings tell little of the
+    class: teenagers' heights are explained a fifth of a nat a row better as those of women alone.
+
+    Args:
+        ambiguity: share of rows whose class is not recognised: of a quarter, as many are imagined as there are.
     """
-    return rows.clamp_min(IMAGINED)
+    return (rows * min(1.0, 4 * ambiguity)).clamp_min(IMAGINED)
 
 
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:

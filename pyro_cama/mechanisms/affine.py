@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_cama.data.scales import off_scale, slope
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Clean, Mechanism, Readings, bounded, magnitude
+from pyro_cama.mechanisms.base import Clean, Mechanism, Readings, log_gain, magnitude, raw_gain
 
 
 class _Affine(dist.TransformedDistribution):
@@ -90,11 +90,11 @@ class Affine(Mechanism):
         return torch.randn(*shape, size) * torch.tensor([0.2, 1.0, 0.0, 0.0])[:size] * scale * hit
 
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        sd = x.std().clamp_min(1e-3) if len(x) > 1 else torch.ones(())
-        ratio = (sd / statistics["sd"]).log().clamp(-3.5, 3.5)
-        gain = 4.0 * torch.atanh(ratio / 4.0)  # the inverse of bounded
+        sd = x.std() if len(x) > 1 else torch.zeros(())
+        still = sd <= 1e-6 * x.abs().amax().clamp_min(1e-3)  # readings that do not move tell nothing of a gain
+        gain = raw_gain(torch.where(still, torch.zeros_like(sd), (sd / statistics["sd"]).log()))
         rest = [torch.zeros_like(gain)] * 2 if self.shared else []
-        return torch.stack([gain, x.mean() - ratio.exp() * statistics["mean"], *rest])
+        return torch.stack([gain, x.mean() - log_gain(gain).exp() * statistics["mean"], *rest])
 
     def alternatives(
         self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
@@ -135,5 +135,5 @@ class Affine(Mechanism):
         return (0.0 if parameter in positive else -math.inf), math.inf
 
     def _gain(self, theta: Tensor) -> Tensor:
-        gain = bounded(theta[..., 0]).exp()
+        gain = log_gain(theta[..., 0]).exp()
         return torch.where(theta[..., 3] > 1, -gain, gain) if self.shared else gain

@@ -240,6 +240,21 @@ class Mechanism(ABC):
         return hash((type(self), tuple(sorted(vars(self).items()))))
 
 
+LARGEST_LOG = 20.0
+"""Of a gain: g for kg, V for uV and more, and still no overflow in float32."""
+
+
+def log_gain(raw: Tensor) -> Tensor:
+    """Returns the log of a gain, of slope 1 at 0; :func:`raw_gain` is its inverse."""
+    return bounded(raw, LARGEST_LOG)
+
+
+def raw_gain(log: Tensor) -> Tensor:
+    """Returns what :func:`log_gain` makes this log of a gain of, cut where that bends."""
+    largest = 0.8 * LARGEST_LOG
+    return LARGEST_LOG * torch.atanh(log.clamp(-largest, largest) / LARGEST_LOG)
+
+
 def bounded(raw: Tensor, limit: float = 4.0) -> Tensor:
     """Returns ``limit * tanh(raw / limit)``, of slope 1 at 0: an exponent that cannot overflow while adapting."""
     return limit * torch.tanh(raw / limit)

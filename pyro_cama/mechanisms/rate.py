@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_cama import counts
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Mechanism, bounded
+from pyro_cama.mechanisms.base import Mechanism, log_gain, raw_gain
 
 
 class Rate(Mechanism):
@@ -32,7 +32,7 @@ class Rate(Mechanism):
         return torch.tensor([0.2])
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
-        gain = bounded(theta[..., 0]).exp()
+        gain = log_gain(theta[..., 0]).exp()
         if isinstance(clean, dist.GammaPoisson):
             return counts.GammaPoisson(clean.concentration, clean.rate / gain)
         if isinstance(clean, dist.Poisson):
@@ -40,20 +40,20 @@ class Rate(Mechanism):
         raise GraphError(f"mechanism rate needs a Poisson or negative-binomial likelihood, found {clean}")
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
-        return x * (-bounded(theta[..., 0])).exp()
+        return x * (-log_gain(theta[..., 0])).exp()
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.round(x * bounded(theta[..., 0]).exp())
+        return torch.round(x * log_gain(theta[..., 0]).exp())
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.randn(*shape, 1) * 0.5 * scale * (torch.rand(*shape, 1) < 0.5)
 
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        ratio = (x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)).log().clamp(-3.5, 3.5)
-        return 4.0 * torch.atanh(ratio / 4.0).reshape(1)
+        ratio = x.mean().clamp_min(1e-2) / statistics["mean"].clamp_min(1e-2)
+        return raw_gain(ratio.log()).reshape(1)
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        gain = float(bounded(theta[0]).exp())
+        gain = float(log_gain(theta[0]).exp())
         return {"change": abs(gain - 1), "gain": gain}
 
     def range_of(self, parameter: str) -> tuple[float, float]:

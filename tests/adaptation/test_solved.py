@@ -53,6 +53,19 @@ def test_gain_offset_reversal_and_noise_are_found(cama: CAMA) -> None:
     assert told["x4", "offset"] == pytest.approx(0.0, abs=0.4)
 
 
+def test_units_of_any_size_are_found(cama: CAMA) -> None:
+    new = drifted()
+    clean = cama.score(styled(300, 1))
+    for factor in (1e-4, 1e6):
+        far = new.assign(x0=factor * new["x0"], x3=factor * new["x3"])
+        adapted = cama.adapt(far[COLUMNS], progress=False)
+        assert adapted.adaptation is not None
+        assert adapted.adaptation.accepted
+        assert adapted.score(far) > clean - 0.06
+        told = adapted.explain_shift().parameters.set_index(["column", "parameter"])["estimate"]
+        assert told["x3", "gain"] == pytest.approx(factor, rel=0.15)
+
+
 def test_the_evidence_of_a_theta_is_that_of_the_model_that_stands_at_it(cama: CAMA) -> None:
     adapted = cama.adapt(drifted()[COLUMNS], progress=False)
     batch = adapted.encode(drifted(2), "ignore")
@@ -69,7 +82,7 @@ def test_starts_side_by_side_end_where_each_ends_alone(cama: CAMA) -> None:
     new = NewRows.of(cama, drifted()[COLUMNS], None, options)
     together = Solved(cama, new, options, False)
     together.starts()
-    assert [problem.start for problem in together.problems] == ["moments", "here", "random 1"]
+    assert [problem.start for problem in together.problems] == ["alternatives", "here", "moments"]
     for problem in together.problems:
         alone = Solved(cama, new, options, False)
         (again,) = alone.solve([problem])  # from where it ended

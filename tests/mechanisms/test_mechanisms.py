@@ -45,8 +45,8 @@ def double() -> Iterator[None]:
 
 
 def gain(raw: Tensor) -> Tensor:
-    """exp(g), where g follows its number up to a limit of 4."""
-    return (4.0 * torch.tanh(raw / 4.0)).exp()
+    """exp(g), where g follows its number up to a limit of 20."""
+    return (20.0 * torch.tanh(raw / 20.0)).exp()
 
 
 def signed_gain(theta: Tensor) -> Tensor:
@@ -468,6 +468,24 @@ def test_rate_starts_at_the_ratio_of_means() -> None:
     start = Rate().guess_from_moments(torch.tensor([2.0, 6.0]), {"mean": torch.tensor([2.0])})
     assert start is not None
     torch.testing.assert_close(gain(start), torch.tensor([2.0]))
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-3, 10.0, 1e3, 1e6])
+def test_starts_reach_any_unit(factor: float) -> None:
+    clean = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    start = Affine().guess_from_moments(factor * clean, {"mean": clean.mean(), "sd": clean.std()})
+    assert start is not None
+    assert float(signed_gain(start)) == pytest.approx(factor, rel=1e-5)
+    counts = Rate().guess_from_moments(factor * torch.full((9,), 1e5), {"mean": torch.tensor([1e5])})
+    assert counts is not None
+    assert float(gain(counts)) == pytest.approx(factor, rel=1e-5) or factor == 1e-6  # 0.1: less than a count
+
+
+def test_readings_that_do_not_move_tell_nothing_of_a_gain() -> None:
+    start = Affine().guess_from_moments(torch.full((9,), 7.0), {"mean": torch.zeros(()), "sd": torch.ones(())})
+    assert start is not None
+    assert float(signed_gain(start)) == 1
+    assert float(start[1]) == 7
 
 
 def test_starts_survive_constant_and_single_values() -> None:

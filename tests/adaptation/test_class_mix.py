@@ -1,0 +1,117 @@
+"""A change of the class mix alone is no drift: what the training rows of every class were like says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pyro_cama import CAMA, build, datasets
+from pyro_cama.adaptation.class_mix import mix_alone_explains
+from pyro_cama.data.encoder import TableEncoder
+from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
+
+SPEC = {
+    "target": "y",
+    "nodes": {
+        "y": {"type": "categorical", "levels": ["a", "b"]},
+        "u": "continuous",
+        "v": "continuous",
+        "n": "count",
+        "k": {"type": "categorical", "levels": ["p", "q", "r"]},
+    },
+    "edges": ["y -> u", "y -> v", "y -> n", "y -> k"],
+    "latents": {"z": {"dim": 1}, "m": {"scope": "dataset"}},
+}
+
+
+def rows(n: int, share: float, seed: int) -> pd.DataFrame:
+    """Rows of which a share is of class b; a third of ``v`` is missing."""
+    rng = np.random.default_rng(seed)
+    y = rng.random(n) < share
+    v = np.where(rng.random(n) < 1 / 3, np.nan, rng.normal(2 * y, 1 + y))
+    k = np.where(rng.random(n) < 0.7, np.where(y, "q", "p"), "r")
+    return pd.DataFrame(
+        {"y": np.where(y, "b", "a"), "u": rng.normal(y, 1), "v": v, "n": rng.poisson(3 + 4 * y), "k": k}
+    )
+
+
+@pytest.fixture(scope="module")
+def cama() -> CAMA:
+    model = build(CausalGraph(SPEC), device="cpu", seed=0)
+    return model.fit(rows(800, 0.5, 0), max_epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.5, 0.8, 1.0])
+def test_every_mix_is_explained_by_a_mix(cama: CAMA, share: float) -> None:
+    found = [mix_alone_explains(cama, cama.encode(rows(300, share, seed), "ignore")) for seed in range(1, 9)]
+    assert sum(found) >= 7  # at a level of .01, and of training rows that are a sample too
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("column", ["u", "v", "n", "k"])
+def test_a_moved_column_is_not(cama: CAMA, share: float, column: str) -> None:
+    moved = rows(300, share, 1)
+    if column == "k":
+        moved["k"] = moved["k"].map({"p": "q", "q": "p", "r": "r"}) if share == 1.0 else "r"
+    else:
+        moved[column] = 2 * moved[column] + 3
+    assert not mix_alone_explains(cama, cama.encode(moved, "ignore"))
+
+
+def test_sites_are_judged_by_themselves() -> None:
+    spec = SPEC | {"latents": {"z": {"dim": 1}, "m": {"scope": "site"}}}
+    train = rows(800, 0.5, 0).assign(site="here")
+    model = build(CausalGraph(spec), device="cpu", seed=0).fit(train, max_epochs=1, progress=False)
+    one, two = rows(300, 0.1, 1).assign(site="one"), rows(300, 0.9, 2).assign(site="two")
+    base = model.copy(model.encoder_with_sites(pd.concat([one, two])))
+    assert mix_alone_explains(base, base.encode(pd.concat([one, two]), "ignore"))
+    up, down = one.assign(u=one["u"] + 2), two.assign(u=two["u"] - 2)  # the mean of both is as before
+    assert not mix_alone_explains(base, base.encode(pd.concat([up, down]), "ignore"))
+
+
+def test_moments_by_class_are_those_of_the_rows_and_survive_storage(cama: CAMA) -> None:
+    train = rows(800, 0.5, 0)
+    by_class = cama.encoder.by_class
+    values = cama.encode(train).values
+    for c, level in enumerate(["a", "b"]):
+        of = torch.tensor((train["y"] == level).tolist())
+        u = values["u"][of].double().clamp(-4, 4)
+        for key, power in (("mean", 1), ("square", 2), ("fourth", 4)):
+            assert float(by_class["u"][key][c]) == pytest.approx(float((u**power).mean()), rel=1e-5)
+        assert float(by_class["u"]["rows"][c]) == int(of.sum())
+        shares = train.loc[of.numpy(), "k"].value_counts(normalize=True)
+        assert by_class["k"]["frequencies"][c].tolist() == pytest.approx([shares.get(k, 0.0) for k in "pqr"])
+    state = cama.encoder.state()
+    again = TableEncoder.from_state(cama.graph, state).by_class
+    assert {n: {k: v.tolist() for k, v in own.items()} for n, own in again.items()} == state["by_class"]
+    state["by_class"]["u"]["mean"] = [0.0]
+    with pytest.raises(DataError, match="stored mean of 'u'"):
+        TableEncoder.from_state(cama.graph, state)
+
+
+def test_a_class_without_training_rows_has_the_moments_of_all() -> None:
+    nodes = SPEC["nodes"] | {"y": {"type": "categorical", "levels": ["a", "b", "c"]}}  # type: ignore[operator]
+    encoder = TableEncoder(CausalGraph(SPEC | {"nodes": nodes})).fit(rows(100, 0.5, 0))
+    for own in encoder.by_class.values():
+        assert own["rows"][2] == 1
+        assert all(value.isfinite().all() for value in own.values())
+
+
+def test_one_class_alone_is_not_adapted_to_and_with_a_drift_it_is() -> None:
+    graph, table = datasets.graph("breast_cancer"), datasets.load("breast_cancer")
+    train, later = table.iloc[::2], table.iloc[1::2]
+    model = build(graph, device="cpu", seed=0).fit(train, progress=False)
+    for level in ("malignant", "benign"):
+        alone = later[later["diagnosis"] == level]
+        adapted = model.adapt(alone.drop(columns="diagnosis"), progress=False)
+        assert adapted.adaptation is not None
+        assert adapted.score(alone) >= model.score(alone) - 0.01
+        assert adapted.score(later) >= model.score(later) - 0.01
+        drift = alone.assign(**{"mean radius": 1000 * alone["mean radius"], "mean texture": alone["mean texture"] + 9})
+        mended = model.adapt(drift.drop(columns="diagnosis"), progress=False)
+        assert mended.adaptation is not None
+        assert mended.adaptation.accepted
+        assert mended.score(drift) >= model.score(alone) - 0.05
