@@ -34,6 +34,7 @@ FEW = Hospital("north").measure(TEST[:24], seed=0)
 def graph(scope: str = "row") -> dict[str, Any]:
     raw = CausalGraph(GRAPHS / "clinic.yaml").to_dict()
     raw["latents"]["m"]["scope"] = scope
+    raw["latents"]["z"] = {"dim": 4, "effect": "deep"}
     return raw
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from pyro_cama.adaptation.candidates import examine, mix_alone
 from pyro_cama.adaptation.class_mix import mix_alone_explains
@@ -125,7 +126,9 @@ def adapt(
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
-    return adapted, _record(verdict, before, best, fit, applied, new, new.sites(base))
+    mixed = before.proportions if unmoved else new.expected
+    kept = best.proportions if applied else mixed
+    return adapted, _record(verdict, before, best, fit, applied, new, new.sites(base), kept)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
@@ -164,6 +167,7 @@ def _record(
     applied: bool,
     new: NewRows,
     sites: tuple[Any, ...],
+    class_prior: Tensor,
 ) -> Adaptation:
     accepted, reason, agreement = verdict
     return Adaptation(
@@ -179,7 +183,7 @@ def _record(
         recovery_before=before.recovery,
         start=best.start,
         rows=new.batch.rows,
-        class_prior=tuple((best.proportions if applied else new.expected).tolist()),
+        class_prior=tuple(class_prior.tolist()),
         applied=applied,
         accuracy_before=float(best.probabilities.gather(0, before.labels[None]).nanmean()),
         accuracy_after=float(best.probabilities.max(0).values.nanmean()),

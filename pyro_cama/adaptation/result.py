@@ -83,7 +83,7 @@ class Adaptation:
         start: the start that won.
         rows: how many new rows there were.
         class_prior: class proportions for ``predict(class_prior=...)``: those that the adaptation settled on, or, where
-            the change was not applied, those that were expected.
+            the change was not applied, the mix that explains the rows by itself, or else those that were expected.
         theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
         replicates: the same of every fold, adapted to the other rows.
         sites: the sites that had new rows, in a scope that has sites.

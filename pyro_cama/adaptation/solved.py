@@ -44,7 +44,7 @@ NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some a
 CORNER = 0.02  # prior scales within which the Laplace prior is round
 TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
 WORTH = 5.0  # nats over all rows that a larger change has to gain
-RAW_SCALE = -9.0  # of q(m): NN_pM carries a large theta, and q should not blur it
+RAW_SCALE = -16.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 
 
 def can_solve(pair: ModelGuidePair, batch: Batch) -> bool:
@@ -148,9 +148,9 @@ class Solved:
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
         imagined = imagined_rows(rows, new.ambiguity)
-        units = self.units
+        felt, units = pair.manipulation.felt(first), self.units
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
-        scale = torch.where(switches, 1.0, self.scale)
+        scale = torch.where(switches, 1.0, self.scale) * felt.clamp_min(1.0)
         present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
         expected = torch.softmax(train + new.fixed, 0)
 
@@ -158,8 +158,11 @@ class Solved:
             free = torch.where(learns, free, 0.0)
             return torch.log_softmax(train + new.fixed + free, -1) - train
 
+        def theta_of(x: Tensor) -> Tensor:
+            return unrooted(x[:, :numbers].reshape(count, sites, size) * units, even) * felt
+
         def loss(x: Tensor) -> Tensor:
-            theta, ratio = unrooted(x[:, :numbers].reshape(count, sites, size) * units, even), ratio_of(x[:, numbers:])
+            theta, ratio = theta_of(x), ratio_of(x[:, numbers:])
             joint, _ = joint_of_thetas(pair.model, self.part, theta)
             evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
             total = (evidence * weights).sum(1) + imagined * (expected * (train + ratio)).sum(1)
@@ -168,11 +171,11 @@ class Solved:
             return (options.sparsity * extent - total) / rows
 
         even = pair.manipulation.even()
-        start = torch.cat([(rooted(first, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
+        start = torch.cat([(rooted(first / felt, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
         found = minimise_stacked(
             loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda _: self.bar.update()
         )
-        thetas = unrooted(found[:, :numbers].reshape(count, sites, size) * units, even)
+        thetas = theta_of(found)
         ratios = ratio_of(found[:, numbers:])
         ended = zip(begun, thetas, ratios, strict=True)
         return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
@@ -232,7 +235,8 @@ class Solved:
         penalty = self._penalties(problems)
         twin, found = pair.copy(), []
         for i, problem in enumerate(problems):
-            set_theta(twin, self.part, problem.theta, RAW_SCALE)
+            with twin.seeded():
+                set_theta(twin, self.part, problem.theta, RAW_SCALE)
             found.append(
                 Candidate(
                     start=problem.start,
@@ -251,7 +255,8 @@ class Solved:
 
     def _penalties(self, problems: list[Problem]) -> list[float]:
         """Minus the log-prior of every theta."""
-        moved = torch.stack([problem.theta for problem in problems]).abs() / self.scale
+        theta = torch.stack([problem.theta for problem in problems])
+        moved = theta.abs() / self.scale / self.pair.manipulation.felt(theta).clamp_min(1.0)
         found: list[float] = (self.options.sparsity * moved.sum((1, 2))).tolist()
         return found
 

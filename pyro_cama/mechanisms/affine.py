@@ -55,6 +55,11 @@ class Affine(Mechanism):
     def even(self, node: Node) -> Tensor:
         return torch.tensor([False, False, True, False])[: self.size(node)]
 
+    def felt(self, theta: Tensor) -> Tensor:
+        gain = self._gain(theta).abs()
+        one = torch.ones_like(gain)
+        return torch.stack([one, gain, gain.square(), one][: theta.shape[-1]], -1)
+
     def of_scope(self, scope: str) -> Affine:
         return Affine(shared=scope != "row")
 

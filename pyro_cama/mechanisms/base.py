@@ -152,6 +152,10 @@ class Mechanism(ABC):
         """Returns which numbers of theta act by their size alone, T at -t being T at t, bool ``(size,)``."""
         return torch.zeros(self.size(node), dtype=torch.bool)
 
+    def felt(self, theta: Tensor) -> Tensor:
+        """Returns how large a step in each number of theta is felt as one of 1 is at theta = 0, shaped as ``theta``."""
+        return torch.ones_like(theta)
+
     def of_scope(self, scope: str) -> Mechanism:
         """Returns the mechanism for an m of this scope, where a graph names it: one row tells less of m than many."""
         return self

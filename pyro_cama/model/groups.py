@@ -135,6 +135,8 @@ def with_style(
     graph: CausalGraph,
     likelihoods: Mapping[str, Likelihood] | None = None,
     mechanisms: Mapping[str, Mechanism] | None = None,
+    *,
+    custom: bool = False,
 ) -> CausalGraph:
     """Returns the graph with the style's effect decided, where it leaves that open (``effect: auto``).
 
@@ -143,6 +145,7 @@ def with_style(
 
     Args:
         likelihoods, mechanisms: those that a user gave, by node.
+        custom: the guide is a user's own, which infers z its own way.
     """
     z = graph.z
     if z is None or z.effect != "auto":
@@ -157,7 +160,7 @@ def with_style(
         undone = mechanism is None or mechanism.pulls_back or not mechanism.size(graph.nodes[name])
         return undone and type(likelihood_of(graph.nodes[name], likelihoods)) is Normal
 
-    linear = bool(numbers) and not named and not images and all(map(exact, numbers))
+    linear = bool(numbers) and not custom and not named and not images and all(map(exact, numbers))
     raw = graph.to_dict()
     style = raw["latents"][z.name]
     if linear:

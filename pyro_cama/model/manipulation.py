@@ -184,6 +184,15 @@ class Manipulation(nn.Module):
         parts = [g.mechanism.prior_scale(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
 
+    def felt(self, theta: Tensor) -> Tensor:
+        """Returns how large a step in each number is felt as one of 1 is at theta = 0, ``(..., size)`` as theta."""
+        found = torch.ones_like(theta)
+        for group in self.groups:
+            if group.theta_size and not group.image:
+                own = self.theta(theta, group)
+                found[..., self.slice_of(group)] = group.mechanism.felt(own).flatten(-2)
+        return found
+
     def even(self) -> Tensor:
         """Returns which numbers of theta act by their size alone, bool ``(size,)``."""
         parts = [g.mechanism.even(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]

@@ -132,7 +132,9 @@ class ModelGuidePair:
         encoder: TableEncoder | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.graph = graph = with_style(graph, extensions.likelihoods, extensions.mechanisms)
+        self.graph = graph = with_style(
+            graph, extensions.likelihoods, extensions.mechanisms, custom=extensions.guide is not CAMAGuide
+        )
         self.settings = settings
         self.extensions = extensions
         self.device = device

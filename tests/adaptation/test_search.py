@@ -116,7 +116,7 @@ def test_what_is_reversed_and_recoded_is_found_at_the_start(scope: str, style: i
 def test_a_fruitless_search_costs_few_evaluations(counted: dict[str, int]) -> None:
     cama = fitted(style=2).copy()
     initialise_start(cama, cama.encode(rows(150, 2), "ignore"), None, 0, 10)
-    assert counted["evidence"] <= 8
+    assert counted["evidence"] <= 10
 
 
 def test_a_theta_a_row_that_cannot_fit_is_refused() -> None:

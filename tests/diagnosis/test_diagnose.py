@@ -18,7 +18,7 @@ def graph(edges=EDGES, drop=(), add=(), **nodes):
     names = {"a1": "continuous", "a2": "continuous", "y": {"type": "categorical", "levels": LEVELS}}
     names |= dict.fromkeys(("c1", "c2", "x1", "x2", "x3"), "continuous") | nodes
     edges = [edge for edge in edges if edge not in drop] + list(add)
-    return CausalGraph({"target": "y", "nodes": names, "edges": edges, "latents": {"z": {"dim": 2}}})
+    return CausalGraph({"target": "y", "nodes": names, "edges": edges, "latents": {"z": {"dim": 2, "effect": "deep"}}})
 
 
 def rows(n=1500, seed=0):

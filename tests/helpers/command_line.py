@@ -15,7 +15,7 @@ nodes:
   k: {type: binary}
   v: {type: continuous, dim: 2}
 edges: [y -> x, y -> n, k -> x, y -> v]
-latents: {z: {dim: 1}, m: {dim: 1, scope: dataset}}
+latents: {z: {dim: 1, effect: deep}, m: {dim: 1, scope: dataset}}
 """
 
 

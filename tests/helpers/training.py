@@ -16,7 +16,7 @@ GRAPH: dict[str, Any] = {
     "nodes": {"y": {"type": "binary"}, **dict.fromkeys(COLUMNS, "continuous")},
     "edges": [f"y -> {name}" for name in COLUMNS],
     "latents": {
-        "z": {"dim": 2, "children": COLUMNS},
+        "z": {"dim": 2, "children": COLUMNS, "effect": "deep"},
         "m": {"dim": 3, "children": COLUMNS, "mechanism": "affine", "scope": "dataset"},
     },
 }

@@ -6,7 +6,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_cama.inference.class_prior import _mode, estimate_proportions
+from pyro_cama.inference.class_prior import estimate_proportions, posterior_mode
 
 
 def test_proportions_found_without_labels() -> None:
@@ -67,6 +67,6 @@ def test_readings_that_tell_little_do_not_collapse_onto_a_class(sureness: float)
         odds = sureness * (log_p[1] - log_p[0] - np.log(0.4 / 0.6))
         log_p = torch.log_softmax(torch.stack([torch.zeros_like(odds), odds]) + train.log()[:, None], 0)
         kept += int(torch.equal(estimate_proportions(log_p, train), train))
-        far += int(float((_mode(log_p, train, 0.0, 1000) - train).abs().max()) > 0.2)
+        far += int(float((posterior_mode(log_p, train, 0.0, 1000) - train).abs().max()) > 0.2)
     assert kept >= 8
     assert sureness > 1 or far >= 5

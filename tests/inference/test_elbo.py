@@ -49,7 +49,7 @@ SCOPES = ("row", "dataset", "clinic")
 
 def mixed(scope: str = "row", mechanism: dict[str, str] | None = None, **options: Any) -> CAMA:
     m = {"dim": 2, "scope": scope, "mechanism": mechanism or {}}
-    return small({**MIXED, "latents": {"z": {"dim": 2}, "m": m}}, sites=2, **options)
+    return small({**MIXED, "latents": {"z": {"dim": 2, "effect": "deep"}, "m": m}}, sites=2, **options)
 
 
 # do(m) ---------------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def frame(rows: int = 80) -> pd.DataFrame:
 
 
 def ready(scope: str = "row") -> tuple[CAMA, Batch]:
-    cama = small({**MIXED, "latents": {"z": {"dim": 2}, "m": {"dim": 2, "scope": scope}}}, hidden=8)
+    cama = small({**MIXED, "latents": {"z": {"dim": 2, "effect": "deep"}, "m": {"dim": 2, "scope": scope}}}, hidden=8)
     cama.take_encoder(TableEncoder(cama.graph).fit(frame()))
     return cama, cama.encode(frame())
 
@@ -392,7 +392,7 @@ def test_a_row_keeps_its_prediction_beside_rows_that_lack_values() -> None:
     spec["nodes"]["a"] = "count"
     spec["nodes"]["c2"] = {"type": "continuous", "likelihood": "student_t"}
     spec["edges"] += ["c2 -> x1"]
-    cama = small({**spec, "latents": {"m": {"scope": "row"}}}, hidden=8)
+    cama = small({**spec, "latents": {"z": {"effect": "deep"}, "m": {"scope": "row"}}}, hidden=8)
     table = frame(30).assign(a=np.arange(30.0), c2=np.linspace(-1, 1, 30))
     cama.take_encoder(TableEncoder(cama.graph).fit(table))
     table.loc[::3, ["a", "c2", "x1"]] = np.nan

@@ -59,12 +59,15 @@ class World:
                 **dict.fromkeys(CHILDREN, "continuous"),
             },
             "edges": ["a -> y -> x1 -> x3", "c -> x1", "c -> x2", "y -> x2", "y -> x3"],
-            "latents": {"z": {"dim": 1}, "m": {"dim": 1, "scope": self.scope, "affects": self.affects}},
+            "latents": {
+                "z": {"dim": 1, "effect": "deep"},
+                "m": {"dim": 1, "scope": self.scope, "affects": self.affects},
+            },
         }
 
     def gains(self, m: Tensor | float) -> tuple[Tensor, Tensor]:
         sign = 1.0 - 2.0 * (self.reverse * m > 1).double()
-        return sign * (4.0 * torch.tanh(self.gain * m / 4.0)).exp(), self.offset * m
+        return sign * (20.0 * torch.tanh(self.gain * m / 20.0)).exp(), self.offset * m
 
     def normal(self, y: int, c: Tensor, m: float, c_known: bool = True) -> tuple[Tensor, Tensor]:
         """Mean ``(rows, 3)`` and covariance of x given y, c and m; c integrated out unless known."""

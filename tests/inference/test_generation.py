@@ -166,7 +166,7 @@ def test_the_density_is_the_calibrated_one_and_prediction_does_not_see_it() -> N
     cama.manipulation.calibration.copy_(torch.tensor([0.5, 0.25, 0.0, 0.0]).repeat(4))
     found = cama.sample(500)
     pd.testing.assert_series_equal(found["y"], plain["y"])
-    gain = float(torch.exp(4 * torch.tanh(torch.tensor(0.5 / 4))))
+    gain = float(torch.exp(20 * torch.tanh(torch.tensor(0.5 / 20))))
     for name in COLUMNS:
         mean, sd = (cama.encoder.statistics[name][key].item() for key in ("mean", "sd"))
         np.testing.assert_allclose(found[name], mean + gain * (plain[name] - mean) + 0.25 * sd, rtol=1e-4)

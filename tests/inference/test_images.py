@@ -224,7 +224,9 @@ def test_an_image_that_is_a_cause_is_encoded_once_a_row(role: str) -> None:
     features = networks(cama.model)["features"].networks["i"]
     run = functools.partial(log_weights, cama.model, cama.guide, batch, samples=5, classes=True)
     assert images_through(features, run) == [4]
-    assert images_through(features, functools.partial(log_weights, cama.model, cama.guide, batch, trace=True)) == [4]
+    traced = images_through(features, functools.partial(log_weights, cama.model, cama.guide, batch, trace=True))
+    # once more for the posterior of a linear style, which Pyro's program of the guide works out by itself
+    assert traced == [4] * (2 if cama.graph.z is not None and cama.graph.z.effect == "linear" else 1)
 
 
 def test_a_measured_cause_is_encoded_once_a_draw_of_m() -> None:

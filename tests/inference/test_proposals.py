@@ -183,6 +183,7 @@ def test_a_power_is_of_the_children_alone() -> None:
         "target": "y",
         "nodes": {"y": "binary", "a": "continuous", "c": "continuous", "x": "continuous", "k": "count"},
         "edges": ["a -> y", "y -> x", "c -> x", "y -> k"],
+        "latents": {"z": {"effect": "deep"}},
     }
     cama = build(spec, hidden=8, device="cpu")
     table = {"y": [0, 1, 1] * 4, **{n: np.linspace(-1, 2, 12) for n in "acx"}, "k": np.arange(12)}
@@ -240,7 +241,7 @@ def test_refining_z_repairs_a_wrong_q() -> None:
 def test_z_is_refined_in_every_scope(m: Any, do: Any) -> None:
     spec = {
         "target": "y", "nodes": {"y": "binary", "x": "continuous", "c": "count"}, "edges": ["y -> x", "y -> c"],
-        "latents": {"m": m},
+        "latents": {"z": {"effect": "deep"}, "m": m},
     }  # fmt: skip
     cama = build(spec, hidden=8, device="cpu")
     table = {"y": [0, 1] * 6, "x": np.linspace(-1, 2, 12), "c": np.arange(12), "s": ["a", "b", "c"] * 4}

@@ -59,7 +59,10 @@ def chain(scope: str, affects: str) -> CAMA:
         "target": "y",
         "nodes": {"y": "binary", "x1": "continuous", "x2": "continuous"},
         "edges": ["y -> x1 -> x2", "y -> x2"],
-        "latents": {"z": {"dim": 2}, "m": {"dim": 2, "scope": scope, "affects": affects, "children": ["x1"]}},
+        "latents": {
+            "z": {"dim": 2, "effect": "deep"},
+            "m": {"dim": 2, "scope": scope, "affects": affects, "children": ["x1"]},
+        },
     }
     return build(spec, seed=0, hidden=16, device="cpu").fit(world(400, 1), max_epochs=40, **QUICK)
 
@@ -196,7 +199,7 @@ def test_discrete_and_counted_causes_are_carried_over() -> None:
             elif name == "b":
                 part.view(2, 2)[[0, 1], [1, 0]] = 12.0
             else:
-                part[0] = 4 * np.arctanh(np.log(1.5) / 4)
+                part[0] = 20 * np.arctanh(np.log(1.5) / 20)
     m = torch.tensor([1.0, 0.0])
     cama.manipulation.solve_for(m[None], theta[None])
     plant(cama, m)

@@ -117,14 +117,16 @@ MIXED: dict[str, Any] = {
         "x4": "binary",
     },
     "edges": ["a -> y -> x1 -> x2", "y -> x2", "y -> x3", "y -> x4", "c -> x1", "c -> x4", "a -> x3"],
-    "latents": {"z": {"dim": 3}},
+    "latents": {"z": {"dim": 3, "effect": "deep"}},
 }
 SCOPES = ("row", "dataset", "clinic")
 ROWS, SAMPLES, CLASSES, SITES = 4, 5, 3, 2
 
 
 def mixed(scope: str = "row", **m: Any) -> CAMA:
-    return small({**MIXED, "latents": {"z": {"dim": 3}, "m": {"dim": 2, "scope": scope, **m}}}, sites=SITES)
+    return small(
+        {**MIXED, "latents": {"z": {"dim": 3, "effect": "deep"}, "m": {"dim": 2, "scope": scope, **m}}}, sites=SITES
+    )
 
 
 def shape_of_m(scope: str, samples: bool) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ def model(scope: str) -> CAMA:
         "target": "y",
         "nodes": {"y": "binary", **dict.fromkeys(COLUMNS, "continuous")},
         "edges": [f"y -> {name}" for name in COLUMNS],
-        "latents": {"z": {"dim": 1}, "m": {"dim": 4, "scope": scope}},
+        "latents": {"z": {"dim": 1, "effect": "deep"}, "m": {"dim": 4, "scope": scope}},
     }
     return build(graph, hidden=16, device="cpu")
 

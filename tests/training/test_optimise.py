@@ -34,7 +34,7 @@ IMAGE: dict[str, Any] = {
         "x": {"type": "image", "shape": [1, 8, 8], "channels": 2},
     },
     "edges": ["y -> x"],
-    "latents": {"z": {"dim": 2, "children": ["x"]}},
+    "latents": {"z": {"dim": 2, "children": ["x"], "effect": "deep"}},
 }
 
 

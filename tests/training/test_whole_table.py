@@ -18,7 +18,7 @@ from tests.helpers.training import COLUMNS, GRAPH, table
 
 
 def spec(**style: Any) -> dict[str, Any]:
-    latents = {"z": {"dim": 2, "effect": "linear", **style}, "m": {"dim": 3, "scope": "dataset"}}
+    latents = {"z": {"dim": 2, "effect": "linear", "loadings": "class", **style}, "m": {"dim": 3, "scope": "dataset"}}
     return {**GRAPH, "latents": latents}
 
 
