@@ -29,7 +29,7 @@ import yaml
 
 import pyro_cama
 
-GRAPHS = Path(__file__).parents[1] / "pyro_cama" / "datasets"
+GRAPHS = Path(__file__).parents[1] / "graphs"
 QUICK: dict[str, Any] = {"max_epochs": 3, "progress": False}
 
 

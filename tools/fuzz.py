@@ -129,7 +129,7 @@ def graphs(rng: random.Random, folder: Path) -> Iterator[tuple[bytes, Callable[[
         path = ROOT / "tests" / "corpus" / "graph_files" / entry["file"]
         files.setdefault(path.suffix, []).append({**entry, "raw": path.read_bytes()})
     del files[".xdsl"]
-    graphs = sorted((ROOT / "pyro_cama" / "datasets").glob("*.yaml"))
+    graphs = sorted((ROOT / "graphs").glob("*.yaml"))
     files[".yaml"] = [{"target": None, "raw": path.read_bytes()} for path in graphs]
     while True:
         suffix = rng.choice(sorted(files))

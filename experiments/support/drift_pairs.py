@@ -23,7 +23,7 @@ from support import image_data
 from support.drift import Swapped, Unit, load_table, split
 from support.drift_sources import ROWS, gas_sensors, heart_disease, rdataset, small_mnist
 
-GRAPHS = Path(__file__).parents[1] / "graphs"
+GRAPHS = Path(__file__).parents[2] / "graphs" / "real_drift"
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -94,7 +94,7 @@ def pair(name: str, data_dir: Path | str | None = None) -> Pair:
 
 
 def graph_of(name: str) -> CausalGraph:
-    """A graph of the folder `graphs` beside this one, or one of the package's, its style linear where it can be."""
+    """A graph of `graphs/real_drift`, or one of the package's, its style linear where it can be."""
     if name not in datasets.GRAPHS:
         return CausalGraph(GRAPHS / f"{name}.yaml")
     raw = datasets.graph(name).to_dict()

@@ -148,9 +148,9 @@ class Solved:
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
         imagined = imagined_rows(rows, new.ambiguity)
-        felt, units = pair.manipulation.felt(first), self.units
+        felt, units, even = pair.manipulation.felt(first), self.units, pair.manipulation.even()
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
-        scale = torch.where(switches, 1.0, self.scale) * felt.clamp_min(1.0)
+        scale = torch.where(switches, 1.0, self.scale) * torch.where(even, 1.0, felt).clamp_min(1.0)
         present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
         expected = torch.softmax(train + new.fixed, 0)
 
@@ -170,7 +170,6 @@ class Solved:
             extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
             return (options.sparsity * extent - total) / rows
 
-        even = pair.manipulation.even()
         start = torch.cat([(rooted(first / felt, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
         found = minimise_stacked(
             loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda _: self.bar.update()
@@ -256,7 +255,9 @@ class Solved:
     def _penalties(self, problems: list[Problem]) -> list[float]:
         """Minus the log-prior of every theta."""
         theta = torch.stack([problem.theta for problem in problems])
-        moved = theta.abs() / self.scale / self.pair.manipulation.felt(theta).clamp_min(1.0)
+        manipulation = self.pair.manipulation
+        felt = torch.where(manipulation.even(), 1.0, manipulation.felt(theta)).clamp_min(1.0)
+        moved = theta.abs() / self.scale / felt
         found: list[float] = (self.options.sparsity * moved.sum((1, 2))).tolist()
         return found
 

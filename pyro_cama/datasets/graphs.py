@@ -1,8 +1,8 @@
-"""The graphs that come with the package, as the YAML files beside this one."""
+"""The graphs that come with the package: the YAML files in ``graphs``, which a wheel holds beside this module."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from pyro_cama._messages import one_of
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -26,4 +26,6 @@ def graph(name: str) -> CausalGraph:
     """
     if name not in GRAPHS:
         raise ValueError(f"datasets.graph: found {name!r}; {one_of(name, GRAPHS)}")
-    return CausalGraph.from_yaml((files("pyro_cama.datasets") / f"{name}.yaml").read_text(encoding="utf-8"))
+    beside = Path(__file__).with_name("graphs")  # in a wheel; in a checkout they stand at its top
+    folder = beside if beside.is_dir() else Path(__file__).parents[2] / "graphs"
+    return CausalGraph.from_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8"))

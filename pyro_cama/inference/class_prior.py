@@ -29,9 +29,10 @@ def imagined_rows(rows: Tensor, ambiguity: float) -> Tensor:
     class: teenagers' heights are explained a fifth of a nat a row better as those of women alone.
 
     Args:
-        ambiguity: share of rows whose class is not recognised: of a quarter, as many are imagined as there are.
+        ambiguity: share of rows whose class is not recognised: of none, three are imagined for ten that there are, and
+            of a sixth as many.
     """
-    return (rows * min(1.0, 4 * ambiguity)).clamp_min(IMAGINED)
+    return (rows * min(1.0, 0.3 + 4 * ambiguity)).clamp_min(IMAGINED)
 
 
 def estimate_proportions(log_p: Tensor, train: Tensor, steps: int = 200) -> Tensor:

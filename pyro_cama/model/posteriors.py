@@ -36,7 +36,7 @@ class SharedPosterior(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Returns loc and scale, ``(sites, dim)`` each."""
-        return self.loc, F.softplus(self.raw_scale) + 1e-3
+        return self.loc, F.softplus(self.raw_scale) + 1e-7
 
 
 class RowPosterior(nn.Module):

@@ -1,11 +1,11 @@
 """Tables and graphs that come with the package belong together."""
 
 import sys
-from importlib.resources import files
 
 import pytest
 
 from pyro_cama import datasets
+from tests.helpers.paths import GRAPHS
 
 
 @pytest.mark.parametrize("name", datasets.TABLES)
@@ -16,8 +16,8 @@ def test_a_table_has_the_columns_of_its_graph_and_labels_that_are_its_levels(nam
     assert set(table[graph.target]) == {str(level) for level in graph.nodes[graph.target].levels or ()}
 
 
-def test_every_graph_beside_the_code_is_listed() -> None:
-    there = {path.name.removesuffix(".yaml") for path in files(datasets).iterdir() if path.name.endswith(".yaml")}
+def test_every_graph_is_listed() -> None:
+    there = {path.stem for path in GRAPHS.glob("*.yaml")}
     assert there == set(datasets.GRAPHS)
 
 

@@ -3,5 +3,5 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-GRAPHS = ROOT / "pyro_cama" / "datasets"
+GRAPHS = ROOT / "graphs"
 CORPUS = ROOT / "tests" / "corpus"
