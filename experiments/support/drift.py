@@ -20,12 +20,10 @@ SAMPLED = 2000
 
 
 def graph_of(name: str) -> CausalGraph:
-    """The graph of a table, its style as deep as the paper's; of a network its own, one m for all rows, no style."""
+    """The graph of a table; of a network its own, one m for all rows, no style."""
     if name in NETWORKS:
         return example_network(name, NETWORKS[name], latents={"z": None, "m": {"scope": "dataset"}})[0]
-    raw = datasets.graph(name).to_dict()
-    raw["latents"]["z"] = {"dim": raw["latents"]["z"]["dim"]}
-    return CausalGraph(raw)
+    return datasets.graph(name)
 
 
 def load_table(name: str) -> tuple[pd.DataFrame, str]:

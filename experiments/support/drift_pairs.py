@@ -94,11 +94,8 @@ def pair(name: str, data_dir: Path | str | None = None) -> Pair:
 
 
 def graph_of(name: str) -> CausalGraph:
-    """A graph of `graphs/real_drift`, or one of the package's, its style linear where it can be."""
-    if name not in datasets.GRAPHS:
-        return CausalGraph(GRAPHS / f"{name}.yaml")
-    raw = datasets.graph(name).to_dict()
-    return CausalGraph(raw | {"latents": raw["latents"] | {"z": {"dim": raw["latents"]["z"]["dim"], "effect": "auto"}}})
+    """A graph of `graphs/real_drift`, or one of the package's."""
+    return datasets.graph(name) if name in datasets.GRAPHS else CausalGraph(GRAPHS / f"{name}.yaml")
 
 
 def _usable(frame: pd.DataFrame, graph: CausalGraph, most: int | None) -> pd.DataFrame:
