@@ -481,6 +481,20 @@ def test_starts_reach_any_unit(factor: float) -> None:
     assert float(gain(counts)) == pytest.approx(factor, rel=1e-5) or factor == 1e-6  # 0.1: less than a count
 
 
+@given(noisy)
+def test_a_step_is_felt_by_what_the_gain_leaves_of_it(theta: Tensor) -> None:
+    theta[2] = theta[2].abs()
+    felt = Affine().felt(theta)
+    assert felt.shape == theta.shape
+    assert Affine().felt(torch.zeros(4)).tolist() == [1.0] * 4
+    step = torch.tensor([0.0, 0.1, 0.0, 0.0]) * felt
+    clean = [Affine().pull_back(torch.ones(()), value).x for value in (theta, theta + step)]
+    torch.testing.assert_close(clean[0] - clean[1], 0.1 * signed_gain(theta).sign(), rtol=1e-6, atol=1e-6)
+    step = torch.tensor([0.0, 0.0, 0.1, 0.0]) * felt
+    noise = [Affine().pull_back(torch.ones(()), value).variance for value in (theta, theta + step)]
+    torch.testing.assert_close(noise[1] - noise[0], torch.tensor(0.1), rtol=1e-6, atol=1e-6)
+
+
 def test_readings_that_do_not_move_tell_nothing_of_a_gain() -> None:
     start = Affine().guess_from_moments(torch.full((9,), 7.0), {"mean": torch.zeros(()), "sd": torch.ones(())})
     assert start is not None
