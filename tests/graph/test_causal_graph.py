@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from pyro_cama.errors import DataError, GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
-from tests.helpers.paths import GRAPHS
+from tests.helpers.paths import GRAPHS, ROOT
 
 DESIGN = """
 target: diagnosis
@@ -414,7 +414,7 @@ def test_no_torch_is_imported() -> None:
     # Only the modules themselves: the package's __init__ re-exports what needs torch.
     program = (
         "import sys, types, pathlib; package = types.ModuleType('pyro_cama');"
-        f"package.__path__ = [{str(GRAPHS.parent)!r}]; sys.modules['pyro_cama'] = package;"
+        f"package.__path__ = [{str(ROOT / 'pyro_cama')!r}]; sys.modules['pyro_cama'] = package;"
         "import pyro_cama.graph; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -415,7 +415,7 @@ def test_exact_posterior_of_a_shared_m_makes_the_evidence_of_the_dataset(trace: 
     q: Any = cama.guide.m_posterior
     with torch.no_grad():
         q.loc.fill_(float(loc))
-        q.raw_scale.fill_(inverse_softplus(float(scale) - 1e-3))
+        q.raw_scale.fill_(inverse_softplus(float(scale) - 1e-7))
     weights = weights_of(cama, batch, samples=3, trace=trace)
     assert weights.shared is not None
     assert weights.shared.shape == (3, 1)
@@ -440,7 +440,7 @@ def test_prediction_averages_over_a_shared_m() -> None:
     q: Any = cama.guide.m_posterior
     with torch.no_grad():
         q.loc.fill_(0.4)
-        q.raw_scale.fill_(inverse_softplus(0.5 - 1e-3))
+        q.raw_scale.fill_(inverse_softplus(0.5 - 1e-7))
     batch = world.draw(4, 0.7)
     given_m = torch.softmax(on_grid(world, batch), 1)
     weight = torch.softmax(-(((GRID - 0.4) / 0.5) ** 2) / 2, 0)
