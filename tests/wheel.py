@@ -66,6 +66,7 @@ def built(folder: Path) -> Path:
 def holds_the_package_only(wheel: Path) -> None:
     files = (path.relative_to(ROOT) for path in (ROOT / "pyro_cama").rglob("*") if path.is_file())
     source = {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    source |= {f"pyro_cama/datasets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "graphs").rglob("*.yaml")}
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {"pyro_cama/py.typed", "pyro_cama/report/report.html.jinja"} <= found, f"{wheel.name} holds {sorted(found)}"
     assert found == source, f"in the wheel or in pyro_cama/, not in both: {sorted(found ^ source)}"

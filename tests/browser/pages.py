@@ -78,7 +78,7 @@ def _fitted(children: tuple[str, ...], classes: tuple[str, ...], *, m: bool = Tr
         "target": "y",
         "nodes": {"y": {"type": "categorical", "levels": list(classes)}} | dict.fromkeys(children, "continuous"),
         "edges": [["y", name] for name in children],
-        "latents": {"z": {"dim": 1}, "m": {"dim": 2, "scope": "dataset"} if m else None},
+        "latents": {"z": {"dim": 1, "effect": "deep"}, "m": {"dim": 2, "scope": "dataset"} if m else None},
     }
     cama = build(graph, hidden=16, layers=1, device="cpu")
     return cama.fit(_rows(240, children, classes, 0), max_epochs=epochs, lr=2e-2, progress=False)
