@@ -117,7 +117,8 @@ def adapt(
                 best, winner, candidates = anchored, None, [anchored]
         best = search.examined(best)
         fit = _cross_fit(search, new, winner, best)
-        unmoved = not base.m_trained and best.start != "alternatives" and mix_alone_explains(base, new.batch)
+        reversed_from = new.expected if best.start == "alternatives" else None
+        unmoved = not base.m_trained and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
     insisted = insisted and options.proves_proportions
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved)
     adapted, applied = base.copy(), verdict[0] or keep == "always"

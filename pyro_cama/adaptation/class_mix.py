@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.class_moments import comparable
@@ -22,6 +23,7 @@ from pyro_cama.model.pair import ModelGuidePair
 Floats = NDArray[np.float64]
 LEVEL = 0.01  # of the test, over all columns together
 FEWEST = 8  # rows of a site that can reject
+NEAR = 0.15  # total variation of class proportions
 
 
 class Moment(NamedTuple):
@@ -46,14 +48,20 @@ class Moment(NamedTuple):
         return float(abs(self.found - self.classes @ mix) / math.sqrt(self.error + self.errors @ mix**2))
 
 
-def mix_alone_explains(pair: ModelGuidePair, batch: Batch) -> bool:
+def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, reversed_from: Tensor | None = None) -> bool:
     """Returns whether at every site some mix of the classes has the moments of the new rows, as far as chance goes.
 
     Means, squares and shares of levels of the columns that m acts on, each with its standard error, Bonferroni over
-    them.  What leaves every column's own moments as they are, such as a scale read from its other end, is not seen.
+    them.  A scale read from its other end, or levels written down under other names, may leave all of them as they are.
+
+    Args:
+        reversed_from: a start has reversed scales or recoded levels: then a mix explains the rows only if it is another
+            one than this, ``(classes,)``, by more than :data:`NEAR`; without a change of the mix there is nothing else
+            to explain what was won.
     """
     sites = [None] if batch.site is None else [site for site in batch.site.unique().tolist() if site >= 0]
-    return all(_explained(list(_moments(pair, batch, site))) for site in sites)
+    expected = None if reversed_from is None else reversed_from.double().cpu().numpy()
+    return all(_explained(list(_moments(pair, batch, site)), expected) for site in sites)
 
 
 def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[Moment]:
@@ -92,12 +100,13 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[M
             yield Moment((name, i), 2, float((x**2).mean()), of_squares / len(x), square[:, i], of_training)
 
 
-def _explained(moments: list[Moment]) -> bool:
-    """Whether the mix that comes nearest is near enough."""
+def _explained(moments: list[Moment], expected: Floats | None) -> bool:
+    """Whether the mix that comes nearest is near enough, and, where one is expected, another."""
     if not moments:
         return False
     mix = _nearest_mix(moments)
-    return max(moment.apart(mix) for moment in moments) < _bound(moments)
+    another = expected is None or float(np.abs(mix - expected).sum()) / 2 > NEAR
+    return another and max(moment.apart(mix) for moment in moments) < _bound(moments)
 
 
 def _bound(moments: list[Moment]) -> float:

@@ -61,6 +61,14 @@ def test_a_moved_column_is_not(cama: CAMA, share: float, column: str) -> None:
     assert not mix_alone_explains(cama, cama.encode(moved, "ignore"))
 
 
+def test_what_is_reversed_is_explained_by_another_mix_alone(cama: CAMA) -> None:
+    expected = torch.tensor([0.5, 0.5])
+    for share, explained in ((0.5, False), (0.95, True)):
+        batch = cama.encode(rows(300, share, 1), "ignore")
+        assert mix_alone_explains(cama, batch)
+        assert mix_alone_explains(cama, batch, reversed_from=expected) is explained
+
+
 def test_sites_are_judged_by_themselves() -> None:
     spec = SPEC | {"latents": {"z": {"dim": 1}, "m": {"scope": "site"}}}
     train = rows(800, 0.5, 0).assign(site="here")
