@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.candidates import examine, mix_alone
+from pyro_cama.adaptation.candidates import unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.drawn import Drawn
@@ -103,9 +103,7 @@ def adapt(
     else:
         search = Drawn(base, new, options, progress, trainer_kwargs)
     with search.bar:
-        resting = encode_do(base, "auto")
-        mix = mix_alone(base, new, options, resting)
-        before = examine(base, "before", new.compared, new.counted, mix, options, do=resting)
+        before = unadapted(base, new, options, encode_do(base, "auto"))
         candidates = search.starts()
         highest = _highest(candidates, search)
         winner: int | None = highest

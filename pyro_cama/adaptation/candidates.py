@@ -71,33 +71,50 @@ def examine(
         sparsity: strength of theta's prior; 0 leaves no penalty.
     """
     posterior = class_log_posterior(pair, counted, do, PredictionOptions(options.label_draws))
-    log_p = torch.log_softmax(posterior + ratio[:, None], 0)
+    recovery = recovery_of(pair, new, do, options)
+    return _candidate(pair, start, new, posterior, ratio, recovery, options, do=do, sparsity=sparsity)
+
+
+def unadapted(pair: ModelGuidePair, new: NewRows, options: AdaptOptions, do: dict[str, Tensor] | None) -> Candidate:
+    """Estimates the same of the model as it is, the class mix alone being free to change.
+
+    It has the freedom that every candidate has: else a change of the mix alone would be evidence of a manipulation.
+    """
+    posterior = class_log_posterior(pair, new.counted, do, PredictionOptions(options.label_draws))
+    ratio = new.fixed
+    if options.learns_proportions:
+        train = torch.softmax(log_train(pair), 0).double()
+        imagined = float(imagined_rows(torch.as_tensor(float(new.counted.rows)), new.ambiguity))
+        ratio = log_ratio_of(posterior_mode(posterior.double(), train, imagined), train).to(new.fixed)
+    return _candidate(pair, "before", new.compared, posterior, ratio, new.recovery, options, do=do)
+
+
+def _candidate(
+    pair: ModelGuidePair,
+    start: str,
+    new: Batch,
+    posterior: Tensor,
+    ratio: Tensor,
+    recovery: float,
+    options: AdaptOptions,
+    *,
+    do: dict[str, Tensor] | None,
+    sparsity: float = 0.0,
+) -> Candidate:
+    """Puts together what is known; ``posterior`` is of the counted rows, under the training class proportions."""
+    p = torch.softmax(posterior + ratio[:, None], 0)
     return Candidate(
         start=start,
         evidence=importance_evidence(pair, new, ratio, do=do),
-        probabilities=log_p.exp().cpu()[:, : new.rows],
-        proportions=log_p.exp().mean(1).cpu(),
-        counted=counted.rows,
+        probabilities=p.cpu()[:, : new.rows],
+        proportions=p.mean(1).cpu(),
+        counted=posterior.shape[1],
         generated=options.recovery_rows,
-        recovery=recovery_of(pair, new, do, options),
+        recovery=recovery,
         state=state_of(pair),
         penalty=_penalty(pair, sparsity) / new.rows,
         theta=mean_theta(pair, new),
     )
-
-
-def mix_alone(pair: ModelGuidePair, new: NewRows, options: AdaptOptions, do: dict[str, Tensor] | None) -> Tensor:
-    """Returns log of class proportions over the training ones if nothing but the class mix changed, ``(classes,)``.
-
-    The unadapted model has the freedom that every candidate has: else a change of the mix alone would be evidence of a
-    manipulation.
-    """
-    if not options.learns_proportions:
-        return new.fixed
-    posterior = class_log_posterior(pair, new.counted, do, PredictionOptions(options.label_draws))
-    train = torch.softmax(log_train(pair), 0)
-    imagined = float(imagined_rows(torch.as_tensor(float(new.counted.rows)), new.ambiguity))
-    return log_ratio_of(posterior_mode(posterior.double(), train.double(), imagined), train.double()).to(new.fixed)
 
 
 def state_of(pair: ModelGuidePair) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class NewRows:
         clean: the training rows, where they are at hand.
         fixed: log of the class proportions to be expected over the training ones, ``(classes,)``.
         expected: those proportions, ``(classes,)``.
-        ambiguity: share of rows of its own whose class the unadapted model does not recognise.
+        recovery: share of rows of its own whose class the unadapted model recognises.
         folds: parts to split the rows into, none of fewer than two rows where there are enough.
         adapted_to: numbers of the rows that every start is optimised on.
         compared: the rows that candidates are compared on.
@@ -46,7 +46,7 @@ class NewRows:
     clean: Batch | None
     fixed: Tensor
     expected: Tensor
-    ambiguity: float
+    recovery: float
     folds: int
     adapted_to: Tensor
     compared: Batch
@@ -78,12 +78,17 @@ class NewRows:
             clean=labelled,
             fixed=fixed,
             expected=torch.softmax(log_train(pair) + fixed, 0),
-            ambiguity=1.0 - recovery_of(pair, batch, encode_do(pair, "auto"), options),
+            recovery=recovery_of(pair, compared, encode_do(pair, "auto"), options),
             folds=folds,
             adapted_to=rest,
             compared=compared,
             counted=batch.select(more.to(pair.device)) if len(held) < batch.rows else compared,
         )
+
+    @property
+    def ambiguity(self) -> float:
+        """Share of rows of its own whose class the unadapted model does not recognise."""
+        return 1.0 - self.recovery
 
     @property
     def too_few(self) -> bool:

@@ -150,7 +150,7 @@ class Solved:
         imagined = imagined_rows(rows, new.ambiguity)
         felt, units, even = pair.manipulation.felt(first), self.units, pair.manipulation.even()
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
-        scale = torch.where(switches, 1.0, self.scale) * torch.where(even, 1.0, felt).clamp_min(1.0)
+        scale = torch.where(switches, 1.0, self._scale_at(felt))
         present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
         expected = torch.softmax(train + new.fixed, 0)
 
@@ -178,6 +178,10 @@ class Solved:
         ratios = ratio_of(found[:, numbers:])
         ended = zip(begun, thetas, ratios, strict=True)
         return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
+
+    def _scale_at(self, felt: Tensor) -> Tensor:
+        """The prior scales of theta where steps are felt so; noise is not easier to believe in a larger unit."""
+        return self.scale * torch.where(self.pair.manipulation.even(), 1.0, felt).clamp_min(1.0)
 
     def _units(self) -> Tensor:
         """What a step in each number of theta is measured in, ``(size,)``: L-BFGS knows no other curvature at first.
@@ -255,9 +259,7 @@ class Solved:
     def _penalties(self, problems: list[Problem]) -> list[float]:
         """Minus the log-prior of every theta."""
         theta = torch.stack([problem.theta for problem in problems])
-        manipulation = self.pair.manipulation
-        felt = torch.where(manipulation.even(), 1.0, manipulation.felt(theta)).clamp_min(1.0)
-        moved = theta.abs() / self.scale / felt
+        moved = theta.abs() / self._scale_at(self.pair.manipulation.felt(theta))
         found: list[float] = (self.options.sparsity * moved.sum((1, 2))).tolist()
         return found
 

@@ -57,10 +57,12 @@ class EncoderFit:
         """
         values, observed, site = {}, {}, None
         kept = np.asarray(keep, dtype=np.int64)
-        labels, labelled = read_column(self.graph.nodes[self.graph.target], table.column(self.graph.target, self.graph))
-        labels = np.where(labelled, labels, -1)
+        target = self.graph.target
+        codes, labelled = read_column(self.graph.nodes[target], table.column(target, self.graph))
+        labels = np.where(labelled, codes, -1)
         for name, summary in self._columns.items():
-            raw, present = read_column(summary.node, table.column(name, self.graph))
+            column = (codes, labelled) if name == target else read_column(summary.node, table.column(name, self.graph))
+            raw, present = column
             summary.add(raw[present], self.rows + np.flatnonzero(present), labels[present])
             values[name], observed[name] = torch.from_numpy(raw[kept]), torch.from_numpy(present[kept])
         if self.scope is not None:

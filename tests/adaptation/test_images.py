@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pyro_cama import CAMA, DataError
-from pyro_cama.adaptation.candidates import examine
+from pyro_cama.adaptation.candidates import examine, unadapted
 from pyro_cama.adaptation.initialisation import initialise_start as begin_at
-from pyro_cama.adaptation.new_rows import hold_out
+from pyro_cama.adaptation.new_rows import NewRows, hold_out
 from pyro_cama.data.batch import Batch
 from tests.helpers.images import BERNOULLI, QUICK, digits, spec, state, table
 from tests.helpers.patches import module_at
@@ -104,17 +104,23 @@ def test_classes_are_counted_on_more_than_what_is_held_out(
     monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", lambda *_, **__: None)
     seen: list[tuple[int, int, int]] = []
 
-    def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
+    def noted(found: Any, new: Batch, every: Batch) -> Any:
         assert torch.equal(every.values["i"][: new.rows], new.values["i"])
-        found = examine(cama, start, new, every, *rest, **options)
         seen.append((len(found.labels), len(found.evidence), found.counted))
         return found
 
-    for place in ("adapt", "drawn"):
-        monkeypatch.setattr(module_at(f"adaptation.{place}"), "examine", examined)
+    def examined(cama: CAMA, start: str, new: Batch, every: Batch, *rest: Any, **options: Any) -> Any:
+        return noted(examine(cama, start, new, every, *rest, **options), new, every)
+
+    def resting(cama: CAMA, new: NewRows, *rest: Any) -> Any:
+        return noted(unadapted(cama, new, *rest), new.compared, new.counted)
+
+    monkeypatch.setattr(module_at("adaptation.drawn"), "examine", examined)
+    monkeypatch.setattr(module_at("adaptation.adapt"), "unadapted", resting)
     copy = cama.adapt({"i": shifted["i"][:count]}, **QUICK)
     held = max(math.ceil(count / 5), 1) if count >= 4 else count
     assert {*seen} == {(held, held, counted)}
+    assert len(seen) > 1
     assert sum(copy.adaptation.proportions_after) == pytest.approx(1.0, abs=1e-5)
 
 
