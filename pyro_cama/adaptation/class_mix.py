@@ -142,16 +142,38 @@ def _nearest_mix(moments: list[Moment], *, robust: bool = False) -> Floats:
     Args:
         robust: in absolute errors, which a few columns do not rule, not in squares.
     """
-    from scipy.optimize import nnls
-
-    classes = len(moments[0].classes)
-    mix = np.full(classes, 1 / classes)
+    found, error = (np.array([getattr(m, name) for m in moments]) for name in ("found", "error"))
+    of_class, errors_of_class = (np.stack([getattr(m, name) for m in moments]) for name in ("classes", "errors"))
+    mix = np.full(of_class.shape[1], 1 / of_class.shape[1])
     for step in range(30 if robust else 3):  # the errors depend on the mix
-        errors = np.array([math.sqrt(m.error + m.errors @ mix**2) for m in moments])
+        errors = np.sqrt(error + errors_of_class @ mix**2)
         if robust and step:
-            errors *= np.sqrt([max(1.0, m.apart(mix)) for m in moments])
-        left = np.stack([m.classes for m in moments]) / errors[:, None]
-        right = np.array([m.found for m in moments]) / errors
+            errors *= np.sqrt(np.maximum(1.0, np.abs(found - of_class @ mix) / errors))
+        left = of_class / errors[:, None]
         one = 1e3 * max(1.0, float(np.abs(left).max()))  # they sum to 1
-        mix = nnls(np.vstack([left, np.full(classes, one)]), np.append(right, one))[0]
+        mix = _least_squares(np.vstack([left, np.full(len(mix), one)]), np.append(found / errors, one))
     return np.asarray(mix / mix.sum())
+
+
+def _least_squares(left: Floats, right: Floats) -> Floats:
+    """The numbers of at least 0 with the least |left x - right| (Lawson and Hanson 1974).
+
+    Of few unknowns: scipy.optimize takes half a second to import.
+    """
+    x, free = np.zeros(left.shape[1]), np.zeros(left.shape[1], dtype=bool)
+    enough = 1e-13 * float(np.abs(left.T @ right).max())
+    for _ in range(3 * len(x)):
+        rise = np.where(free, -np.inf, left.T @ (right - left @ x))
+        if rise.max() <= enough:
+            break
+        free[rise.argmax()] = True
+        while free.any():
+            aim = np.zeros_like(x)
+            aim[free] = np.linalg.lstsq(left[:, free], right, rcond=None)[0]
+            low = free & (aim <= 0)
+            if not low.any():
+                x = aim
+                break
+            x = x + (x[low] / (x[low] - aim[low])).min() * (aim - x)
+            free &= x > 1e-12
+    return x

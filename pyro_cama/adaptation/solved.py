@@ -35,7 +35,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.inference.class_prior import imagined_rows
-from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
+from pyro_cama.inference.exact import joint_of_thetas, solves_exactly, summed_evidence
 from pyro_cama.model.linear_style import conditional_scales
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
@@ -140,19 +140,19 @@ class Solved:
 
     def solve(self, begun: list[Problem]) -> list[Problem]:
         """Maximises every problem's mean evidence, less theta's Laplace prior and that of the class proportions."""
-        pair, new, options, train = self.pair, self.new, self.options, self.train
-        like = pair.model.like
-        weights = torch.stack([problem.weights for problem in begun]).to(like)
-        learns = torch.tensor([[problem.learns] for problem in begun], device=like.device)
-        first = torch.stack([problem.theta for problem in begun])
+        pair, new, options, train = self.pair, self.new, self.options, self.train.double()
+        weights = torch.stack([problem.weights for problem in begun]).to(pair.device, torch.float64)
+        learns = torch.tensor([[problem.learns] for problem in begun], device=weights.device)
+        first = torch.stack([problem.theta for problem in begun]).to(weights)
+        of_rows = summed_evidence(pair.model, self.part, weights)
         count, sites, size = first.shape
         numbers, rows = sites * size, weights.sum(1).clamp_min(1.0)
         imagined = imagined_rows(rows, new.ambiguity)
         felt, units, even = pair.manipulation.felt(first), self.units, pair.manipulation.even()
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
         scale = torch.where(switches, 1.0, self._scale_at(felt))
-        present = torch.ones(sites).to(like) if self.part.site is None else (~absent_sites(pair, self.part)).to(like)
-        expected = torch.softmax(train + new.fixed, 0)
+        present = torch.ones(sites) if self.part.site is None else ~absent_sites(pair, self.part)
+        expected, present = torch.softmax(train + new.fixed, 0), present.to(weights)
 
         def ratio_of(free: Tensor) -> Tensor:
             free = torch.where(learns, free, 0.0)
@@ -163,19 +163,19 @@ class Solved:
 
         def loss(x: Tensor) -> Tensor:
             theta, ratio = theta_of(x), ratio_of(x[:, numbers:])
-            joint, _ = joint_of_thetas(pair.model, self.part, theta)
-            evidence = torch.logsumexp(joint + ratio[:, :, None], 1)
-            total = (evidence * weights).sum(1) + imagined * (expected * (train + ratio)).sum(1)
+            total = of_rows(theta, ratio) + imagined * (expected * (train + ratio)).sum(1)
             moved = torch.where(switches, 0.0, theta / scale)
             extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
             return (options.sparsity * extent - total) / rows
 
-        start = torch.cat([(rooted(first / felt, even) / units).flatten(1), torch.zeros(count, len(train)).to(like)], 1)
-        found = minimise_stacked(
-            loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda _: self.bar.update()
+        start = torch.cat(
+            [(rooted(first / felt, even) / units).flatten(1), torch.zeros(count, len(train)).to(weights)], 1
         )
-        thetas = theta_of(found)
-        ratios = ratio_of(found[:, numbers:])
+        found = minimise_stacked(
+            loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda *_: self.bar.update()
+        )
+        thetas = theta_of(found).to(pair.model.like)
+        ratios = ratio_of(found[:, numbers:]).to(pair.model.like)
         ended = zip(begun, thetas, ratios, strict=True)
         return [replace(problem, theta=theta, ratio=ratio) for problem, theta, ratio in ended]
 

@@ -41,6 +41,7 @@ class Affine(Mechanism):
     guesses = True
     simulates = True
     pulls_back = True
+    linear = True
     _REVERSED = 2.0
 
     def __init__(self, shared: bool = True) -> None:

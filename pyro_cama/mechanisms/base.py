@@ -80,6 +80,8 @@ class Mechanism(ABC):
         guesses: it has a :meth:`guess_from_moments`.
         simulates: it has a :meth:`push` and a :meth:`simulate`.
         pulls_back: it has a :meth:`pull_back`.
+        linear: that maps readings on a straight line, and neither slope nor noise depend on them; an override of it
+            says so anew.
         composes: :meth:`transform` may be applied to what it returned, and :meth:`invert` likewise.
         in_merge: theta joins the features that make the child's parameters.
         noticeable: a change (see :meth:`describe`) below this is not called one.
@@ -117,6 +119,7 @@ class Mechanism(ABC):
     guesses: bool = False
     simulates: bool = False
     pulls_back: bool = False
+    linear: bool = False
     composes: ClassVar[bool] = False
     in_merge: ClassVar[bool] = False
     noticeable: ClassVar[float] = 0.25
@@ -125,6 +128,8 @@ class Mechanism(ABC):
         super().__init_subclass__(**options)
         if not is_abstract(cls):
             expect_types(cls)
+        if "pull_back" in vars(cls) and "linear" not in vars(cls):
+            cls.linear = False
         for ability, methods in _ABILITIES:
             missing = [name for name in methods if getattr(cls, name) is getattr(Mechanism, name)]
             if getattr(cls, ability) and missing:

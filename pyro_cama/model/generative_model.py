@@ -134,6 +134,13 @@ class CAMAModel(PyroModule):
         """Numbers of one row in a tensor of every component under every class."""
         return self.classes * sum(group.width for group in self.groups)
 
+    @property
+    def sum_numbers_per_row(self) -> int:
+        """Numbers of one row where no tensor has rows, columns and classes."""
+        return sum(group.width for group in self.groups) + 8 * (
+            self.classes + (self.graph.z.dim if self.graph.z else 0)
+        )
+
     def loadings(self, group: Group) -> Loadings:
         """Returns what a linear style adds to a group on which it acts linearly."""
         found = network_of(self._networks, "loadings", NamedModules)[group.nodes[0]]
@@ -272,9 +279,11 @@ class CAMAModel(PyroModule):
         return self.log_prob_given(causes, batch, classes=classes, power=power)
 
     def log_prob_given(
-        self, causes: Causes, batch: Batch, *, classes: bool, power: float = 1.0
+        self, causes: Causes, batch: Batch, *, classes: bool, power: float = 1.0, style: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Returns :meth:`log_prob` of rows whose causes are at hand."""
+        """Returns :meth:`log_prob` of rows whose causes are at hand; without the children of a style that is summed
+        out where ``style`` is False.
+        """
         likelihood = context = torch.zeros((), dtype=self.like.dtype, device=self.like.device)
         inside = {self.graph.target, *self.graph.blanket.children}
         for group in self.groups:
@@ -290,7 +299,7 @@ class CAMAModel(PyroModule):
                 likelihood = likelihood + score
             else:
                 context = context + score
-        if causes.z is None and any(group.linear_z for group in self.groups):
+        if style and causes.z is None and any(group.linear_z for group in self.groups):
             likelihood = likelihood + power * style_log_prob(causes, self.groups, batch)
         return likelihood, context
 

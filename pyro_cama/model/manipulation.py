@@ -136,6 +136,31 @@ class Manipulation(nn.Module):
         variance = inner.variance + found.variance * (2 * inner.log_slope).exp()
         return Clean(inner.x, found.log_slope + inner.log_slope, variance)
 
+    def line(self, theta: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the line x~ = slope x + offset of every component, log |slope|, and the noise on the clean scale.
+
+        Calibration has no part.
+
+        Args:
+            theta: of all groups, ``(..., size)``.
+            group: one without a mechanism, or with a :attr:`~pyro_cama.mechanisms.base.Mechanism.linear` one.
+
+        Returns:
+            Four tensors ``(..., width)``.
+        """
+        if not isinstance(group, MovedGroup) or not group.theta_size:
+            nothing = theta.new_zeros(*theta.shape[:-1], group.width)
+            return nothing + 1.0, nothing, nothing, nothing
+        points = theta.new_tensor([0.0, 1.0]).reshape(2, *[1] * theta.dim())
+        found = group.mechanism.pull_back(points, self.theta(theta, group))
+        offset, there = found.x
+        return there - offset, offset, found.log_slope.expand_as(offset), found.variance.expand_as(offset)
+
+    def line_compared(self, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the line on which readings are moved on inside :meth:`calibrated`, ``(width,)`` each; elsewhere x."""
+        calibrates = self in _calibrated.get() and isinstance(group, MovedGroup) and group.mechanism.composes
+        return self.line(self.calibration if calibrates else torch.zeros_like(self.calibration), group)
+
     def undo(self, values: Mapping[str, Tensor], theta: Tensor, group: MovedGroup) -> Tensor | dict[str, Tensor]:
         """Returns the clean values x~ of a group's nodes.
 

@@ -9,7 +9,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import importance_bound, marginal
-from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
+from pyro_cama.inference.exact import solves_exactly, summed_evidence
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
@@ -70,13 +70,13 @@ def _solve(model: CAMAModel, clean: Batch, seed: int, *, steps: int = 60) -> Non
         order = torch.randperm(clean.rows, generator=torch.Generator().manual_seed(seed))
         clean = clean.select(order[:most].to(model.like.device))
 
-    even = manipulation.even()
+    even, one = manipulation.even(), torch.ones(1, 1, dtype=torch.float64, device=model.like.device)
+    evidence, trained = summed_evidence(model, clean, one.expand(1, clean.rows)), torch.zeros_like(one)
 
     def loss(root: Tensor) -> Tensor:
-        joint, _ = joint_of_thetas(model, clean, unrooted(root, even)[:, None])
-        return -torch.logsumexp(joint, 1).mean(1)
+        return -evidence(unrooted(root, even)[:, None], trained) / clean.rows
 
-    start = rooted(torch.zeros_like(manipulation.calibration[None, : manipulation.size]), even)
+    start = rooted(torch.zeros_like(manipulation.calibration[None, : manipulation.size]).to(one), even)
     with fast():
         found = unrooted(minimise_stacked(loss, start, steps=steps), even)
     manipulation.calibration[: manipulation.size] = found[0]

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,9 @@ from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
 from pyro_cama.training.simulated_interventions import Scale, scales_of
 from pyro_cama.training.stages import History, Stage
+from pyro_cama.training.summed_loss import SummedLoss, can_sum
 from pyro_cama.training.undo import undo_of_pair, undone_on_error
-from pyro_cama.training.whole_table import minimise
+from pyro_cama.training.whole_table import Part, minimise
 
 if TYPE_CHECKING:
     from pyro_cama.training.lightning_module import Training, TrainingData
@@ -56,14 +57,14 @@ class Rows:
         held: those to validate on, 0 rows if there are none.
         sample: all of them in memory, a uniform sample of a stream.
         rows: how many there are in all.
-        whole: those to train on, in parts whose tensors are small; empty for those that are not in memory.
+        train: those to train on; None for those that are not in memory.
     """
 
     minibatches: Minibatches
     held: Batch
     sample: Batch
     rows: int
-    whole: Sequence[Batch] = ()
+    train: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Plan:
         minibatches: of the clean rows.
         about: what has to be the same where a killed fit goes on, by name.
         finish: to be called when all stages are done.
-        whole: the rows in parts, where the loss draws nothing and is optimised over all of them at once.
+        whole: the stage and all rows in parts, where the loss draws nothing and is optimised over all of them at once.
     """
 
     stages: list[Stage]
@@ -84,7 +85,7 @@ class Plan:
     minibatches: Minibatches
     about: Mapping[str, Any]
     finish: Callable[[], None]
-    whole: Sequence[Batch] = ()
+    whole: Callable[[], tuple[Stage, Sequence[Part]]] | None = None
 
 
 def plan(
@@ -132,12 +133,26 @@ def plan(
         "rows": rows.rows,
         "manipulated rows": 0 if other is None else other.rows,
         "network sizes and seed": asdict(pair.settings),
-        "graph": _digest(pair.graph.to_dict()),
-        "data": _digest(pair.encoder.state()),
     }
     draws = m_trains or not causes_known(pair.model, rows.sample, classes=True)
     exact = not draws and is_exact(pair.model, pair.guide)
-    return Plan(stages, moving, rows.minibatches, about, finish, rows.whole if exact else ())
+    whole = partial(_whole, pair, rows, options, stages[-1]) if exact and rows.train is not None else None
+    return Plan(stages, moving, rows.minibatches, about, finish, whole)
+
+
+def _whole(pair: ModelGuidePair, rows: Rows, options: FitOptions, stage: Stage) -> tuple[Stage, Sequence[Part]]:
+    """The same stage over all rows at once, in parts whose tensors are small; summed up where that can be done."""
+    assert rows.train is not None
+    model, train = pair.model, rows.train
+    share = options.conditional_share in (None, 1.0)
+    sums = share and can_sum(model, train) and can_sum(model, rows.held)
+    size = max(1, WHOLE // (model.sum_numbers_per_row if sums else model.numbers_per_row))
+    parts = [train.select(part) for part in torch.arange(train.rows, device=pair.device).split(size)]
+    if not sums:
+        return stage, parts
+    held = SummedLoss(model, rows.held, max(options.conditional_weight, _least_weight(pair)))
+    losses = [SummedLoss(model, part, options.conditional_weight) for part in parts]
+    return replace(stage, loss=lambda part: part(), validate=stage.validate and held.validated), losses
 
 
 def _stages(
@@ -148,10 +163,6 @@ def _stages(
     default_epochs, default_share, draws = (20, 0.25, 2) if images else (300, 1.0, 8)
     epochs = default_epochs if options.max_epochs is None else options.max_epochs
     share = default_share if options.conditional_share is None else options.conditional_share
-    # the held-out rows' densities of a thousand readings would outvote their labels: a class effect on every one is
-    # learnt from few rows, and costs density long before it costs a right answer
-    children = set(pair.graph.blanket.children)
-    least = 0 if images else sum(group.width for group in pair.model.groups if group.nodes[0] in children)
 
     def stage(epochs: int, weight: float, lr: float, title: str) -> Stage:
         loss, held_loss = (
@@ -165,7 +176,7 @@ def _stages(
                 conditional_share=share,
                 samples=samples,
             )
-            for samples, own_weight in ((options.samples, weight), (draws, max(weight, least)))
+            for samples, own_weight in ((options.samples, weight), (draws, max(weight, _least_weight(pair))))
         )
         validate = partial(_validate, pair, rows.held, held_loss, share, draws)
         return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)
@@ -173,6 +184,16 @@ def _stages(
     half = epochs // 2 if images and weight else 0
     first = [stage(half, 0.0, options.lr, "fit, densities")] if half else []
     return [*first, stage(epochs - half, weight, options.lr / 2 if half else options.lr, "fit")]
+
+
+def _least_weight(pair: ModelGuidePair) -> int:
+    """The least weight of the conditional term in validation.
+
+    The held-out rows' densities of a thousand readings would outvote their labels: a class effect on every one is
+    learnt from few rows, and costs density long before it costs a right answer.
+    """
+    children = set(pair.graph.blanket.children)
+    return 0 if pair.model.has_images else sum(g.width for g in pair.model.groups if g.nodes[0] in children)
 
 
 def _validate(
@@ -219,12 +240,12 @@ def fit(
     with undone_on_error(undo_of_pair(pair)):
         made = plan(pair, clean, manipulated, interventions, options, progress=progress)
         if checkpoints is not None:
-            kept = Checkpoints(Path(checkpoints), made.about, resume, checkpoint_seconds)
+            digests = {"graph": _digest(pair.graph.to_dict()), "data": _digest(pair.encoder.state())}
+            kept = Checkpoints(Path(checkpoints), {**made.about, **digests}, resume, checkpoint_seconds)
             kept.begin()
         if made.whole and kept is None and not trainer_kwargs and not options.by_minibatches:
-            (stage,) = made.stages
             patience = math.ceil(options.patience / 2)  # a step of L-BFGS goes further than one of Adam
-            history = minimise(stage, made.parameters, made.whole, patience=patience, progress=progress)
+            history = minimise(*made.whole(), made.parameters, patience=patience, progress=progress)
             made.finish()
             return history
         history = optimise(
@@ -316,10 +337,8 @@ def _rows(pair: ModelGuidePair, clean: DataSource, options: FitOptions, progress
     part, kept = batch.select(train.to(pair.device)), batch.select(held.to(pair.device))
     if fresh:
         start_style(pair.model, part)
-    size = max(1, WHOLE // pair.model.numbers_per_row)
-    parts = [part.select(rows) for rows in torch.arange(part.rows, device=pair.device).split(size)]
     minibatches = Shuffled(part.rows, row_selector(part), options.batch_size, seed)
-    return Rows(minibatches, kept, batch, batch.rows, parts)
+    return Rows(minibatches, kept, batch, batch.rows, part)
 
 
 def _to_train_on(pair: ModelGuidePair, data: Table | Batch) -> Batch:

@@ -29,7 +29,7 @@ def minimise_stacked(
     steps: int = 100,
     tolerance: float = 1e-5,
     memory: int = 10,
-    each: Callable[[Tensor], object] | None = None,
+    each: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """Minimises every problem's own loss.
 
@@ -39,7 +39,7 @@ def minimise_stacked(
         steps: at most so many.
         tolerance: a problem ends after two steps that lower its loss by less than this, times one plus its size.
         memory: steps whose curvature is remembered.
-        each: called after every step with where it led to; the end, where it returns True.
+        each: called after every step with where it led to, and the losses there; the end, where it returns True.
 
     Returns:
         Where each problem ended, ``(problems, n)``.
@@ -53,9 +53,9 @@ def minimise_stacked(
     value, gradient = _differentiated(loss, x)
     running = value.isfinite() & gradient.isfinite().all(-1)
     idle = torch.zeros_like(running, dtype=torch.long)
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    changes, differences = x.new_zeros(2, len(x), memory, x.shape[1])
     for step in range(steps):
-        direction = -_times_inverse_hessian(gradient, pairs)
+        direction = -_times_inverse_hessian(gradient, changes, differences)
         slope = (direction * gradient).sum(-1)
         uphill = (slope >= 0) | ~slope.isfinite()
         direction = torch.where(uphill[:, None], -gradient, direction)
@@ -66,13 +66,14 @@ def minimise_stacked(
         change, difference = x_new - x, gradient_new - gradient
         curvature = (change * difference).sum(-1)
         useful = curvature > 1e-10 * difference.square().sum(-1).clamp_min(1e-30)
-        rho = torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0)
-        pairs = [*pairs, (change, difference, rho)][-memory:]
+        newest = torch.where(useful, curvature.clamp_min(1e-30).rsqrt(), 0.0)[:, None, None]
+        changes = torch.cat([changes[:, 1:], newest * change[:, None]], 1)
+        differences = torch.cat([differences[:, 1:], newest * difference[:, None]], 1)
         small = value - value_new < tolerance * (1.0 + value_new.abs())
         idle = torch.where(small, idle + 1, 0)
         x, value, gradient = x_new, value_new, gradient_new
         running = running & (idle < 2) & (change != 0).any(-1)
-        if (each is not None and each(x) is True) or not bool(running.any()):
+        if (each is not None and each(x, value) is True) or not bool(running.any()):
             break
     return x
 
@@ -87,22 +88,27 @@ def _differentiated(loss: Loss | Differentiated, x: Tensor) -> tuple[Tensor, Ten
     return value.detach(), gradient
 
 
-def _times_inverse_hessian(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """The two loops of Nocedal 1980, every problem by its own pairs; those of no use have rho = 0."""
-    result, alphas = gradient, []
-    for change, difference, rho in reversed(pairs):
-        alpha = rho * (change * result).sum(-1)
-        result = result - alpha[:, None] * difference
-        alphas.append(alpha)
-    scale = torch.ones_like(gradient[:, 0])
-    for change, difference, rho in pairs:  # by the newest pair of use
-        norm = difference.square().sum(-1)
-        scale = torch.where(rho > 0, (change * difference).sum(-1) / norm.clamp_min(1e-30), scale)
-    result = result * scale[:, None]
-    for (change, difference, rho), alpha in zip(pairs, reversed(alphas), strict=True):
-        beta = rho * (difference * result).sum(-1)
-        result = result + change * (alpha - beta)[:, None]
-    return result
+def _times_inverse_hessian(gradient: Tensor, changes: Tensor, differences: Tensor) -> Tensor:
+    """H g in the compact form of Byrd, Nocedal and Schnabel 1994, every problem by its own pairs.
+
+    Args:
+        gradient: ``(problems, n)``.
+        changes, differences: s and y, oldest first, scaled to s'y = 1, or 0 where there is none, ``(problems, k, n)``.
+    """
+    products = changes @ differences.mT
+    diagonal = products.diagonal(dim1=-2, dim2=-1)
+    none = (diagonal == 0).to(gradient)
+    upper = products.triu() + none.diag_embed()
+    among = differences @ differences.mT
+    norms = among.diagonal(dim1=-2, dim2=-1)
+    place = torch.arange(1, norms.shape[1] + 1, device=norms.device) * (1 - none)
+    newest = place.argmax(1, keepdim=True)
+    scale = torch.where(place.amax(1) > 0, 1 / norms.gather(1, newest)[:, 0].clamp_min(1e-30), 1.0)[:, None, None]
+    column = gradient.unsqueeze(-1)
+    by_change = torch.linalg.solve_triangular(upper, changes @ column, upper=True)
+    inner = diagonal.unsqueeze(-1) * by_change + scale * (among @ by_change - differences @ column)
+    outer = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
+    return (scale * column + changes.mT @ outer - scale * (differences.mT @ by_change)).squeeze(-1)
 
 
 def _line_search(

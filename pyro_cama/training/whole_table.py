@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.training.stacked_lbfgs import minimise_stacked
 from pyro_cama.training.stages import History, Stage
@@ -22,15 +22,23 @@ LEAST = 1e-4  # nats a row that count as better
 TOLERANCE = 1e-6
 
 
+class Part(Protocol):
+    """Some of the rows, as a stage's loss reads them: a :class:`pyro_cama.data.batch.Batch`, or what is made of one."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+
 def minimise(
-    stage: Stage, parameters: Sequence[Tensor], parts: Sequence[Batch], *, patience: int = 30, progress: bool = True
+    stage: Stage, parts: Sequence[Part], parameters: Sequence[Tensor], *, patience: int = 30, progress: bool = True
 ) -> History:
     """Minimises a stage's loss over ``parameters``, and leaves the best validated ones.
 
     Args:
         stage: whose loss is a mean over rows, without draws; its learning rate has no part.
-        parameters: that move.
         parts: the rows, in parts whose tensors fit in memory.
+        parameters: that move.
         patience: epochs without a better validation loss that end it; where nothing is validated, the end of progress.
         progress: shows a bar.
 
@@ -41,14 +49,14 @@ def minimise(
         watched = _Watched(stage, parameters, parts, patience)
         watched.look()
 
-        def each(x: Tensor) -> bool:
+        def each(x: Tensor, value: Tensor) -> bool:
             _set(parameters, x[0])
             bar.update()
-            over = watched.step()
+            over = watched.step(float(value))
             bar.set_postfix({"loss": f"{watched.loss:.3f}"}, refresh=False)
             return over
 
-        start = torch.cat([parameter.detach().flatten() for parameter in parameters])[None]
+        start = torch.cat([parameter.detach().flatten() for parameter in parameters])[None].double()
         found = minimise_stacked(
             watched.differentiated, start, steps=stage.epochs, tolerance=TOLERANCE, memory=20, each=each
         )
@@ -59,10 +67,10 @@ def minimise(
 class _Watched:
     """A loss as L-BFGS reads it, and the best weights so far."""
 
-    def __init__(self, stage: Stage, parameters: Sequence[Tensor], parts: Sequence[Batch], patience: int) -> None:
+    def __init__(self, stage: Stage, parameters: Sequence[Tensor], parts: Sequence[Part], patience: int) -> None:
         self.stage, self.parameters, self.parts, self.patience = stage, parameters, parts, patience
         self.rows = sum(part.rows for part in parts)
-        self.history, self.epoch = History(), 0
+        self.history, self.epoch, self.value = History(), 0, cast(float | None, None)
         self.loss, self.best_loss, self.best = math.inf, math.inf, self._weights()
 
     def differentiated(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,9 +84,10 @@ class _Watched:
             total, gradient = total + value.detach(), gradient + torch.cat([g.flatten() for g in filled])
         return total, gradient
 
-    def step(self) -> bool:
-        """Counts an epoch, and looks at every fifth; returns whether patience is at its end."""
+    def step(self, value: float) -> bool:
+        """Counts an epoch of this loss, and looks at every fifth; returns whether patience is at its end."""
         self.epoch += 1
+        self.value = value
         if self.epoch % EVERY == 0:
             self.look()
         return self.epoch - self.history.best_epoch >= self.patience
@@ -90,7 +99,9 @@ class _Watched:
             FloatingPointError: the loss of the first is not finite.
         """
         with torch.no_grad():
-            found = {"loss": sum(float(self.stage.loss(part)) * part.rows for part in self.parts) / self.rows}
+            if self.value is None:
+                self.value = sum(float(self.stage.loss(part)) * part.rows for part in self.parts) / self.rows
+            found = {"loss": self.value}
             if self.stage.validate is not None:
                 found |= {f"validation_{name}": value for name, value in self.stage.validate().items()}
         self.loss = found.get("validation_loss", found["loss"])

@@ -125,9 +125,9 @@ def test_large_tables_are_read_in_parts_to_the_same_end(monkeypatch: pytest.Monk
     seen: list[int] = []
     original = fit_module.minimise
 
-    def watched(stage: Any, parameters: Any, parts: Any, **options: Any) -> Any:
+    def watched(stage: Any, parts: Any, parameters: Any, **options: Any) -> Any:
         seen.extend(part.rows for part in parts)
-        return original(stage, parameters, parts, **options)
+        return original(stage, parts, parameters, **options)
 
     monkeypatch.setattr(fit_module, "minimise", watched)
     found = fitted(max_epochs=20).predict_proba(styled(50, 1))
