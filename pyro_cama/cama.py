@@ -19,6 +19,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.tables import Table
+from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.contexts import one_at_a_time, one_core
@@ -325,10 +326,12 @@ class CAMA(ModelGuidePair):
         return lightning_parts(self, clean, manipulated, interventions, chosen, progress=progress, after=keep)
 
     @one_at_a_time
-    def adapt(self, new_data: DataSource, clean: DataSource | None = None, **options: Any) -> CAMA:
+    def adapt(
+        self, new_data: DataSource, clean: DataSource | None = None, *, unknown: Unknown = "error", **options: Any
+    ) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
-        Options as :func:`pyro_cama.adaptation.adapt.adapt`.
+        Options as :func:`pyro_cama.adaptation.adapt.adapt`; ``unknown`` as :meth:`predict_proba`.
 
         Returns:
             An adapted copy, ``self`` untouched; ``copy.adaptation`` says whether the change was kept, and why.
@@ -349,7 +352,7 @@ class CAMA(ModelGuidePair):
 
         asked: dict[str, Any] = {name: options.get(name) for name in ("batch_size", "samples")}
         rows, draws = (n if whole(n, 1) else getattr(AdaptOptions, name) for name, n in asked.items())
-        with self._cores(rows, draws):
+        with self._cores(rows, draws), reading_unknown(unknown, "adapt"):
             copy, adaptation = adapt(self, new_data, clean, **options)
         copy.adaptation = adaptation.after(self.adaptation)
         return copy
@@ -389,6 +392,7 @@ class CAMA(ModelGuidePair):
         refine: int = 0,
         refine_z: int = 0,
         power: float = 1.0,
+        unknown: Unknown = "error",
     ) -> NDArray[np.float64]:
         """Returns p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
 
@@ -412,24 +416,27 @@ class CAMA(ModelGuidePair):
                 suits the mean of m and not each draw of it, so leave ``samples`` at 4 or more.
             power: of p(x | y, z, m, a, c), above 0 and at most 1.  Below 1 a row says less than the model believes: a
                 guard against rows that no m and no z explain, and against probabilities that are too sure.
+            unknown: what a level is that the graph does not name, of any column but the target: an error, or
+                "missing", as if nothing stood there; a warning then says which levels, and how many.
 
         Raises:
             DataError: the table does not fit the graph.
             ValueError: an argument out of range; in ``class_prior`` a share of a level that was in no training row; of
                 ``do`` also a value of every row that lacks rows or has too many.
         """
-        return class_posterior(
-            self,
-            data,
-            do,
-            class_prior,
-            samples=samples,
-            m_samples=m_samples,
-            widen=widen,
-            refine=refine,
-            refine_z=refine_z,
-            power=power,
-        )
+        with reading_unknown(unknown, "predict"):
+            return class_posterior(
+                self,
+                data,
+                do,
+                class_prior,
+                samples=samples,
+                m_samples=m_samples,
+                widen=widen,
+                refine=refine,
+                refine_z=refine_z,
+                power=power,
+            )
 
     @one_at_a_time
     def predict(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> NDArray[Any]:
@@ -441,25 +448,37 @@ class CAMA(ModelGuidePair):
         return most_probable_labels(self, self.predict_proba(data, do, **options))
 
     @one_at_a_time
-    def score(self, data: DataSource, do: Literal["auto"] | UserDo = "auto", **options: Any) -> float:
+    def score(
+        self, data: DataSource, do: Literal["auto"] | UserDo = "auto", *, unknown: Unknown = "error", **options: Any
+    ) -> float:
         """Returns the accuracy on rows that hold the target; a row without probabilities is a wrong one.
 
-        Options as :meth:`predict_proba`.
+        Options as :meth:`predict_proba`; an unknown label is an error.
         """
         data = open_stream(data, self.graph) or data  # read twice, and has to be the same
-        y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
-        p = self.predict_proba(data, do, **options)
+        with reading_unknown(unknown, "score"):
+            y = torch.cat([batch.values[self.graph.target].long().cpu() for batch in self.batches(data, "require")])
+            p = self.predict_proba(data, do, **options)
         return float((most_probable(p) == y.numpy()).mean())
 
     @one_at_a_time
-    def elbo(self, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> Tensor:
+    def elbo(
+        self,
+        data: Table | Batch,
+        do: Literal["clean"] | UserDo = "clean",
+        *,
+        samples: int = 16,
+        unknown: Unknown = "error",
+    ) -> Tensor:
         """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats.
 
         The density is of readings in training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
+        ``unknown`` as :meth:`predict_proba`.
         """
-        return elbo(self, data, do, samples=samples)
+        with reading_unknown(unknown, "elbo"):
+            return elbo(self, data, do, samples=samples)
 
     @one_at_a_time
     def log_weights(self, batch: Batch, **options: Any) -> LogWeights:
@@ -482,14 +501,23 @@ class CAMA(ModelGuidePair):
         return sample(self, n, do, seed=seed)
 
     @one_at_a_time
-    def reconstruct(self, data: Table, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16) -> pd.DataFrame:
+    def reconstruct(
+        self,
+        data: Table,
+        do: Literal["clean"] | UserDo = "clean",
+        *,
+        samples: int = 16,
+        unknown: Unknown = "error",
+    ) -> pd.DataFrame:
         """Estimates the children as they would have been under ``do`` (default: not manipulated), in raw units.
 
         m, y and z are inferred from the rows as measured; then m takes the value of ``do`` (None leaves it).  A child's
         effects follow: they read it as it would have been, or under ``affects: measurement`` as it was apart from m.
         Means for numbers, the most probable level for discrete children.  Rows keep the labels of a DataFrame's index.
+        ``unknown`` as :meth:`predict_proba`.
         """
-        return reconstruct(self, data, do, samples=samples)
+        with reading_unknown(unknown, "reconstruct"):
+            return reconstruct(self, data, do, samples=samples)
 
     # storage ---------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.inference.class_posterior import most_probable
 
 BINS = 15
@@ -66,19 +67,20 @@ def untold_text(rows: int) -> str:
     return f"{rows} row{' without probabilities is' if rows == 1 else 's without probabilities are'} left out"
 
 
-def scores(cama: CAMA, table: pd.DataFrame | Batch, **options: Any) -> Scores:
+def scores(cama: CAMA, table: pd.DataFrame | Batch, *, unknown: Unknown = "error", **options: Any) -> Scores:
     """Computes the metrics of a model on labelled rows.
 
     Args:
         cama: a fitted model.
         table: labelled rows, in raw units or encoded.
-        options: of :meth:`CAMA.predict_proba`.
+        unknown, options: of :meth:`CAMA.predict_proba`.
 
     Raises:
         DataError: the rows do not fit the graph, or a label is missing.
     """
-    y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
-    return classification_metrics(cama.predict_proba(table, **options), y, cama.classes)
+    with reading_unknown(unknown, "scores"):
+        y = cama.encode(table, target="require").values[cama.graph.target].long().cpu().numpy()
+        return classification_metrics(cama.predict_proba(table, **options), y, cama.classes)
 
 
 def classification_metrics(p: NDArray[np.float64], y: NDArray[np.int64], classes: tuple[Any, ...]) -> Scores:

@@ -38,6 +38,7 @@ from pyro_cama.cama import CAMA, build, load
 from pyro_cama.data.columns import read_column
 from pyro_cama.data.row_numbers import rows_text
 from pyro_cama.data.tables import arrow_columns
+from pyro_cama.data.unknown_levels import Unknown, expect_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
@@ -65,6 +66,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing: as :meth:`pyro_cama.CAMA.fit`.
         interventions, validation, patience, anneal, progress: likewise.
         power: of the readings' likelihood, as :meth:`pyro_cama.CAMA.predict_proba`.
+        unknown: what a level is that fit did not know, "error" or "missing", likewise; of X at predict and adapt.
 
     Attributes:
         classes_: sorted labels of y, ``(classes,)``.  A level of the graph that y never holds is no class.
@@ -96,6 +98,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         patience: int = 40,
         anneal: bool = False,
         power: float = 1.0,
+        unknown: Unknown = "error",
         random_state: int | np.random.RandomState | None = 0,
         device: str | torch.device = "auto",
         progress: bool = False,
@@ -114,6 +117,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         self.patience = patience
         self.anneal = anneal
         self.power = power
+        self.unknown = unknown
         self.random_state = random_state
         self.device = device
         self.progress = progress
@@ -162,6 +166,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         sizes = {name: options.pop(name) for name in ("hidden", "layers")}
         cama = build(graph, seed=seed, device=self.device, **sizes)
         PredictionOptions.checked("CAMAClassifier", cama.graph, None, power=self.power)  # before the work, not after it
+        expect_unknown("CAMAClassifier", self.unknown)
         cama.fit(table.assign(**{graph.target: labels}), **options)
         # in single precision the rows beside it would change a row's probabilities by 1e-7
         cama.modules.double()
@@ -178,7 +183,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             ValueError: X has other columns than at fit, or values that do not fit them.
         """
         check_is_fitted(self, "cama_")
-        return self.cama_.predict_proba(self._rows(X), power=self.power)
+        return self.cama_.predict_proba(self._rows(X), power=self.power, unknown=self.unknown)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Returns the most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does.
@@ -236,7 +241,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         if X_clean is not None:
             table, labels = self._labelled(X_clean, y_clean, reset=False)
             clean = table.assign(**{self.cama_.graph.target: labels})
-        adapted = self.cama_.adapt(rows, clean, **{"progress": self.progress, **options})
+        adapted = self.cama_.adapt(rows, clean, **{"progress": self.progress, "unknown": self.unknown, **options})
         twin: Self = clone(self)
         for name in ("classes_", "n_features_in_", "feature_names_in_"):
             if hasattr(self, name):

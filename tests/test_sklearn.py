@@ -473,6 +473,20 @@ def test_the_tags_follow_the_graph() -> None:
     assert (with_graph.string, with_graph.categorical) == (True, True)
 
 
+def test_unknown_levels_are_read_as_missing_where_asked() -> None:
+    color = pd.Series(["red", "blue"] * 30, dtype="category")
+    rows = pd.DataFrame({"c": color, "x": [float(i % 2) + 0.1 * (i % 7) for i in range(60)]})
+    model = small(unknown="missing").fit(rows, [i % 2 for i in range(60)])
+    new = rows.assign(c=["green", *color[1:]])
+    with pytest.warns(UserWarning, match="column 'c': 'green', 1 entry, in row 0"):
+        found = model.predict_proba(new)
+    np.testing.assert_array_equal(found, model.predict_proba(rows.assign(c=[None, *color[1:]])))
+    with pytest.raises(ValueError, match="found unknown levels"):
+        model.set_params(unknown="error").predict(new)
+    with pytest.raises(ValueError, match=r"CAMAClassifier\(unknown=1\): expected 'error' or 'missing'"):
+        small(unknown=1).fit(rows, [i % 2 for i in range(60)])
+
+
 @pytest.mark.parametrize("power", [0, "half", None, 2, float("nan")])
 def test_a_wrong_power_is_found_before_training(power: Any) -> None:
     with pytest.raises(ValueError, match=r"CAMAClassifier\(power=.*\): expected a number above 0, at most 1"):

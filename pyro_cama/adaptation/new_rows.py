@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama._messages import listed
+from pyro_cama.adaptation.doubtful_rows import warn_of_doubtful
 from pyro_cama.adaptation.far_readings import without_far_readings
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
@@ -66,6 +67,7 @@ class NewRows:
         batch = without_far_readings(pair, pair.read(new_data, "ignore", sampled=True))
         folds = min(options.folds, max(TABLES.folds, batch.rows // 2))
         expect_readings(pair, batch)
+        warn_of_doubtful(pair, batch)
         expect_memory(pair, min(options.batch_size, batch.rows), options.samples)
         labelled = None if clean is None else pair.read(clean, "require", sampled=True)
         fixed = fixed_log_ratio(pair, options.class_prior)

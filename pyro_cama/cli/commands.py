@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from pyro_cama.cli.app import app
-from pyro_cama.cli.options import SEED, file_argument, output_option, parse_device, parse_shifts, prediction_options
+from pyro_cama.cli.options import (
+    SEED,
+    file_argument,
+    output_option,
+    parse_device,
+    parse_shifts,
+    prediction_options,
+    unknown_option,
+)
 from pyro_cama.cli.starting import starting
 
 
@@ -130,6 +138,7 @@ def diagnose(**given: Any) -> None:
 @file_argument("data")
 @click.option("--id", "ids", multiple=True, metavar="COLUMN", help="A column to carry along; may be given again.")
 @prediction_options
+@unknown_option
 @output_option("The labels, .csv or .parquet.")
 def predict(**given: Any) -> None:
     """Labels for the rows of DATA, in its order.
@@ -150,6 +159,7 @@ def predict(**given: Any) -> None:
 @click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
 @click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
 @click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
+@unknown_option
 @output_option("The adapted model, a new folder.")
 def adapt(**given: Any) -> None:
     """Adapt MODEL to the unlabelled rows of DATA.
@@ -166,6 +176,7 @@ def adapt(**given: Any) -> None:
 @file_argument("model", folder=True)
 @file_argument("data")
 @prediction_options
+@unknown_option
 def evaluate(**given: Any) -> None:
     """How right MODEL is on the labelled rows of DATA.
 
@@ -186,6 +197,7 @@ def evaluate(**given: Any) -> None:
 @click.option("--drift", "drifts", multiple=True, metavar="'COLUMN offset|gain'", help="A curve; may be given again.")
 @click.option("--follow", is_flag=True, help="Adapt at every point of the curves too; slow.")
 @click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
+@unknown_option
 @output_option("The report, a .html file.")
 def report(**given: Any) -> None:
     """One HTML file on MODEL and the rows of DATA, labelled or not.

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,22 +84,45 @@ def parts_of(path: Path, graph: CausalGraph) -> Iterator[pd.DataFrame]:
 def errors_in(path: Path) -> Iterator[None]:
     """Puts the file's name before what a :class:`DataError` inside says, and says which line of a CSV file a row is.
 
+    Warnings say the line too.
+
     Raises:
         DataError: the same one, with its place.
     """
     try:
-        with data_errors_at(path):
+        with _lines_in_warnings(path), data_errors_at(path):
             yield
     except DataError as error:
         found = re.search(r"\brows? (\d+)\b.*counted from 0", str(error))
-        line = _line_of(path, int(found[1])) if found and path.suffix.lower() == ".csv" and path.is_file() else None
+        line = _line_of(path, int(found[1])) if found else None
         if line is None or found is None:
             raise
         raise DataError(f"{error}; row {found[1]} ends in line {line} of the file") from error
 
 
+@contextmanager
+def _lines_in_warnings(path: Path) -> Iterator[None]:
+    """Says in warnings inside, after the number of a row, which line of a CSV file that is."""
+
+    def placed(found: re.Match[str]) -> str:
+        line = _line_of(path, int(found[1]))
+        return found[0] if line is None else f"{found[0]} (line {line})"
+
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *rest: Any, **options: Any) -> None:
+        text = re.sub(r"\bin row (\d+)", placed, str(message)) if isinstance(message, UserWarning) else message
+        shown(text, *rest, **options)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def _line_of(path: Path, row: int) -> int | None:
-    """The line of a CSV file in which a row ends, lines counted from 1 as editors do; None if there is no such row."""
+    """The line in which a row ends, lines counted from 1 as editors do; None if it is no CSV file's, or not there."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return None
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         try:

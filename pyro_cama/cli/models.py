@@ -32,6 +32,7 @@ from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.row_numbers import numbered
 from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
+from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
@@ -128,6 +129,7 @@ def predict(
     samples: int,
     power: float,
     refine_z: int,
+    unknown: Unknown,
     output: Path,
     force: bool,
 ) -> None:
@@ -150,7 +152,7 @@ def predict(
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
 
-    with errors_in(data):
+    with errors_in(data), reading_unknown(unknown, "predict"):
         write_tables(labelled(), output, force, float_format="%.6g")
     said = "which of them are unusual is not known, as pyro-cama did not fit this model"
     click.echo(f"wrote {output}: {rows} rows, {said if usual is None else f'{odd} unlike anything seen'}")
@@ -182,7 +184,14 @@ def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget
 
 
 def adapt(
-    model: Path, data: Path, clean: Path | None, steps: int | None, folds: int | None, output: Path, force: bool
+    model: Path,
+    data: Path,
+    clean: Path | None,
+    steps: int | None,
+    folds: int | None,
+    unknown: Unknown,
+    output: Path,
+    force: bool,
 ) -> None:
     """Adapts a model to unlabelled rows, prints what was decided and what moved, and writes the copy."""
     claim_model(output, force)
@@ -192,7 +201,7 @@ def adapt(
     if clean is not None:
         with errors_in(clean):
             kept = cama.read(read_rows(clean, cama.graph), "require")
-    with errors_in(data):
+    with errors_in(data), reading_unknown(unknown, "adapt"):
         rows = read_rows(data, cama.graph)
         adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
         if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
@@ -215,12 +224,13 @@ def adapt(
     click.echo(f"wrote {output}")
 
 
-def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int) -> None:
+def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int, unknown: Unknown) -> None:
     """Prints the scores of a model on labelled rows."""
     cama = load(model)
     table = read_table(data, cama.graph)
     with errors_in(data):
-        click.echo(str(scores(cama, table, samples=samples, power=power, refine_z=refine_z)))
+        found = scores(cama, table, unknown=unknown, samples=samples, power=power, refine_z=refine_z)
+    click.echo(str(found))
 
 
 def write_report(
@@ -231,6 +241,7 @@ def write_report(
     drifts: tuple[str, ...],
     follow: bool,
     steps: int | None,
+    unknown: Unknown,
     output: Path,
     force: bool,
 ) -> None:
@@ -245,7 +256,7 @@ def write_report(
     if clean is not None and clean_table is not None:
         with errors_in(clean):
             cama.encode(clean_table, target="require")
-    with draft(output, force) as part, errors_in(data):
+    with draft(output, force) as part, errors_in(data), reading_unknown(unknown, "report"):
         report(
             cama, table, part, before=other, clean=clean_table, drifts=drifts, follow=follow, steps=steps,
             progress=shows_progress(),

@@ -42,6 +42,13 @@ def prediction_options(command: Command) -> Command:
     return command
 
 
+def unknown_option(command: Command) -> Command:
+    """Adds ``--unknown``."""
+    words = click.Choice(["error", "missing"])
+    said = "What a level is that the graph does not name: an error, or read as a missing entry."
+    return click.option("--unknown", type=words, default="error", help=said)(command)
+
+
 def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """Checks that torch has this device here.
 

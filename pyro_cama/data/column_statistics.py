@@ -148,9 +148,10 @@ class ColumnStatistics:
                 for (mean, sd), part in zip(moments, self._scales(self._near(i, low, high)[0]), strict=True):
                     mean[at], sd[at] = Moments.of(part).mean_sd()
             if self.node.type == "count":
-                values = (moments[0][0], *moments[-1], low, high)
+                values = (moments[0][0], *moments[-1])
             else:
-                values = (*moments[0], self._rescaled(*moments[0], low, high), low, high)
+                values = (*moments[0], self._rescaled(*moments[0], low, high))
+            values = (*values, low, high, *self._spread.range(low, high))
         keys = statistic_shapes(self.node)
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in zip(keys, values, strict=True)}
 
@@ -169,6 +170,13 @@ class ColumnStatistics:
         near = ((sample >= low) & (sample <= high)).reshape(len(sample), -1).all(1)
         value = encode_values(self.node, sample[near], np.ones(int(near.sum()), dtype=bool), statistics)
         return moments_by_class(self.node, statistics, value, torch.from_numpy(self._spread.labels[near]), self.labels)
+
+    def constant(self) -> float | None:
+        """Returns the one value that all entries of a number have, None where there are several; needs two entries."""
+        if not self.node.is_number or self.node.dim or self.rows < 2:
+            return None
+        least, most = self._spread.range(*self._bounds(self.far()))
+        return float(least) if least == most else None
 
     def _rescaled(self, mean: Floats, sd: Floats, low: Floats, high: Floats) -> Floats:
         """Returns the unit of every component's scale, ``(...)``; mean and sd become those on it, of the sample."""
@@ -202,4 +210,4 @@ def statistic_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     if node.is_image:
         return {"mean": (), "sd": ()}
     keys = ("mean", "log_mean", "log_sd") if node.type == "count" else ("mean", "sd", "unit")
-    return dict.fromkeys((*keys, "low", "high"), node.event_shape)
+    return dict.fromkeys((*keys, "low", "high", "least", "most"), node.event_shape)

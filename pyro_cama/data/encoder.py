@@ -43,6 +43,7 @@ from pyro_cama.data.encoder_fit import EncoderFit, sorted_sites
 from pyro_cama.data.far_entries import Far
 from pyro_cama.data.row_numbers import rows_text, sizes_text
 from pyro_cama.data.tables import Columns, Table, read_table
+from pyro_cama.data.unknown_levels import note_unknown, takes_unknown
 from pyro_cama.data.values import decode_values, encode_values, recorded, standardised
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -75,7 +76,7 @@ class TableEncoder:
             and ``log_mean`` and ``log_sd`` of log(1 + x), () or (dim,). Discrete: ``frequencies``, (levels,).
             Image: ``mean`` and ``sd`` of all pixels, (). The sd of a constant is 1. Of numbers also ``low`` and
             ``high``: entries beyond stand far from all others (:mod:`pyro_cama.data.far_entries`), and have no part
-            in the other statistics. Empty before :meth:`fit`.
+            in the other statistics; and ``least`` and ``most``, the range of the rest. Empty before :meth:`fit`.
         by_class: node to what its training rows were like in every class (:mod:`pyro_cama.data.class_moments`): of
             numbers and levels, but for the target's.
         far: node to the entries of the training table that do so; not stored.
@@ -133,6 +134,8 @@ class TableEncoder:
     ) -> Batch:
         """Encodes the rows of a table as tensors.
 
+        An unknown level is an error, but inside :func:`pyro_cama.data.unknown_levels.reading_unknown`.
+
         Args:
             data: the table, in raw units and level names.
             target: what to do about the labels. ``require``: all have to be there. ``use``: they are encoded
@@ -158,7 +161,10 @@ class TableEncoder:
         for name in wanted:
             node = self.graph.nodes[name]
             column = table.column(name, self.graph)
-            raw, present = read_column(node, column, unknown_is_missing=name == self.scope)
+            lenient = takes_unknown() and name not in (label, self.scope)
+            raw, present = read_column(node, column, unknown_is_missing=lenient or name == self.scope)
+            if lenient and node.levels:
+                note_unknown(name, column, present)
             if name == label and target == "require" and not present.all():
                 raise DataError(
                     f"target column {name!r}: found no label in {rows_text(~present)}; "

@@ -103,7 +103,7 @@ class EncoderFit:
         return {name: own for name in names if (own := self._columns[name].by_class(statistics[name]))}
 
     def notes(self) -> list[str]:
-        """Returns in words what the table seems to have lost: levels that no row has, half of the labels or more."""
+        """Returns in words what the table lacks: levels that no row has, half of the labels, more than one value."""
         said, target = [], self.graph.target
         for name in (target, *(name for name in self._columns if name != target)):
             summary = self._columns[name]
@@ -113,6 +113,11 @@ class EncoderFit:
             lost = [level for level in unseen if missing and str(level) in NO_NUMBER]
             if unseen:
                 said.append(f"column {name!r}: found no row of {listed(unseen)}, of the graph's levels")
+            if (value := summary.constant()) is not None:
+                said.append(
+                    f"column {name!r}: found {value:g} in all of its {summary.rows} entries, which tells nothing: "
+                    "leave it out of the graph, or correct it"
+                )
             if lost:
                 said[-1] += f"; {share}: pandas.read_csv takes {listed(lost)} for missing, unless keep_default_na=False"
             elif name == target and 2 * missing >= self.rows:

@@ -105,6 +105,12 @@ class Spread:
             some = self._keys <= self._limit
             self.sample, self.labels, self._keys = self.sample[some], self.labels[some], self._keys[some]
 
+    def range(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Returns the least and the largest of the values between two bounds, each (...), of which there are some."""
+        values = np.concatenate([self._ends[0], -self._ends[1], self.sample])
+        near = (values >= low) & (values <= high)
+        return np.where(near, values, np.inf).min(0), np.where(near, values, -np.inf).max(0)
+
     def far(self, counts: bool = False) -> list[Far]:
         """Returns what stands far from the others.
 

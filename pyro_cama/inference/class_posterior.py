@@ -21,6 +21,7 @@ from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do, expect_rows, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
+from pyro_cama.inference.unfamiliar_causes import UnfamiliarCauses
 from pyro_cama.model.pair import ModelGuidePair
 
 NUMBERS = 2**22  # in all draws of a shared theta: a confusion of many levels is large
@@ -38,11 +39,13 @@ def class_posterior(
     source = pair.encode(data, "ignore") if stream is None else stream  # type: ignore[arg-type]
     given = encode_do(pair, do, source.rows if isinstance(source, Batch) else None)
     chosen = PredictionOptions.checked("predict", pair.graph, given, **options)
-    parts, start = [], 0
+    parts, start, causes = [], 0, UnfamiliarCauses(pair)
     for batch in pair.batches(source, "ignore"):
         own = do_of_rows(pair, given, torch.arange(start, start + batch.rows, device=pair.device))
         parts.append(class_log_posterior(pair, batch, own, chosen))
         start += batch.rows
+        causes.add(batch)
+    causes.warn("predict", "fit to rows that cover them")
     expect_rows(pair, given, start)  # the rows of a stream are counted by now
     log_p = torch.cat(parts, 1)
     ratio = prior_log_ratio(pair, class_prior, log_p)

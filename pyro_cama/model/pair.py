@@ -24,6 +24,7 @@ from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.data.sampling import Target, encoded_parts, sample_rows, with_sites
 from pyro_cama.data.tables import Table
+from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.contexts import one_at_a_time, seeded
@@ -256,10 +257,16 @@ class ModelGuidePair:
     # rows ------------------------------------------------------------------------------------------------------------
 
     @one_at_a_time
-    def encode(self, data: Table | Batch, target: Target = "use") -> Batch:
+    def encode(self, data: Table | Batch, target: Target = "use", *, unknown: Unknown = "error") -> Batch:
         """Returns raw rows as tensors on the model's device: what model, guide and the ELBO classes take.
 
         A Batch has been encoded before, and comes back; so every method that takes a table takes a Batch too.
+
+        Args:
+            data: rows, in raw units or encoded.
+            target: what to do about labels, see :meth:`TableEncoder.encode`.
+            unknown: what a level is that the graph does not name: an error, or "missing", which a warning says; an
+                unknown label stays an error.
 
         Raises:
             DataError: the pair has not seen data yet, or the table does not fit the graph.
@@ -268,7 +275,8 @@ class ModelGuidePair:
         if isinstance(data, Batch):
             batch = data.without(self.graph.target) if target == "ignore" else data
         else:
-            batch = self.encoder.encode(data, target=target)
+            with reading_unknown(unknown, "encode"):
+                batch = self.encoder.encode(data, target=target)
         return batch.to(self.device, self.model.like.dtype)
 
     def batches(self, data: DataSource, target: Target) -> Iterator[Batch]:

@@ -137,7 +137,8 @@ def test_missing_readings_and_constant_columns_are_no_obstacle(cama: CAMA) -> No
     new = drifted(6)
     new.loc[::3, "x3"] = np.nan
     new["x4"] = 1.0
-    adapted = cama.adapt(new[COLUMNS], progress=False)
+    with pytest.warns(UserWarning, match=r"one value in all new rows of 'x4' \(1, 300 rows\); in training they varied"):
+        adapted = cama.adapt(new[COLUMNS], progress=False)
     assert np.isfinite(adapted.predict_proba(new)).all()
 
 

@@ -123,6 +123,21 @@ def test_an_entry_that_does_not_fit_is_found_by_its_line(made: Path, table: pd.D
     assert line in said
 
 
+@pytest.mark.filterwarnings("default")  # as outside of the tests
+def test_unknown_levels_are_read_as_missing_where_asked_and_found_by_their_line(made: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(made / "t.csv").astype({"k": object})
+    rows.loc[[5, 8], "k"] = "perhaps"
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    model, data = made / "model", tmp_path / "t.csv"
+    adapting = ("--steps", 2, "-o", tmp_path / "a")
+    for command, rest in (("predict", ("-o", tmp_path / "p.csv")), ("evaluate", ()), ("adapt", adapting)):
+        refused(command, model, data, *rest, says="column 'k': found unknown levels in rows 5 ('perhaps'), 8")
+        said = run(command, model, data, *rest, "--unknown", "missing")
+        assert said.exit_code == 0, said.output
+        found = "column 'k': 'perhaps', 2 entries, the first in row 5 (line 7). Correct them, or add the levels"
+        assert [found in line for line in said.stderr.splitlines() if "does not name" in line] == [True]
+
+
 def test_diagnose(made: Path, tmp_path: Path) -> None:
     y = np.arange(120) % 2
     rng = np.random.default_rng(0)

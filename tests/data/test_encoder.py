@@ -80,7 +80,7 @@ def test_statistics_are_those_of_the_training_rows() -> None:
     }
     for name in ("x", "v", "n", "w"):
         size = np.full(np.shape(expected[name]["mean"]), np.finfo(float).max)  # nothing stands far from the others
-        expected[name] |= {"low": -size, "high": size}
+        expected[name] |= {"low": -size, "high": size, "least": table[name].min(0), "most": table[name].max(0)}
     assert {name: set(entries) for name, entries in statistics.items()} == {
         name: set(entries) for name, entries in expected.items()
     }
@@ -103,6 +103,14 @@ def test_moments_of_many_images_are_those_of_all_their_pixels() -> None:
 def test_new_rows_are_encoded_with_the_training_rows_statistics() -> None:
     encoder, _ = encoded([0.0, 2.0])
     assert encoder.encode({"x": [3.0]}).values["x"].tolist() == [2.0]
+
+
+def test_a_constant_column_of_the_training_table_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "pyro_cama"):
+        encoded([2.5] * 6 + [None])
+    assert (
+        "column 'x': found 2.5 in all of its 6 entries, which tells nothing: leave it out of the graph" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("constant", [0.1, 0.0, -7.0, 1e300, 1e-310])
