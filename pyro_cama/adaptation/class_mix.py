@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -110,9 +111,7 @@ def _explained(moments: list[Moment], expected: Floats | None) -> bool:
 
 
 def _bound(moments: list[Moment]) -> float:
-    from scipy.special import ndtri  # scipy.stats takes most of a second to import
-
-    return float(-ndtri(LEVEL / 2 / len(moments)))
+    return -NormalDist().inv_cdf(LEVEL / 2 / len(moments))
 
 
 def moved_components(

@@ -1,8 +1,8 @@
 """What no gradient leads to, tried out where a style is summed out: reversed scales, recoded levels.
 
 As :mod:`pyro_cama.adaptation.search`, without draws: what each component's alternatives promise is known in closed
-form, those of all components at once (:func:`pyro_cama.model.linear_style.change_of_each`).  The most promising is then
-taken if the evidence of the whole model says so as well.
+form, those of all components at once (:func:`pyro_cama.model.linear_style.change_of_each`).  Of the most promising one,
+two, four and so on together, those are then taken that gain most evidence of the whole model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ class Tried(NamedTuple):
     theta: Tensor
 
 
+class _Known(NamedTuple):
+    """A component's alternatives, and the theta they are alternatives to, ``(sites, size)``."""
+
+    theta: Tensor
+    tried: list[Tried]
+
+
 def search_stacked(
     pair: ModelGuidePair,
     batch: Batch,
@@ -39,7 +46,7 @@ def search_stacked(
     rows: int = 128,
     worth: float = 5.0,
 ) -> Tensor:
-    """Takes at every site the alternative that gains most evidence, as long as one gains enough.
+    """Takes at every site the alternatives that gain most evidence, as long as some gain enough.
 
     Sites share no rows: each decides for itself.
 
@@ -52,31 +59,52 @@ def search_stacked(
     part, site = _some(batch, len(theta), rows)
     best = _evidence(pair, part, theta[None])[0]
     refused: set[tuple[int, int]] = set()
+    known: dict[int, _Known] = {}
     for _ in range(2 * theta.shape[1]):
-        tried, gains = _promises(pair, part, theta, statistics)
+        tried, gains = _promises(pair, part, theta, statistics, known)
         if not tried:
             break
         own = torch.stack([winsorised_rows(gains[:, site == s]).sum(1) for s in range(len(theta))], 1)
         for number, s in refused:
             own[number, s] = -torch.inf
-        promised, which = own.max(0)
-        hopeful = torch.nonzero(promised > worth).flatten().tolist()
-        if not hopeful:
+        hopeful = [_hopeful(tried, own[:, s], worth) for s in range(len(theta))]
+        if not any(hopeful):
             break
-        changed = theta.clone()
-        for s in hopeful:
-            place, other = tried[int(which[s])]
-            changed[s, place] = other[s]
-        found = _evidence(pair, part, changed[None])[0]
-        for s in hopeful:
+        sets = _first_of_each(theta, tried, hopeful)
+        found = _evidence(pair, part, sets)
+        for s in (s for s, some in enumerate(hopeful) if some):
             here = site == s
-            if float(winsorised_rows((found - best)[None, here]).sum()) > worth:
-                theta = torch.where(torch.arange(len(theta), device=theta.device)[:, None] == s, changed, theta)
-                best = torch.where(here, found, best)
+            won = winsorised_rows((found - best)[:, here]).sum(1)
+            if float(won.max()) > worth:
+                theta = torch.where(
+                    torch.arange(len(theta), device=theta.device)[:, None] == s, sets[won.argmax()], theta
+                )
+                best = torch.where(here, found[won.argmax()], best)
                 refused = {one for one in refused if one[1] != s}
             else:
-                refused.add((int(which[s]), s))
+                refused.add((hopeful[s][0], s))
     return theta
+
+
+def _hopeful(tried: list[Tried], promised: Tensor, worth: float) -> list[int]:
+    """Numbers of the alternatives that promise enough, the most promising first, one of each component."""
+    places: dict[int, int] = {}
+    for number in promised.argsort(descending=True)[: int((promised > worth).sum())].tolist():
+        places.setdefault(tried[number].place.start, number)
+    return list(places.values())
+
+
+def _first_of_each(theta: Tensor, tried: list[Tried], hopeful: list[list[int]]) -> Tensor:
+    """Thetas with every site's first alternative taken, its first two, four and so on, ``(sets, sites, size)``."""
+    sets, most = [], 1
+    while not sets or most < 2 * max(map(len, hopeful)):
+        changed = theta.clone()
+        for s, numbers in enumerate(hopeful):
+            for place, other in (tried[number] for number in numbers[:most]):
+                changed[s, place] = other[s]
+        sets.append(changed)
+        most *= 2
+    return torch.stack(sets)
 
 
 def _some(batch: Batch, sites: int, rows: int) -> tuple[Batch, Tensor]:
@@ -90,7 +118,11 @@ def _some(batch: Batch, sites: int, rows: int) -> tuple[Batch, Tensor]:
 
 @torch.no_grad()
 def _promises(
-    pair: ModelGuidePair, batch: Batch, theta: Tensor, statistics: Mapping[str, Mapping[str, Tensor]]
+    pair: ModelGuidePair,
+    batch: Batch,
+    theta: Tensor,
+    statistics: Mapping[str, Mapping[str, Tensor]],
+    known: dict[int, _Known],
 ) -> tuple[list[Tried], Tensor]:
     """Returns every component's alternatives, and what each gains in evidence, ``(alternatives, rows)``."""
     model, tried, gains = pair.model, list[Tried](), list[Tensor]()
@@ -98,7 +130,7 @@ def _promises(
     before = torch.logsumexp(joint[0], 0)
     causes = causes_at(model, batch, theta[None])
     for group in pair.manipulation.groups:
-        options = _alternatives(pair, group, theta, statistics)
+        options = _alternatives(pair, group, theta, statistics, known)
         if not group.linear_z:
             own = [one for some in options for one in some]
             changed = [theta.index_copy(1, _numbers(place, theta), other) for place, other in own]
@@ -118,9 +150,17 @@ def _promises(
 
 
 def _alternatives(
-    pair: ModelGuidePair, group: MovedGroup, theta: Tensor, statistics: Mapping[str, Mapping[str, Tensor]]
+    pair: ModelGuidePair,
+    group: MovedGroup,
+    theta: Tensor,
+    statistics: Mapping[str, Mapping[str, Tensor]],
+    known: dict[int, _Known],
 ) -> list[list[Tried]]:
-    """The first alternative of every component of a group, the second ones, and so on."""
+    """The first alternative of every component of a group, the second ones, and so on.
+
+    Args:
+        known: by place, from rounds before; what changed since is written over.
+    """
     found: list[list[Tried]] = []
     if group.image or not group.theta_size:
         return found
@@ -128,13 +168,19 @@ def _alternatives(
     for name, width in zip(group.nodes, group.widths, strict=True):
         for i in range(width):
             place = slice(at, at + group.theta_size)
-            own = {key: value[i] for key, value in statistics[name].items()}
-            of_sites = [tuple(group.mechanism.alternatives(site[place], own)) for site in theta]
-            for n in range(max(map(len, of_sites))):
+            here = theta[:, place]
+            if at not in known or not torch.equal(known[at].theta, here):
+                own = {key: value[i] for key, value in statistics[name].items()}
+                of_sites = [tuple(group.mechanism.alternatives(site, own)) for site in here]
+                most = max(map(len, of_sites))
+                filled = [
+                    [*others, *[site] * (most - len(others))] for others, site in zip(of_sites, here, strict=True)
+                ]
+                known[at] = _Known(here, [Tried(place, torch.stack(one)) for one in zip(*filled, strict=True)])
+            for n, tried in enumerate(known[at].tried):
                 if n == len(found):
                     found.append([])
-                numbers = [(*others, *[site[place]] * n)[n] for others, site in zip(of_sites, theta, strict=True)]
-                found[n].append(Tried(place, torch.stack(numbers)))
+                found[n].append(tried)
             at += group.theta_size
     return found
 
