@@ -44,6 +44,7 @@ NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some a
 CORNER = 0.02  # prior scales within which the Laplace prior is round
 TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
 WORTH = 5.0  # nats over all rows that a larger change has to gain
+BEHIND = 1.0  # nats a row: a start that is so far from the best is not near it
 RAW_SCALE = -16.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 
 
@@ -79,6 +80,27 @@ class Problem:
     ratio: Tensor
 
 
+class _Race:
+    """Ends the solving of several starts when the best has been waited for as long again as it took.
+
+    A start that is not where another one ended, nor near it, after twice as many steps does not win any more.
+    """
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self.bar, self.steps, self.ended, self.last = bar, 0, 0, torch.zeros(())
+
+    def __call__(self, _: Tensor, losses: Tensor) -> bool:
+        """Takes in a step; returns whether it was the last."""
+        self.bar.update()
+        self.steps += 1
+        at_rest = losses == self.last
+        self.last = losses
+        if not self.ended and bool(at_rest.any()):
+            self.ended = self.steps
+        behind = at_rest | (losses > losses.min() + BEHIND)
+        return 0 < 2 * self.ended <= self.steps and bool(behind.all())
+
+
 class Solved:
     """Candidates of an adaptation, all optimised at once.
 
@@ -110,7 +132,7 @@ class Solved:
         """Solves every start on the rows that are not held out, and examines it."""
         with self.pair.seeded(), fast(), self.pair.manipulation.calibrated():
             begun = [self._begun(k, torch.ones(len(self.used))) for k in range(self.options.restarts)]
-            self.problems = self.solve(begun)
+            self.problems = self.solve(begun, race=True)
         return self._examined(self.problems)
 
     def examined(self, best: Candidate) -> Candidate:
@@ -138,8 +160,12 @@ class Solved:
             solved = self.solve([self._begun(None, torch.ones(len(self.used)))])
         return self._examined(solved)[0]
 
-    def solve(self, begun: list[Problem]) -> list[Problem]:
-        """Maximises every problem's mean evidence, less theta's Laplace prior and that of the class proportions."""
+    def solve(self, begun: list[Problem], *, race: bool = False) -> list[Problem]:
+        """Maximises every problem's mean evidence, less theta's Laplace prior and that of the class proportions.
+
+        Args:
+            race: they are of the same rows, and the best is what is wanted; see :class:`_Race`.
+        """
         pair, new, options, train = self.pair, self.new, self.options, self.train.double()
         weights = torch.stack([problem.weights for problem in begun]).to(pair.device, torch.float64)
         learns = torch.tensor([[problem.learns] for problem in begun], device=weights.device)
@@ -171,9 +197,8 @@ class Solved:
         start = torch.cat(
             [(rooted(first / felt, even) / units).flatten(1), torch.zeros(count, len(train)).to(weights)], 1
         )
-        found = minimise_stacked(
-            loss, start, steps=options.steps, tolerance=TOLERANCE, each=lambda *_: self.bar.update()
-        )
+        watch = _Race(self.bar) if race else lambda *_: self.bar.update()
+        found = minimise_stacked(loss, start, steps=options.steps, tolerance=TOLERANCE, each=watch)
         thetas = theta_of(found).to(pair.model.like)
         ratios = ratio_of(found[:, numbers:]).to(pair.model.like)
         ended = zip(begun, thetas, ratios, strict=True)

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from pyro_cama import CAMA
 from pyro_cama.adaptation.drawn import Drawn
 from pyro_cama.adaptation.initialisation import statistics_of, theta_at_moments
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.solved import Solved, can_solve
+from pyro_cama.adaptation.solved import Solved, _Race, can_solve
 from pyro_cama.adaptation.stacked_search import _promises, search_stacked
 from pyro_cama.inference.bounds import importance_bound, marginal, shared_mean
 from pyro_cama.inference.exact import joint_of_thetas, solves_exactly
@@ -205,7 +206,7 @@ def test_what_an_alternative_promises_is_what_it_gains(affects: str) -> None:
         frame.loc[::3, "x3"] = np.nan
         batch = cama.encode(frame, "ignore")
         theta = 0.5 * torch.rand(1, cama.manipulation.size)
-        tried, promised = _promises(cama, batch, theta, statistics_of(cama))
+        tried, promised = _promises(cama, batch, theta, statistics_of(cama), {})
         assert len(tried) >= 5
         before = torch.logsumexp(joint_of_thetas(cama.model, batch, theta[None])[0][0], 0)
         for (place, other), gain in zip(tried, promised, strict=True):
@@ -214,3 +215,37 @@ def test_what_an_alternative_promises_is_what_it_gains(affects: str) -> None:
             found = torch.logsumexp(joint_of_thetas(cama.model, batch, changed[None])[0][0], 0) - before
             if affects == "quantity" or place.start > 0:
                 torch.testing.assert_close(gain, found, atol=1e-6, rtol=1e-6)
+
+
+def test_a_start_that_stays_far_behind_is_not_waited_for() -> None:
+    bar = tqdm(disable=True)
+    race = _Race(bar)
+    losses = iter([[9.0, 5.0], [8.0, 2.0], [7.9, 2.0], [7.8, 2.0], [7.7, 2.0], [7.6, 2.0]])
+    told = [race(torch.zeros(0), torch.tensor(some)) for some in losses]
+    assert told == [False] * 5 + [True]  # the other had ended after three steps
+    near = _Race(bar)
+    told = [
+        near(torch.zeros(0), torch.tensor(some)) for some in [[2.5, 2.0]] + [[2.4 - 0.01 * i, 2.0] for i in range(9)]
+    ]
+    assert not any(told)
+
+
+def test_several_reversed_scales_are_found_together() -> None:
+    torch.manual_seed(0)
+    cama = fitted(styled(600), spec(loadings="shared"))
+    frame = styled(300, 1)
+    turned = ["x0", "x1"]
+    frame[turned] = -frame[turned]
+    batch = cama.encode(frame[COLUMNS], "ignore")
+    start = theta_at_moments(cama, batch)
+    found = search_stacked(cama, batch, start, statistics_of(cama), rows=300)
+    right = start.clone()
+    for i, name in enumerate(COLUMNS):
+        if name in turned:
+            right[0, 4 * i : 4 * i + 4] = cama.manipulation.groups[0].mechanism.alternatives(
+                right[0, 4 * i : 4 * i + 4], {"mean": torch.zeros(()), "sd": torch.ones(())}
+            )[0]
+    joint, _ = joint_of_thetas(cama.model, batch, torch.stack([start, found, right]))
+    before, best, truth = torch.logsumexp(joint, 1).sum(1).tolist()
+    assert truth > before + 20
+    assert best > truth - 5
