@@ -35,8 +35,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.inference.class_prior import imagined_rows
-from pyro_cama.inference.exact import joint_of_thetas, solves_exactly, summed_evidence
-from pyro_cama.model.linear_style import conditional_scales
+from pyro_cama.inference.exact import joint_of_thetas, solves_exactly, summed_evidence, units_of
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
 
@@ -125,7 +124,7 @@ class Solved:
         self.part = new.batch.select(self.used.to(pair.device))
         self.scale = pair.manipulation.prior_scale()
         self.train = log_train(pair)
-        self.units = self._units()
+        self.units = units_of(pair.model, self.part)
         self.problems: list[Problem] = []
 
     def starts(self) -> list[Candidate]:
@@ -207,25 +206,6 @@ class Solved:
     def _scale_at(self, felt: Tensor) -> Tensor:
         """The prior scales of theta where steps are felt so; noise is not easier to believe in a larger unit."""
         return self.scale * torch.where(self.pair.manipulation.even(), 1.0, felt).clamp_min(1.0)
-
-    def _units(self) -> Tensor:
-        """What a step in each number of theta is measured in, ``(size,)``: L-BFGS knows no other curvature at first.
-
-        A column is as stiff as the others tell what it should read.
-        """
-        model, manipulation = self.pair.model, self.pair.manipulation
-        row = self.part.select(torch.zeros(1, dtype=torch.long, device=self.pair.device))
-        row = replace(row, observed={})
-        share = self.train.exp()[:, None]
-        with torch.no_grad():
-            causes = model.causes(row, None, None, samples=1, classes=True)
-            stiff = conditional_scales(causes, model.groups, row)
-        units = torch.ones(manipulation.size).to(model.like)
-        for group in manipulation.groups:
-            if group.nodes[0] in stiff and group.theta_size:
-                own = (stiff[group.nodes[0]].reciprocal() * share).sum(0).reciprocal()
-                units[manipulation.slice_of(group)] = own.repeat_interleave(group.theta_size)
-        return units
 
     def _begun(self, k: int | None, weights: Tensor) -> Problem:
         """The k-th start, on the rows it weighs.

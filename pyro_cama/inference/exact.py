@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from pyro_cama.inference.log_weights import causes_known, is_exact
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.linear_style import conditional_scales
 
 Evidence = Callable[[Tensor, Tensor], Tensor]
 """From thetas ``(problems, sites, size)`` and log class ratios ``(problems, classes)`` to sums ``(problems,)``."""
@@ -52,6 +54,23 @@ def causes_at(model: CAMAModel, batch: Batch, theta: Tensor) -> Causes:
         own = theta.index_select(1, batch.site.clamp_min(0)) * (batch.site >= 0).unsqueeze(-1)
         causes.theta = own[:, None]
     return causes
+
+
+def units_of(model: CAMAModel, batch: Batch) -> Tensor:
+    """Returns what steps in the numbers of theta are measured in, ``(size,)``: L-BFGS knows no other curvature at first.
+
+    A column is as stiff as the others tell what it should read.
+    """
+    manipulation = model.manipulation
+    row = replace(batch.select(torch.zeros(1, dtype=torch.long, device=model.like.device)), observed={})
+    with torch.no_grad():
+        stiff = conditional_scales(model.causes(row, None, None, samples=1, classes=True), model.groups, row)
+    units = torch.ones(manipulation.size).to(model.like)
+    for group in manipulation.groups:
+        if group.nodes[0] in stiff and group.theta_size:
+            own = stiff[group.nodes[0]].reciprocal().mean(0).reciprocal()
+            units[manipulation.slice_of(group)] = own.repeat_interleave(group.theta_size)
+    return units
 
 
 def summed_evidence(model: CAMAModel, batch: Batch, weights: Tensor) -> Evidence:

@@ -9,7 +9,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import importance_bound, marginal
-from pyro_cama.inference.exact import solves_exactly, summed_evidence
+from pyro_cama.inference.exact import solves_exactly, summed_evidence, units_of
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
@@ -73,10 +73,14 @@ def _solve(model: CAMAModel, clean: Batch, seed: int, *, steps: int = 60) -> Non
     even, one = manipulation.even(), torch.ones(1, 1, dtype=torch.float64, device=model.like.device)
     evidence, trained = summed_evidence(model, clean, one.expand(1, clean.rows)), torch.zeros_like(one)
 
-    def loss(root: Tensor) -> Tensor:
-        return -evidence(unrooted(root, even)[:, None], trained) / clean.rows
+    units = units_of(model, clean)
 
-    start = rooted(torch.zeros_like(manipulation.calibration[None, : manipulation.size]).to(one), even)
+    def theta_of(x: Tensor) -> Tensor:
+        return unrooted(x * units, even)
+
+    def loss(x: Tensor) -> Tensor:
+        return -evidence(theta_of(x)[:, None], trained) / clean.rows
+
+    start = rooted(torch.zeros_like(units)[None].to(one), even) / units
     with fast():
-        found = unrooted(minimise_stacked(loss, start, steps=steps), even)
-    manipulation.calibration[: manipulation.size] = found[0]
+        manipulation.calibration[: manipulation.size] = theta_of(minimise_stacked(loss, start, steps=steps))[0]
