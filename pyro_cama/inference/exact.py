@@ -57,7 +57,7 @@ def causes_at(model: CAMAModel, batch: Batch, theta: Tensor) -> Causes:
 
 
 def units_of(model: CAMAModel, batch: Batch) -> Tensor:
-    """Returns what steps in the numbers of theta are measured in, ``(size,)``: L-BFGS knows no other curvature at first.
+    """Returns what steps in numbers of theta are measured in, ``(size,)``: L-BFGS knows no other curvature at first.
 
     A column is as stiff as the others tell what it should read.
     """

@@ -36,6 +36,7 @@ class SummedLoss:
         self.laid = Rows.of(x[None], x.new_ones(1, 1, batch.rows))
         nothing = x.new_zeros(1, 1, len(x))
         self.lines = Lines(nothing + 1, nothing, nothing, nothing)
+        self.rest = None if model.graph.m is None else x.new_zeros(model.graph.m.dim).to(model.like)
         self.y = batch.values[model.graph.target].long()
 
     def __call__(self) -> Tensor:
@@ -51,7 +52,7 @@ class SummedLoss:
 
     def _scored(self) -> tuple[Tensor, Tensor]:
         """What all classes have in common, summed over rows, and the rest of log p(x, y), ``(classes, rows)``."""
-        causes = self.model.causes(self.batch, None, None, samples=1, classes=True)
+        causes = self.model.causes(self.batch, None, self.rest, samples=1, classes=True)
         shared, apart = scored(self.laid, classes_of(self.model, causes), self.lines)
         rest, context = self.model.log_prob_given(causes, self.batch, classes=True, style=False)
         return shared.sum() + context.expand(self.rows).sum(), apart[0, 0] + rest.reshape(self.model.classes, -1)
