@@ -44,7 +44,7 @@ def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
         return 0.0
     with torch.no_grad():
         theta = pair.manipulation.structured(shared_mean(pair.guide))
-    return sparsity * float((theta.abs() / pair.manipulation.prior_scale()).sum())
+    return sparsity * float(pair.manipulation.extent(theta / pair.manipulation.prior_scale()).sum())
 
 
 def examine(

@@ -51,6 +51,7 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
     sites = pair.encoder.sites if pair.graph.require_m().site_column is not None else (None,)
     rows: list[dict[str, Any]] = []
     parameters: list[dict[str, Any]] = []
+    groups = {child: group for group, columns in pair.graph.require_m().groups.items() for child in columns}
     uncertain: list[Adaptation] = []
     for index, site in enumerate(sites):
         carried = adaptation.carried(site)
@@ -62,7 +63,7 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
         folds = [zero] * 2 if carried is None else [torch.tensor(theta[index]) for theta in carried.replicates]
         known = len(folds) > 1
         uncertain += [carried] if carried is not None and not known else []
-        for column, mechanism, read in _readings(pair, manipulation):
+        for node, column, mechanism, read in _readings(pair, manipulation):
             estimate, resting = read(whole), read(zero)
             others = [read(fold) for fold in folds]
             real = False
@@ -79,9 +80,10 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
             )
             moved = bool(real and estimate["change"] >= mechanism.noticeable)
             own = parameters[-len(estimate) + 1 :]
+            together = {"group": groups.get(node, "")} if groups else {}
             rows.append(
-                {"column": column, **place, "moved": moved if known else pd.NA, "change": estimate["change"],
-                 "low": low, "high": high, "small": mechanism.noticeable,
+                {"column": column, **together, **place, "moved": moved if known else pd.NA,
+                 "change": estimate["change"], "low": low, "high": high, "small": mechanism.noticeable,
                  "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
             )  # fmt: skip
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
@@ -96,9 +98,9 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
     )
 
 
-def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, Mechanism, Any]]:
-    """Every manipulated component: its name, its mechanism, and a function from all of theta to its parameters."""
-    found: list[tuple[str, Mechanism, Any]] = []
+def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, str, Mechanism, Any]]:
+    """Every manipulated component: its node, name and mechanism, and a function from all of theta to its parameters."""
+    found: list[tuple[str, str, Mechanism, Any]] = []
     for group in manipulation.groups:
         if not group.theta_size:
             continue
@@ -116,7 +118,7 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
                     theta = manipulation.theta(theta, group)
                     return group.mechanism.describe(theta if group.image else theta[at], node, own)
 
-                found.append((name if node.dim is None else f"{name}[{i}]", group.mechanism, read))
+                found.append((name, name if node.dim is None else f"{name}[{i}]", group.mechanism, read))
     return found
 
 

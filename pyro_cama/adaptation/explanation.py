@@ -22,7 +22,8 @@ class Explanation:
     Attributes:
         table: a row per manipulable child (component of a vector, and site), the largest change first.
             ``change`` is how far a usual reading moves, in training standard deviations (in shares of readings
-            for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``moved``
+            for discrete children, in units of the rate for counts), ``low`` and ``high`` its 95 % interval, ``group``
+            what it moves with (of a graph with groups), ``moved``
             whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
             (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
             and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` the
@@ -70,7 +71,7 @@ class Explanation:
                 return "no column moved noticeably"
             lines = [f"{len(moved)} of {len(self.table)} readings moved:"]
         for row in moved.to_dict("records"):
-            where = f" at {row['site']}" if "site" in row else ""
+            where = (f" ({row['group']})" if row.get("group") else "") + (f" at {row['site']}" if "site" in row else "")
             lines.append(f"  {row['column']}{where}: {row['reading']}")
         return "\n".join(lines)
 
@@ -81,7 +82,7 @@ class Explanation:
         if not self.kept:
             return _html.card(str(self), badge=("no shift", "plain"))
         title, *_ = str(self).splitlines()
-        site = ["site"] if "site" in self.table else []
+        site = [name for name in ("group", "site") if name in self.table]
         head = ["column", *site, "moved", "change", *([] if self.note else ["95 % interval"]), "reading"]
         rows = []
         for row in self.table.to_dict("records"):

@@ -109,7 +109,7 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
         if absent is not None:
             total = total - HOLD * (theta[absent] - began[absent]).square().sum()
             theta = theta[~absent]
-        return total - sparsity / new.rows * (theta[..., : len(prior_scale)].abs() / prior_scale).sum()
+        return total - sparsity / new.rows * manipulation.extent(theta[..., : len(prior_scale)] / prior_scale).sum()
 
     return bound
 

@@ -190,7 +190,7 @@ class Solved:
             theta, ratio = theta_of(x), ratio_of(x[:, numbers:])
             total = of_rows(theta, ratio) + imagined * (expected * (train + ratio)).sum(1)
             moved = torch.where(switches, 0.0, theta / scale)
-            extent = ((moved.square() + CORNER**2).sqrt() - CORNER).sum(-1) @ present
+            extent = pair.manipulation.extent(moved, CORNER) @ present
             return (options.sparsity * extent - total) / rows
 
         start = torch.cat(
@@ -264,8 +264,9 @@ class Solved:
     def _penalties(self, problems: list[Problem]) -> list[float]:
         """Minus the log-prior of every theta."""
         theta = torch.stack([problem.theta for problem in problems])
-        moved = theta.abs() / self._scale_at(self.pair.manipulation.felt(theta))
-        found: list[float] = (self.options.sparsity * moved.sum((1, 2))).tolist()
+        manipulation = self.pair.manipulation
+        extent = manipulation.extent(theta / self._scale_at(manipulation.felt(theta)))
+        found: list[float] = (self.options.sparsity * extent.sum(1)).tolist()
         return found
 
     def _evidence(self, batch: Batch, problems: list[Problem]) -> Tensor:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyro_cama._messages import one_of, shown
+from pyro_cama._messages import listed, one_of, shown
 from pyro_cama.graph.nodes import Blanket, Latent, Node
 from pyro_cama.graph.schema import LatentSpec, graph_error
 
@@ -109,7 +109,7 @@ def _faults(
     if len(set(named)) < len(named):
         faults.append(f"{where}children: found {shown(named)}; expected each child once")
     if role == _STYLE:
-        for key in ("mechanism", "affects"):
+        for key in ("mechanism", "affects", "groups"):
             if getattr(spec, key) is not None:
                 faults.append(f"{where}found key {key!r}; expected it for a manipulation only")
         if spec.scope != "row":
@@ -140,6 +140,35 @@ def _faults(
         for child in given if isinstance(given, dict) else ():
             if child not in children:
                 faults.append(f"{where}{key}: found {child!r}; {one_of(child, children)}")
+    if role == _MANIPULATION:
+        faults += _group_faults(where, spec, nodes, children)
+    return faults
+
+
+def _group_faults(where: str, spec: LatentSpec, nodes: Mapping[str, Node], children: Sequence[str]) -> list[str]:
+    """What is wrong with the groups of a manipulation."""
+    faults: list[str] = []
+    mechanism = _by_child(spec.mechanism, {child: _MECHANISM[nodes[child].type] for child in children})
+    taken: dict[str, str] = {}
+    for group, columns in (spec.groups or {}).items():
+        at = f"{where}groups: {group!r}: "
+        known = [column for column in columns if column in children]
+        faults += [f"{at}found {column!r}; {one_of(column, children)}" for column in columns if column not in children]
+        for column in known:
+            if column in taken:
+                twice = "twice" if taken[column] == group else f"in {taken[column]!r} too"
+                faults.append(f"{at}found {column!r} {twice}; expected each child in one group, once")
+            taken[column] = group
+        if images := [column for column in known if nodes[column].is_image]:
+            faults.append(f"{at}found {images[0]!r}, an image; expected columns of numbers or levels")
+        alike = {(nodes[column].type, nodes[column].classes, mechanism[column]) for column in known}
+        if len(alike) > 1:
+            kinds = listed(dict.fromkeys(f"{kind} by {by}" for kind, _, by in sorted(alike)))
+            faults.append(f"{at}found columns that move in different ways, {kinds}; expected one type and mechanism")
+    if spec.groups and spec.scope == "row":
+        faults.append(
+            f"{where}found groups in scope 'row'; expected 'dataset' or a column: in a row's own m nothing is shared"
+        )
     return faults
 
 
@@ -185,6 +214,7 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
         scope=spec.scope,
         mechanism=_by_child(spec.mechanism, {child: _MECHANISM[nodes[child].type] for child in children}),
         affects=_by_child(spec.affects, dict.fromkeys(children, "quantity")),
+        groups={group: tuple(columns) for group, columns in (spec.groups or {}).items()},
     )
 
 
@@ -207,6 +237,8 @@ def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, 
                 "mechanism": _folded(latent.mechanism),
                 "affects": _folded(latent.affects),
             }
+            if latent.groups:
+                entry["groups"] = {group: list(columns) for group, columns in latent.groups.items()}
     return declared
 
 

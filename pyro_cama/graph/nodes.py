@@ -57,6 +57,8 @@ class Latent:
 
     ``mechanism`` and ``affects`` hold every child of a manipulation, and nothing for z.
 
+    ``groups`` are children of a manipulation that move together, such as one sensor's features, by the group's name.
+
     ``effect`` says how a style acts on continuous children: through a ``deep`` network, the paper's way, or ``linear``
     on their means, so that it can be summed out exactly; ``auto`` is linear where nothing speaks against it, which
     :func:`pyro_cama.build` finds out.  The ``loadings`` of a linear one, and the scales of its children, are every
@@ -70,6 +72,7 @@ class Latent:
     scope: str = "row"
     mechanism: dict[str, str] = field(default_factory=dict, hash=False)
     affects: dict[str, str] = field(default_factory=dict, hash=False)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     effect: Effect = "auto"
     loadings: Loadings = "shared"
 

@@ -136,6 +136,9 @@ class LatentSpec(_Spec):
     affects: Affects | dict[str, Affects] | None = Field(
         default=None, description="'quantity' or 'measurement', or a mapping of child to one of them"
     )
+    groups: dict[_Name, Annotated[list[str], Field(min_length=2)]] | None = Field(
+        default=None, description="a mapping of name to a list of two or more children, as in {sensor_1: [a, b]}"
+    )
     effect: Effect | None = Field(default=None, description="'linear', 'deep' or 'auto'")
     loadings: Loadings | None = Field(default=None, description="'shared' or 'class'")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean
 from pyro_cama.model.groups import Group, MovedGroup
+from pyro_cama.model.theta_prior import ThetaPrior
 from pyro_cama.networks.features import mlp
 from pyro_cama.networks.inputs import NodeInputs
 
@@ -38,6 +39,7 @@ class Manipulation(nn.Module):
         self.affects = dict(latent.affects)
         self.groups = tuple(g for g in groups if isinstance(g, MovedGroup))
         self.inputs = inputs
+        self.prior = ThetaPrior(latent, self.groups)
         self._slices: dict[str, slice] = {}
         start = 0
         for group in self.groups:
@@ -208,6 +210,10 @@ class Manipulation(nn.Module):
         weight = next(self.network.parameters())
         parts = [g.mechanism.prior_scale(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
+
+    def extent(self, moved: Tensor, corner: float = 0.0) -> Tensor:
+        """Returns how far theta is from rest, ``(...)``, from theta in prior scales; see :class:`ThetaPrior`."""
+        return self.prior.extent(moved, self.even(), corner)
 
     def felt(self, theta: Tensor) -> Tensor:
         """Returns how large a step in each number is felt as one of 1 is at theta = 0, ``(..., size)`` as theta."""

@@ -26,6 +26,7 @@ def summary(pair: ModelGuidePair) -> str:
     if m is not None:
         acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
         lines.append(f"manipulable {acts}; scope {m.scope}")
+        lines += [f"together    {group}: {', '.join(columns)}" for group, columns in m.groups.items()]
     if logarithmic := _logarithmic(pair):
         lines.append(f"log scale   {', '.join(logarithmic)}")
     lines += ["", pair.graph.factorisation(), ""]
