@@ -96,7 +96,7 @@ def _hopeful(tried: list[Tried], promised: Tensor, worth: float) -> list[int]:
 
 def _first_of_each(theta: Tensor, tried: list[Tried], hopeful: list[list[int]]) -> Tensor:
     """Thetas with every site's first alternative taken, its first two, four and so on, ``(sets, sites, size)``."""
-    sets, most = [], 1
+    sets, most = list[Tensor](), 1
     while not sets or most < 2 * max(map(len, hopeful)):
         changed = theta.clone()
         for s, numbers in enumerate(hopeful):

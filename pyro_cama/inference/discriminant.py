@@ -11,13 +11,15 @@ their squares and B x~; the second is Fisher's linear discriminant.  No tensor h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.mechanisms.base import Line
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import Group, MovedGroup
@@ -29,15 +31,6 @@ class Classes(NamedTuple):
     means: Tensor
     loadings: Tensor
     variances: Tensor
-
-
-class Lines(NamedTuple):
-    """x~ = slope x + offset of every column, and the noise on the clean scale; each ``(problems, sites, width)``."""
-
-    slope: Tensor
-    offset: Tensor
-    log_slope: Tensor
-    variance: Tensor
 
 
 class Rows(NamedTuple):
@@ -91,12 +84,16 @@ def differ_in_means(model: CAMAModel, batch: Batch, *, moved: bool = True) -> bo
     )
 
 
-def scored(rows: Rows, classes: Classes, lines: Lines) -> tuple[Tensor, Tensor]:
+def scored(rows: Rows, classes: Classes, lines: Line) -> tuple[Tensor, Tensor]:
     """Returns what all classes share of the log-densities, summed over rows, and what tells them apart.
 
     Returns:
         ``(problems, sites)``, and of every row ``(problems, sites, classes, most)``: log p(x | y) but for the shared
         part.
+
+    Args:
+        rows, classes: what is scored, and by what.
+        lines: of every column, ``(problems, sites, width)``.
     """
     shared, apart = _Scored.apply(*rows, *classes, *lines)
     return shared, apart
@@ -107,7 +104,7 @@ class _Scored(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
-        rows, (means, loadings, variances), lines = Rows(*given[:5]), given[5:8], Lines(*given[8:])
+        rows, (means, loadings, variances), lines = Rows(*given[:5]), given[5:8], Line(*given[8:])
         apart = means - means.mean(0)
         precision, offset = (variances + lines.variance).reciprocal(), lines.offset - means.mean(0)
         weighted = loadings * precision.unsqueeze(-1)
@@ -126,9 +123,10 @@ class _Scored(torch.autograd.Function):
         return rows.total * logs - 0.5 * left, told - 0.5 * (apart * solved).sum(-1, keepdim=True)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         *given, apart, precision, offset, cholesky, seen, read = ctx.saved_tensors
-        rows, loadings, lines = Rows(*given[:5]), given[6], Lines(*given[8:])
+        rows, loadings, lines = Rows(*given[:5]), given[6], Line(*given[8:])
         whole, of_class = upstream[0].unsqueeze(-1), upstream[1]
         dim = loadings.shape[-1]
         half, solved, whitened = seen[..., :dim, :], seen[..., dim:, :], read[..., :dim, :]
@@ -178,19 +176,19 @@ def classes_of(model: CAMAModel, causes: Causes) -> Classes:
     return Classes(torch.cat(means, -1).double(), torch.cat(loadings).double(), torch.cat(variances).double())
 
 
-def lines_of(model: CAMAModel) -> Callable[[Tensor], Lines]:
+def lines_of(model: CAMAModel) -> Callable[[Tensor], Line]:
     """Returns the lines on which m's mechanisms map the same children, of thetas ``(problems, sites, size)``."""
     manipulation, groups = model.manipulation, styled(model)
 
-    def joined(parts: Iterable[tuple[Tensor, ...]]) -> Lines:
-        return Lines(*(torch.cat(part, -1) for part in zip(*parts, strict=True)))
+    def joined(parts: list[Line]) -> Line:
+        return parts[0] if len(parts) == 1 else Line(*(torch.cat(part, -1) for part in zip(*parts, strict=True)))
 
-    last = joined(manipulation.line_compared(group) for group in groups)
+    last = joined([manipulation.line_compared(group) for group in groups])
     widened = (2 * last.log_slope).exp()
 
-    def lines(theta: Tensor) -> Lines:
-        first = joined(manipulation.line(theta, group) for group in groups)
-        return Lines(
+    def lines(theta: Tensor) -> Line:
+        first = joined([manipulation.line(theta, group) for group in groups])
+        return Line(
             last.slope * first.slope,
             last.slope * first.offset + last.offset,
             first.log_slope + last.log_slope,

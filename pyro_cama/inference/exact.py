@@ -104,8 +104,10 @@ def _by_discriminant(model: CAMAModel, batch: Batch, weights: Tensor) -> Evidenc
         unmoved = _by_row(joint_of_thetas(model, batch, none, style=False)[0], index)
 
     def evidence(theta: Tensor, ratio: Tensor) -> Tensor:
-        at_rest = torch.zeros_like(theta[:, :1])  # of rows without a known site
-        shared, apart = scored(rows, classes, lines(torch.cat([theta, at_rest], 1)[:, places]))
+        here = theta
+        if theta.shape[1] > 1:
+            here = torch.cat([theta, torch.zeros_like(theta[:, :1])], 1)[:, places]
+        shared, apart = scored(rows, classes, lines(here))
         rest = unmoved
         if moves:
             rest = _by_row(joint_of_thetas(model, batch, theta.to(model.like), style=False)[0], index)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_cama.data.scales import off_scale, slope
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Clean, Mechanism, Readings, log_gain, magnitude, raw_gain
+from pyro_cama.mechanisms.base import Clean, Line, Mechanism, Readings, log_gain, magnitude, raw_gain
 
 
 class _Affine(dist.TransformedDistribution):
@@ -85,6 +85,14 @@ class Affine(Mechanism):
         gain = self._gain(theta)
         noise = magnitude(theta[..., 2]) if self.shared else torch.zeros_like(gain)
         return Clean((x - theta[..., 1]) / gain, -gain.abs().log(), noise / gain.square())
+
+    def line(self, theta: Tensor) -> Line:
+        log = log_gain(theta[..., 0])
+        slope = (-log).exp()
+        variance = magnitude(theta[..., 2]) * slope.square() if self.shared else torch.zeros_like(slope)
+        if self.shared:
+            slope = torch.where(theta[..., 3] > 1, -slope, slope)
+        return Line(slope, -theta[..., 1] * slope, -log, variance)
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         pushed: Tensor = x * self._gain(theta) + theta[..., 1]

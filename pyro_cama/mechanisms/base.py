@@ -34,6 +34,20 @@ class Clean(NamedTuple):
     variance: Tensor
 
 
+class Line(NamedTuple):
+    """x~ = slope x + offset, and the variance of the noise on the clean scale; each shaped as the readings.
+
+    Attributes:
+        slope, offset, variance: of the line.
+        log_slope: log of |slope|.
+    """
+
+    slope: Tensor
+    offset: Tensor
+    log_slope: Tensor
+    variance: Tensor
+
+
 @dataclass(frozen=True)
 class Readings:
     """New values of one component, and what the model expects of them under draws of class and latents.
@@ -187,6 +201,12 @@ class Mechanism(ABC):
         :meth:`transform` says, for every loc and scale.
         """
         raise NotImplementedError(f"{type(self).__name__} has no pull_back: override it, and set pulls_back = True")
+
+    def line(self, theta: Tensor) -> Line:
+        """Returns :meth:`pull_back` as a line, of a mechanism that is ``linear``."""
+        found = self.pull_back(theta.new_tensor([0.0, 1.0]).reshape(2, *[1] * (theta.dim() - 1)), theta)
+        offset, there = found.x
+        return Line(there - offset, offset, found.log_slope, found.variance)
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         """Returns T(x~), drawn where T is random: what a simulated intervention does to clean rows."""

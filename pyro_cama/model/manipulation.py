@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Latent
-from pyro_cama.mechanisms.base import Clean
+from pyro_cama.mechanisms.base import Clean, Line
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior
 from pyro_cama.networks.features import mlp
@@ -138,28 +138,20 @@ class Manipulation(nn.Module):
         variance = inner.variance + found.variance * (2 * inner.log_slope).exp()
         return Clean(inner.x, found.log_slope + inner.log_slope, variance)
 
-    def line(self, theta: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the line x~ = slope x + offset of every component, log |slope|, and the noise on the clean scale.
-
-        Calibration has no part.
+    def line(self, theta: Tensor, group: Group) -> Line:
+        """Returns the line on which readings of every component are mapped, ``(..., width)``; no calibration in it.
 
         Args:
             theta: of all groups, ``(..., size)``.
             group: one without a mechanism, or with a :attr:`~pyro_cama.mechanisms.base.Mechanism.linear` one.
-
-        Returns:
-            Four tensors ``(..., width)``.
         """
-        if not isinstance(group, MovedGroup) or not group.theta_size:
-            nothing = theta.new_zeros(*theta.shape[:-1], group.width)
-            return nothing + 1.0, nothing, nothing, nothing
-        points = theta.new_tensor([0.0, 1.0]).reshape(2, *[1] * theta.dim())
-        found = group.mechanism.pull_back(points, self.theta(theta, group))
-        offset, there = found.x
-        return there - offset, offset, found.log_slope.expand_as(offset), found.variance.expand_as(offset)
+        if isinstance(group, MovedGroup) and group.theta_size:
+            return group.mechanism.line(self.theta(theta, group))
+        nothing = theta.new_zeros(*theta.shape[:-1], group.width)
+        return Line(nothing + 1.0, nothing, nothing, nothing)
 
-    def line_compared(self, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the line on which readings are moved on inside :meth:`calibrated`, ``(width,)`` each; elsewhere x."""
+    def line_compared(self, group: Group) -> Line:
+        """Returns the line on which readings are moved on inside :meth:`calibrated`, ``(width,)``; elsewhere x~ = x."""
         calibrates = self in _calibrated.get() and isinstance(group, MovedGroup) and group.mechanism.composes
         return self.line(self.calibration if calibrates else torch.zeros_like(self.calibration), group)
 

@@ -298,6 +298,12 @@ class _MechanismChecks:
         clean = dist.Normal(torch.randn(len(theta)).double(), torch.rand(len(theta)).double() + 0.5)
         x = self.mechanism.transform(clean, theta).sample()
         turned = torch.where(even, -theta, theta)
+        if self.mechanism.linear:
+            line, told = self.mechanism.line(theta), self.mechanism.pull_back(x, theta)
+            named = {"x": line.slope * x + line.offset, "log_slope": line.log_slope, "variance": line.variance}
+            for name, value in named.items():
+                expect_close(f"{self.name}.line, linear = True: {name} of pull_back", value, getattr(told, name), 1e-8)
+            expect_close(f"{self.name}.line: log of |slope|", line.slope.abs().log(), line.log_slope, 1e-8)
         for name, asked in (("theta", theta), ("theta, the signs of its even numbers turned", turned)):
             found = self.mechanism.pull_back(x, theta)
             widened = dist.Normal(clean.loc, (clean.scale.square() + found.variance).sqrt())

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.inference.discriminant import Lines, Rows, classes_of, differ_in_means, scored, styled
+from pyro_cama.inference.discriminant import Rows, classes_of, differ_in_means, scored, styled
+from pyro_cama.mechanisms.base import Line
 from pyro_cama.model.generative_model import CAMAModel
 
 
@@ -35,7 +36,7 @@ class SummedLoss:
         x = torch.cat([group.stack(batch.values) for group in styled(model)], -1).double().mT.contiguous()
         self.laid = Rows.of(x[None], x.new_ones(1, 1, batch.rows))
         nothing = x.new_zeros(1, 1, len(x))
-        self.lines = Lines(nothing + 1, nothing, nothing, nothing)
+        self.lines = Line(nothing + 1, nothing, nothing, nothing)
         self.rest = None if model.graph.m is None else x.new_zeros(model.graph.m.dim).to(model.like)
         self.y = batch.values[model.graph.target].long()
 

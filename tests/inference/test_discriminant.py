@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from pyro_cama import CAMA, Mechanism
-from pyro_cama.inference.discriminant import Classes, Lines, Rows, differ_in_means, scored
+from pyro_cama.inference.discriminant import Classes, Rows, differ_in_means, scored
 from pyro_cama.inference.exact import joint_of_thetas, summed_evidence
 from pyro_cama.mechanisms import Affine
+from pyro_cama.mechanisms.base import Line
 from pyro_cama.training.objective import fit_loss
 from pyro_cama.training.summed_loss import SummedLoss, can_sum
 from tests.helpers.precision import in_double
@@ -33,7 +34,7 @@ def given(seed: int = 0) -> tuple[Rows, list[Tensor]]:
 
 def test_scores_are_those_of_normal_densities() -> None:
     rows, parts = given()
-    (means, loadings, variances), lines = parts[:3], Lines(*parts[3:])
+    (means, loadings, variances), lines = parts[:3], Line(*parts[3:])
     shared, apart = scored(rows, Classes(means, loadings, variances), lines)
     clean = lines.slope.unsqueeze(-2) * rows.x.mT + lines.offset.unsqueeze(-2)
     noise = torch.diag_embed(variances + lines.variance).unsqueeze(2)
@@ -47,7 +48,7 @@ def test_the_gradient_by_hand_is_that_of_finite_differences() -> None:
     rows, parts = given(1)
 
     def of(*some: Tensor) -> tuple[Tensor, Tensor]:
-        return scored(rows, Classes(*some[:3]), Lines(*some[3:]))
+        return scored(rows, Classes(*some[:3]), Line(*some[3:]))
 
     assert torch.autograd.gradcheck(of, parts)
 
@@ -114,3 +115,10 @@ def test_what_no_line_maps_and_what_is_missing_goes_the_general_way() -> None:
     frame.loc[3, COLUMNS[1]] = float("nan")
     assert not differ_in_means(cama.model, cama.encode(frame, "ignore"))
     assert not differ_in_means(fitted(max_epochs=1).model, whole)  # loadings of every class
+
+
+def test_affine_lines_are_those_of_its_pull_back() -> None:
+    theta = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
+    for mechanism, own in ((Affine(), theta), (Affine(shared=False), theta[:, :2])):
+        for found, expected in zip(mechanism.line(own), Mechanism.line(mechanism, own), strict=True):
+            torch.testing.assert_close(found, expected.expand_as(found), atol=1e-10, rtol=1e-8)
