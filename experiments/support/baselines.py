@@ -421,7 +421,7 @@ class CVAE(Classifier):
     def __init__(
         self, graph: str | Path | Mapping[str, Any] | CausalGraph, seed: int = 0, *, hidden: int = 64, **fit: Any
     ) -> None:
-        self.cama = pyro_cama.build(without_m(graph), seed=seed, hidden=hidden, device="cpu")
+        self.cama = pyro_cama.build(_deep(without_m(graph)), seed=seed, hidden=hidden, device="cpu")
         self.seed, self.options = seed, fit
 
     def fit(self, frame: pd.DataFrame, target: str) -> Self:
@@ -457,6 +457,16 @@ def without_m(graph: str | Path | Mapping[str, Any] | CausalGraph) -> CausalGrap
     raw = given.to_dict()
     latents = {name: latent for name, latent in raw["latents"].items() if given.m is None or name != given.m.name}
     return CausalGraph({**raw, "latents": {**latents, "m": None}})
+
+
+def _deep(graph: CausalGraph) -> CausalGraph:
+    """The graph with the paper's style, where it has one: networks, whose layers can be tuned."""
+    raw = graph.to_dict()
+    if graph.z is not None:
+        style = raw["latents"][graph.z.name]
+        style.pop("loadings", None)
+        style["effect"] = "deep"
+    return CausalGraph(raw)
 
 
 def _moments(values: np.ndarray) -> tuple[Tensor, Tensor]:

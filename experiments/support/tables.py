@@ -19,8 +19,10 @@ from support.experiment import Row, row
 # sampled rows are many, and their graph is right: the paper's own objective, in large batches
 _SAMPLED = {"conditional_weight": 0.0, "batch_size": 256, "lr": 6e-3, "anneal": True, "max_epochs": 40}
 FIT: dict[str, dict[str, Any]] = dict.fromkeys(NETWORKS, _SAMPLED)
-FIT["digits"] = {"batch_size": 128, "lr": 3e-3, "anneal": True, "max_epochs": 60}
-ADAPT = {"restarts": 2, "samples": 2, "steps": 60}  # a third of the defaults' time, and hardly worse
+FIT_DEEP = FIT | {"digits": {"batch_size": 128, "lr": 3e-3, "anneal": True, "max_epochs": 60}}
+MANY = FIT_DEEP  # tables of many rows
+# of networks, whose m has to be drawn: a third of the defaults' time, and hardly worse
+ADAPT = {"restarts": 2, "samples": 2, "steps": 60, "batch_size": 128}
 # how a method comes from another one and from rows without labels
 ADAPTED: dict[str, tuple[str, Callable[..., Any]]] = {
     "net_adapted": ("net", DiscriminativeNet.adapt_norm),
@@ -61,13 +63,13 @@ def run(
             "transductive" adapts on the test rows themselves, still without labels.
         class_prior: of CAMA's predictions; "estimate" where the mix of classes may have changed.
         size: "smoke" makes all training short.
-        graph: of CAMA; by default the table's, its style as deep as the paper's.
+        graph: of CAMA; by default the table's.
     """
     frame, target = load_table(table)
     train, test = split(frame, target, seed)
-    options = SMOKE if size == "smoke" else {"cama_adapted": ADAPT | ({"batch_size": 128} if table in FIT else {})}
-    if graph is not None and size != "smoke":
-        options = {}
+    options: dict[str, dict[str, Any]] = {"cama_adapted": ADAPT} if table in NETWORKS and graph is None else {}
+    if size == "smoke":
+        options = SMOKE
     graph = graph_of(table) if graph is None else graph
     fit = FIT.get(table, {}) | options.get("fit", {})
     assert graph.m is not None
@@ -76,7 +78,7 @@ def run(
         "net": lambda: DiscriminativeNet(seed, **options.get("net", {})).fit(train, target),
         "logistic": lambda: logistic().fit(train, target),
         "boosting": lambda: boosting(seed).fit(train, target),
-        "cvae": lambda: CVAE(graph, seed, **fit).fit(train, target),
+        "cvae": lambda: CVAE(graph, seed, **(FIT_DEEP.get(table, {}) | fit)).fit(train, target),
         "cama": lambda: pyro_cama.build(graph, seed=seed, device="cpu").fit(train, progress=progress, **fit),
     }
     methods = set(methods)
@@ -104,7 +106,7 @@ def run(
         for method in sorted(methods & models.keys()):
             note(method, score(models[method], after))
         pairs = cross_fit(after, seed) if protocol == "disjoint" else [(after, after)]
-        if table in FIT:  # where rows are many, one way round will do
+        if table in MANY:  # where rows are many, one way round will do
             pairs = pairs[:1]
         for method in sorted(methods & ADAPTED.keys()):
             base, adapt = ADAPTED[method]
