@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+import real_tables
 import torch
 
 from pyro_cama import CausalGraph, datasets
@@ -34,6 +35,7 @@ from support.drift import (
     Swapped,
     Unit,
     cross_fit,
+    graph_of,
     load_table,
     split,
 )
@@ -344,3 +346,21 @@ def test_a_run_of_all_methods() -> None:
     assert {r["value"] for r in rows if r["metric"] == "rows"} == {89}
     accuracy = {(line_of(r), r["severity"]): r["value"] for r in accuracies}
     assert accuracy["net", "dead sensor"] > 0.8
+
+
+def test_methods_anew_take_the_place_of_theirs_beside_the_others() -> None:
+    old = [
+        {"method": method, "adapted_on": adapted, "trained_on": table, "seed": 0, "value": 0.5}
+        for table in ("wine", "anes96")
+        for method, adapted in (("net", ""), ("cama", ""), ("cama", "gain"))
+    ]
+    new = [{"method": "cama", "adapted_on": "", "trained_on": table, "seed": 0, "value": 0.9} for table in ("wine",)]
+    rows = real_tables.merged(old, new)
+    assert [row["value"] for row in rows if row["method"] == "cama" and not row["adapted_on"]] == [0.9]
+    assert sum(row["method"] == "net" for row in rows) == 2
+    assert sum(row["adapted_on"] == "gain" for row in rows) == 2
+
+
+def test_the_cvae_is_as_deep_as_the_papers() -> None:
+    assert CVAE(graph_of("wine")).cama.graph.to_dict()["latents"]["z"]["effect"] == "deep"
+    assert CVAE(graph_of("child")).cama.graph.z is None
