@@ -38,6 +38,7 @@ SCRIPTS = {
         "figure8.py",
         "figure9.py",
         "image_budget.py",
+        "image_drift.py",
         "power.py",
         "prevalence_drift.py",
         "real_drift.py",
@@ -49,6 +50,7 @@ SCRIPTS = {
 IMAGES = {f"figure{i}.py": f"figure{i}" for i in (1, 7, 8, 9, 10, 11)} | {
     "cifar.py": "cifar_binary",
     "corruptions.py": "corruptions",
+    "image_drift.py": "image_drift",
 }
 METHODS = {
     "cama", "cnn", "cnn_bn", "cnn_augmented", "cnn_pgd", "tent", "bn_adapt", "shot_im", "t3a", "cvae", "oracle",

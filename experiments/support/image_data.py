@@ -1,4 +1,4 @@
-"""Images to experiment on: MNIST, the airplanes and frogs of CIFAR-10, and scikit-learn's digits, which need no file.
+"""Images to experiment on: MNIST, USPS, CIFAR-10's airplanes and frogs, and scikit-learn's digits, which need no file.
 
 experiment_parser = experiment.parser(__doc__)
 image_data.add_data_dir(experiment_parser)
@@ -10,6 +10,7 @@ split = image_data.protocol(images)
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +27,13 @@ from torch.nn import functional as F
 from pyro_cama._arguments import expect
 
 VARIABLE = "PYRO_CAMA_DATA"  # the environment's name of the folder with image files
+USPS_FILE = "usps_train.npz"
+USPS_SHA256 = "d61d3ae93998e0154a67db34bbe4f1186b7d179ea0be457dd659a56f8e8cc98e"
+USPS_ROWS = 7291
 CIFAR_FILE = "cifar10_airplane_frog.npz"
 CIFAR_CLASSES = ("airplane", "frog")  # labels 0 and 1
+Rows = tuple[Tensor, Tensor]
+"""Images and their labels."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,33 @@ def mnist(data_dir: Path | str | None = None) -> Images:
     return Images(*train, *test, "mnist")
 
 
+def usps(data_dir: Path | str | None = None) -> Rows:
+    """The training part of USPS, 7,291 digits of 16 by 16 greys, white on black, as uint8, and their labels.
+
+    Hull, "A database for handwritten text recognition research", 1994.
+
+    Args:
+        data_dir: the folder that holds ``real/usps_train.npz``, or torchvision's ``usps.bz2``; None takes the one that
+            ``PYRO_CAMA_DATA`` names, or downloads to :func:`cache`, where torchvision compares a checksum.
+
+    Raises:
+        ValueError: they are not there, are others, or cannot be downloaded.
+    """
+    given = folder(data_dir)
+    path = None if given is None else given / "real" / USPS_FILE
+    if path is None or not path.is_file():
+        root, download = (cache(), True) if given is None else (given, False)
+        part = _torchvision_part("USPS", root, download, f"real/{USPS_FILE} or usps.bz2", train=True)
+        x, y = torch.as_tensor(part.data), torch.as_tensor(part.targets)
+    else:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        expect(str(path), "sha256", found, found == USPS_SHA256, f"{USPS_SHA256}: another version, or damaged")
+        with np.load(path, allow_pickle=False) as file:
+            x, y = torch.as_tensor(file["image"]), torch.as_tensor(file["digit"])
+    expect("usps", "rows", len(x), len(x) == USPS_ROWS, f"{USPS_ROWS}: the source has changed")
+    return x[:, None], y.long()
+
+
 def cifar(data_dir: Path | str | None = None) -> Images:
     """Airplanes and frogs of CIFAR-10, 10,000 + 2,000 images of 32 by 32 colours, as uint8, shuffled.
 
@@ -227,22 +260,24 @@ def cache() -> Path:
 
 def _torchvision(name: str, data_dir: Path | str | None, expected: str) -> tuple[Any, Any]:
     """Training and test part of a data set of torchvision's."""
-    from torchvision import datasets  # type: ignore[import-untyped]  # takes a second
-
-    dataset = getattr(datasets, name)
     given = folder(data_dir)
     root, download = (cache(), True) if given is None else (given, False)
+    train, test = (_torchvision_part(name, root, download, expected, train=part) for part in (True, False))
+    return train, test
+
+
+def _torchvision_part(name: str, root: Path, download: bool, expected: str, *, train: bool) -> Any:
+    """One part of a data set of torchvision's."""
+    from torchvision import datasets  # type: ignore[import-untyped]  # takes a second
+
     try:
-        return dataset(root, train=True, download=download), dataset(root, train=False, download=download)
+        return getattr(datasets, name)(root, train=train, download=download)
     except Exception as error:  # torchvision's are of many kinds, down to failed assertions
         happened = f"could not be downloaded to {root}" if download else f"cannot be read from {root}"
         raise ValueError(
             f"{name} {happened} ({type(error).__name__}: {error}); expected a folder that holds {expected}: "
             f"name it with --data-dir or {VARIABLE}" + ("" if download else ", or neither to download them")
         ) from error
-
-
-Rows = tuple[Tensor, Tensor]
 
 
 def _arrays(path: Path) -> tuple[Rows, Rows]:
