@@ -5,14 +5,14 @@ set, and is scored on the other half.  Beside CAMA stand Figure 7's nets and the
 clean training and of the simulated interventions that CAMA is trained on.  Writes results/image_drift.json (tidy rows:
 `severity` is how the images were brought to one frame, see `support/image_pairs.py`) and results/image_drift.png.
 
-    python experiments/image_drift.py             # three seeds, two hours on one core
+    python experiments/image_drift.py             # three seeds, three quarters of an hour on one core
     python experiments/image_drift.py --quick     # 4,000 digits, small networks
     python experiments/image_drift.py --preparations centred enlarged --seeds 1 --out elsewhere
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,6 @@ from support.image_baselines import CNN, bn_adapt, shot_im, tent
 from support.image_data import Protocol
 from support.images import IMAGE
 
-MECHANISM = "warp+intensity"
 SCALE = 1.0  # of simulated interventions: a sixth of a side, 29 degrees, sizes by 25 %, gains by 50 %
 CLEAN, SIMULATED = "clean", "simulated interventions"
 
@@ -64,11 +63,11 @@ SIZES = {
 }
 
 
-def nets(pair: str, preparation: str, trained_on: str, **task: Any) -> list[Row]:
+def nets(pair: str, preparation: str, trained_on: str, mechanism: str, **task: Any) -> list[Row]:
     """The nets as they are, and adapted."""
-    size, data, note, found = _opened(pair, preparation, trained_on, task)
+    size, data, note, found = _opened(pair, preparation, trained_on, mechanism, task)
     epochs = max(1, round(size.seen_by_nets / len(data.train_x)))
-    augment = partial(intervened, mechanism()) if trained_on == SIMULATED else None
+    augment = partial(intervened, named(mechanism)) if trained_on == SIMULATED else None
     plain, normed = (
         CNN(channels=size.channels, batch_norm=norm, epochs=epochs, seed=task["seed"], augment=augment).fit(
             data.train_x, data.train_y
@@ -82,13 +81,13 @@ def nets(pair: str, preparation: str, trained_on: str, **task: Any) -> list[Row]
     return found
 
 
-def models(pair: str, preparation: str, trained_on: str, **task: Any) -> list[Row]:
+def models(pair: str, preparation: str, trained_on: str, mechanism: str, **task: Any) -> list[Row]:
     """CAMA as it is, and adapted: what `adapt` gives, and whether its guard kept the change.
 
     Adapted without the training images beside the new ones: q(m | x) knows them, and they draw it back to m = 0.
     """
-    size, data, note, found = _opened(pair, preparation, trained_on, task)
-    cama = pyro_cama.build(causal_graph(data, size.channels), seed=task["seed"], hidden=size.hidden)
+    size, data, note, found = _opened(pair, preparation, trained_on, mechanism, task)
+    cama = pyro_cama.build(causal_graph(data, size.channels, mechanism), seed=task["seed"], hidden=size.hidden)
     cama.fit(
         rows(data.train_x, data.train_y), interventions=SCALE if trained_on == SIMULATED else None,
         max_epochs=max(2, round(size.seen / len(data.train_x))), batch_size=128, lr=2e-3, anneal=True, progress=False,
@@ -111,14 +110,14 @@ Note = Callable[..., None]
 
 
 def _opened(
-    pair: str, preparation: str, trained_on: str, task: dict[str, Any]
+    pair: str, preparation: str, trained_on: str, mechanism: str, task: dict[str, Any]
 ) -> tuple[Size, Protocol, Note, list[Row]]:
     """Size and images of a task, and what notes a row into a list."""
     size, found = SIZES[task["setting"]], []
     data = image_pairs.split(pair, preparation, task["data_dir"], size.train, size.new)
 
     def note(method: str, value: float, **more: Any) -> None:
-        more = {"mechanism": MECHANISM if method == "cama" else "", **more}
+        more = {"mechanism": mechanism if method == "cama" or trained_on == SIMULATED else "", **more}
         found.append(
             experiment.row(
                 "image_drift", method, value, severity=preparation, trained_on=trained_on, tested_on=pair,
@@ -129,11 +128,11 @@ def _opened(
     return size, data, note, found
 
 
-def causal_graph(data: Protocol, channels: int) -> CausalGraph:
-    """`graphs/mnist.yaml` with images of this size, and a mechanism that moves and fades them."""
+def causal_graph(data: Protocol, channels: int, mechanism: str) -> CausalGraph:
+    """`graphs/mnist.yaml` with images of this size, a mechanism, and an m that has as many directions as that needs."""
     raw = datasets.graph("mnist").to_dict()
     raw["nodes"][IMAGE] |= {"shape": list(data.train_x.shape[1:]), "channels": channels}
-    raw["latents"]["m"]["mechanism"] = MECHANISM
+    raw["latents"]["m"] |= {"mechanism": mechanism, "dim": max(8, named(mechanism).numbers)}
     return CausalGraph(raw)
 
 
@@ -142,9 +141,9 @@ def rows(x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
     return {IMAGE: x.numpy()} | ({} if y is None else {"digit": y.tolist()})
 
 
-def mechanism() -> ImageMechanism:
-    """The mechanism as an object."""
-    found = mechanism_named(MECHANISM, "row", "image_drift")
+def named(mechanism: str) -> ImageMechanism:
+    """A mechanism of images by its name."""
+    found = mechanism_named(mechanism, "row", "image_drift")
     assert isinstance(found, ImageMechanism)
     return found
 
@@ -191,23 +190,25 @@ def main() -> None:
     image_data.add_data_dir(parser)
     parser.add_argument("--preparations", nargs="+", choices=list(image_pairs.PREPARATIONS), default=["cut"])
     parser.add_argument("--pairs", nargs="+", choices=list(image_pairs.PAIRS))
+    parser.add_argument("--mechanism", default="warp+intensity", help="of CAMA's graph, and of simulated interventions")
     parser.add_argument(
         "--trained", nargs="+", choices=[CLEAN, SIMULATED], default=[SIMULATED], help="what CAMA is trained on"
     )
     options = parser.parse_args()
     setting = experiment.size(options)
     pairs = options.pairs or (["optdigits_optdigits"] if setting == "smoke" else list(image_pairs.PAIRS))
-    parts: list[experiment.Part] = [
-        (run, [
-            {"pair": pair, "preparation": preparation, "trained_on": trained_on, "seed": seed, "setting": setting,
-             "data_dir": str(options.data_dir or "") or None}
+    common = {"setting": setting, "mechanism": options.mechanism, "data_dir": str(options.data_dir or "") or None}
+
+    def tasks(trained: Sequence[str]) -> list[experiment.Task]:
+        return [
+            {"pair": pair, "preparation": preparation, "trained_on": trained_on, "seed": seed, **common}
             for seed in experiment.seeds(options)
             for preparation in options.preparations
-            for trained_on in kinds
+            for trained_on in trained
             for pair in pairs
-        ])
-        for run, kinds in ((nets, (CLEAN, SIMULATED)), (models, options.trained))
-    ]  # fmt: skip
+        ]
+
+    parts: list[experiment.Part] = [(nets, tasks((CLEAN, SIMULATED))), (models, tasks(options.trained))]
     found = experiment.run_parts(parts, "image_drift", options)
     for preparation in options.preparations:
         print(f"\nimage_drift, accuracy: {image_pairs.PREPARATIONS[preparation].meaning} ({setting})")

@@ -2,6 +2,7 @@
 
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
@@ -15,6 +16,7 @@ from pyro_cama.mechanisms.warp import Warp
 __all__ = [
     "MECHANISMS",
     "Affine",
+    "Blur",
     "Composed",
     "Concat",
     "Confusion",

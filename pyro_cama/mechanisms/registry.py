@@ -9,6 +9,7 @@ from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
@@ -23,6 +24,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "rate": Rate(),
     "confusion": Confusion(),
     "warp": Warp(),
+    "blur": Blur(),
     "field": Field(),
     "intensity": Intensity(),
     "concat": Concat(),

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_cama.mechanisms.registry import mechanism_named
 from support import image_data, image_pairs
 from support.image_data import usps
 from support.image_pairs import PREPARATIONS, centred, split
@@ -90,8 +89,7 @@ def test_an_unknown_pair() -> None:
 
 def test_nets_meet_the_interventions_that_cama_is_trained_on() -> None:
     x = split("optdigits_optdigits", new=5, train=40).train_x
-    mechanism = image_drift.mechanism()
-    assert mechanism == mechanism_named(image_drift.MECHANISM, "row", "here")
+    mechanism = image_drift.named("warp+intensity")
     found = image_drift.intervened(mechanism, x, 3)
     assert torch.equal(found, image_drift.intervened(mechanism, x, 3))
     torch.testing.assert_close(found[::2], x[::2])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import convolve, map_coordinates
 from torch import Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
@@ -19,6 +19,7 @@ from pyro_cama import GraphError, build
 from pyro_cama.graph.nodes import Node
 from pyro_cama.image_manipulations import manipulate
 from pyro_cama.likelihoods import MIN_PROBABILITY
+from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.field import Field
 from pyro_cama.mechanisms.image import ImageMechanism, moved
@@ -28,7 +29,7 @@ from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.networks.resampling import pixel_grid, sample_grid
 
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
-NAMES = ["warp", "field", "intensity", "warp+intensity", "intensity+field+warp"]
+NAMES = ["warp", "blur", "field", "intensity", "warp+blur+intensity", "warp+intensity", "intensity+field+warp"]
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +267,40 @@ def test_the_inverse_of_a_field_finds_where_each_pixel_came_from() -> None:
     assert (came - grid)[:, inside, inside].abs().amax((1, 2, 3)).min() > 0.05
 
 
+def test_blur_is_a_poisson_number_of_passes_of_the_binomial_kernel() -> None:
+    image, theta = torch.rand(1, 6, 9), torch.tensor([0.8])
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    expected, passed = np.zeros((6, 9)), image[0].numpy()
+    passes = float(4 * torch.tanh(theta / 4))
+    for n in range(30):
+        expected += math.exp(-passes) * passes**n / math.factorial(n) * passed
+        passed = convolve(passed, kernel, mode="reflect")
+    np.testing.assert_allclose(Blur().push(image, theta)[0].numpy(), expected, atol=1e-12)
+
+
+@given(st.floats(-20, 20))
+@settings(max_examples=25, deadline=None)
+def test_blur_and_its_opposite_undo_one_another_and_keep_the_mean(theta: float) -> None:
+    image = torch.rand(3, 2, 7, 5)
+    pushed = Blur().push(image, torch.tensor([theta]))
+    torch.testing.assert_close(Blur().invert(pushed, torch.tensor([theta]), None), image, atol=1e-8, rtol=0)
+    torch.testing.assert_close(pushed.mean((-2, -1)), image.mean((-2, -1)))
+    wider = pushed.var() - image.var()
+    assert (wider > 0) == (theta < 0) or abs(theta) < 1e-9
+
+
+def test_blur_is_told_as_the_deviation_of_a_gaussian() -> None:
+    variance = 0.3  # square pixels
+    dot = torch.zeros(1, 31, 31)
+    dot[0, 15, 15] = 1.0
+    theta = torch.tensor([raw(2 * variance, 4.0)])
+    across = Blur().push(dot, theta)[0].sum(0)
+    assert float((across * (torch.arange(31) - 15.0).square()).sum()) == pytest.approx(variance)
+    found = Blur().describe(theta, node((1, 31, 31)), {})
+    assert found == pytest.approx({"change": math.sqrt(variance), "blur": math.sqrt(variance)})
+    assert Blur().describe(-theta, node((1, 31, 31)), {})["blur"] == pytest.approx(-math.sqrt(variance))
+
+
 def test_intensity_is_gain_and_offset() -> None:
     image, theta = torch.rand(5, 3, 2, 2), torch.tensor([[-0.4, 0.3]] * 5)
     pushed = Intensity().push(image, theta)
@@ -458,8 +493,8 @@ def graph(mechanism: str, kind: str = "image") -> dict[str, Any]:
         ("wrap", "image", r"latent 'm', child 'i': unknown mechanism 'wrap', expected one of .*did you mean 'warp'\?"),
         ("warp+wrap", "image", r"unknown mechanism 'wrap'.*build\(mechanisms=\{'i': \.\.\.\}\)"),
         ("warp+", "image", r"unknown mechanism ''"),
-        ("warp+concat", "image", r"found 'warp\+concat'; expected only field, intensity, warp joined by \+"),
-        ("affine+rate", "continuous", r"found 'affine\+rate'; expected only field, intensity, warp joined by \+"),
+        ("warp+concat", "image", r"found 'warp\+concat'; expected only blur, field, intensity, warp joined by \+"),
+        ("affine+rate", "continuous", r"found 'affine\+rate'; expected only blur, field, intensity, warp joined by \+"),
         ("warp", "continuous", r"child 'i': Warp serves image, found type continuous; expected one of \['affine', 'co"),
         ("warp+field", "count", r"Composed serves image, found type count; expected one of \['concat', 'rate'\]"),
         ("affine", "image", r"Affine serves continuous, found type image; expected one of .*'warp'"),
