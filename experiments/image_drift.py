@@ -5,9 +5,9 @@ set, and is scored on the other half.  Beside CAMA stand Figure 7's nets and the
 clean training and of the simulated interventions that CAMA is trained on.  Writes results/image_drift.json (tidy rows:
 `severity` is how the images were brought to one frame, see `support/image_pairs.py`) and results/image_drift.png.
 
-    python experiments/image_drift.py             # three seeds, three quarters of an hour on one core
+    python experiments/image_drift.py             # three seeds, an hour and a half on one core
     python experiments/image_drift.py --quick     # 4,000 digits, small networks
-    python experiments/image_drift.py --preparations centred enlarged --seeds 1 --out elsewhere
+    python experiments/image_drift.py --preparations centred enlarged --mechanisms warp --seeds 1 --out elsewhere
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from support.image_baselines import CNN, bn_adapt, shot_im, tent
 from support.image_data import Protocol
 from support.images import IMAGE
 
+MECHANISMS = ("warp+intensity", "warp+blur+intensity")
 SCALE = 1.0  # of simulated interventions: a sixth of a side, 29 degrees, sizes by 25 %, gains by 50 %
 CLEAN, SIMULATED = "clean", "simulated interventions"
 
@@ -117,11 +118,10 @@ def _opened(
     data = image_pairs.split(pair, preparation, task["data_dir"], size.train, size.new)
 
     def note(method: str, value: float, **more: Any) -> None:
-        more = {"mechanism": mechanism if method == "cama" or trained_on == SIMULATED else "", **more}
         found.append(
             experiment.row(
-                "image_drift", method, value, severity=preparation, trained_on=trained_on, tested_on=pair,
-                seed=task["seed"], setting=task["setting"], **more,
+                "image_drift", method, value, mechanism=mechanism, severity=preparation, trained_on=trained_on,
+                tested_on=pair, seed=task["seed"], setting=task["setting"], **more,
             )
         )  # fmt: skip
 
@@ -177,7 +177,7 @@ def drawn(found: list[Row]) -> list[Row]:
     ending = {CLEAN: "", SIMULATED: ", simulated"}
     return [
         row | {
-            "case": NAMES[row["method"]] + ending[row["trained_on"]],
+            "case": f"{NAMES[row['method']]}{ending[row['trained_on']]} {row['mechanism']}".strip(),
             "line": "adapted" if row["adapted_on"] else "as trained",
             "panel": f"{image_pairs.PAIRS.get(row['tested_on'], row['tested_on'])}, {row['severity']}",
         }
@@ -190,31 +190,32 @@ def main() -> None:
     image_data.add_data_dir(parser)
     parser.add_argument("--preparations", nargs="+", choices=list(image_pairs.PREPARATIONS), default=["cut"])
     parser.add_argument("--pairs", nargs="+", choices=list(image_pairs.PAIRS))
-    parser.add_argument("--mechanism", default="warp+intensity", help="of CAMA's graph, and of simulated interventions")
+    parser.add_argument("--mechanisms", nargs="+", help=f"of CAMA, and simulated; {' and '.join(MECHANISMS)}")
     parser.add_argument(
         "--trained", nargs="+", choices=[CLEAN, SIMULATED], default=[SIMULATED], help="what CAMA is trained on"
     )
     options = parser.parse_args()
     setting = experiment.size(options)
     pairs = options.pairs or (["optdigits_optdigits"] if setting == "smoke" else list(image_pairs.PAIRS))
-    common = {"setting": setting, "mechanism": options.mechanism, "data_dir": str(options.data_dir or "") or None}
+    mechanisms = options.mechanisms or MECHANISMS[: None if setting == "full" else 1]
+    common = {"setting": setting, "data_dir": str(options.data_dir or "") or None}
 
-    def tasks(trained: Sequence[str]) -> list[experiment.Task]:
+    def tasks(trained: Sequence[tuple[str, str]]) -> list[experiment.Task]:
         return [
-            {"pair": pair, "preparation": preparation, "trained_on": trained_on, "seed": seed, **common}
+            {"pair": pair, "preparation": preparation, "trained_on": name, "mechanism": how, "seed": seed} | common
             for seed in experiment.seeds(options)
             for preparation in options.preparations
-            for trained_on in trained
+            for name, how in trained
             for pair in pairs
         ]
 
-    parts: list[experiment.Part] = [(nets, tasks((CLEAN, SIMULATED))), (models, tasks(options.trained))]
+    simulated = [(SIMULATED, mechanism) for mechanism in mechanisms]
+    trained = [(name, mechanism) for name in options.trained for mechanism in mechanisms]
+    parts: list[experiment.Part] = [(nets, tasks([(CLEAN, ""), *simulated])), (models, tasks(trained))]
     found = experiment.run_parts(parts, "image_drift", options)
-    for preparation in options.preparations:
-        print(f"\nimage_drift, accuracy: {image_pairs.PREPARATIONS[preparation].meaning} ({setting})")
-        some = [row for row in found if row["severity"] == preparation]
-        print(experiment.table(some, ["trained_on", "method", "adapted_on"], "tested_on"))
-    experiment.dots(drawn(found), options.out / "image_drift.png", case="case", panel="panel", given=LINES)
+    seen = drawn(found)
+    print(f"\nimage_drift, accuracy ({setting})\n{experiment.table(seen, 'case', ['panel', 'line'])}")
+    experiment.dots(seen, options.out / "image_drift.png", case="case", panel="panel", given=LINES)
 
 
 if __name__ == "__main__":
