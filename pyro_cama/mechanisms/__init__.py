@@ -9,6 +9,7 @@ from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
+from pyro_cama.mechanisms.monotone import Monotone
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.registry import MECHANISMS
 from pyro_cama.mechanisms.warp import Warp
@@ -24,6 +25,7 @@ __all__ = [
     "ImageMechanism",
     "Intensity",
     "Mechanism",
+    "Monotone",
     "Rate",
     "Warp",
 ]

@@ -16,11 +16,13 @@ from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
+from pyro_cama.mechanisms.monotone import Monotone
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.warp import Warp
 
 MECHANISMS: dict[str, Mechanism] = {
     "affine": Affine(),
+    "monotone": Monotone(Affine()),
     "rate": Rate(),
     "confusion": Confusion(),
     "warp": Warp(),
