@@ -79,8 +79,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
 
     Missing values (NaN) are allowed in X, at fit too; labels have to be complete.  Predictions are deterministic and
     each row's own.  ``fit`` takes no ``sample_weight``: the model is one of how rows come about, and weights say which
-    rows matter; draw rows in proportion to them instead.  A pickle holds the model as :meth:`pyro_cama.CAMA.save` writes
-    it, so without its history.
+    rows matter; draw rows in proportion to them instead.  A pickle holds the fitted model as
+    :meth:`pyro_cama.CAMA.save` writes it, so without its history.
     """
 
     def __init__(
