@@ -19,6 +19,7 @@ from pyro_cama.adaptation.candidates import unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.drawn import Drawn
+from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
@@ -118,10 +119,11 @@ def adapt(
         reversed_from = new.expected if best.start == "alternatives" else None
         unmoved = not base.m_trained and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
     insisted = insisted and options.proves_proportions
-    verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved)
+    verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
+    best, others = search.averaged(best, candidates)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
-        adapted.load_manipulation(best.state)
+        adapted.load_manipulation(best.state, [other.state for other in others])
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
@@ -184,8 +186,8 @@ def _record(
         rows=new.batch.rows,
         class_prior=tuple(class_prior.tolist()),
         applied=applied,
-        accuracy_before=float(best.probabilities.gather(0, before.labels[None]).nanmean()),
-        accuracy_after=float(best.probabilities.max(0).values.nanmean()),
+        accuracy_before=NOT_ADAPTED.of(float(best.probabilities.gather(0, before.labels[None]).nanmean())),
+        accuracy_after=ADAPTED.of(float(best.probabilities.max(0).values.nanmean())),
         theta=best.theta,
         replicates=fit.replicates,
         sites=sites,

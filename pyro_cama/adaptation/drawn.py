@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.candidates import examine, mean_theta
+from pyro_cama.adaptation.guard import CONSISTENT
 from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
@@ -36,8 +37,10 @@ class Drawn:
     Attributes:
         preferred: names of starts; an earlier one is the best if it falls short of the highest evidence by less than
             ``slack``, in nats a row.
+        agree: least share of rows on which starts of about equal evidence have to agree.
     """
 
+    agree = CONSISTENT
     preferred: tuple[str, ...] = ()
     slack = 0.0
 
@@ -60,6 +63,10 @@ class Drawn:
     def examined(self, best: Candidate) -> Candidate:
         """Returns the winner with all that the guard asks for: it is known."""
         return best
+
+    def averaged(self, best: Candidate, candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+        """Returns the winner alone: to average over other starts would cost a prediction each."""
+        return best, []
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Optimises for every fold's rows without them, from the k-th start; None holds the class proportions."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.result import Candidate, CrossFit
 
+CONSISTENT = 0.75  # share of rows with equal labels
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain
 
 
@@ -21,7 +22,7 @@ def judge(
     *,
     insisted: bool = False,
     unmoved: bool = False,
-    agree: float = 0.75,
+    agree: float = CONSISTENT,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
     """Judges whether the best candidate can be trusted: ``(accepted, reason, agreement)``.
@@ -67,11 +68,8 @@ def judge(
             f"({before.recovery:.0%} before)"
         )
     else:
-        return (
-            True,
-            f"held-out evidence improved by {gain:.2f} nats a row, and the labels are consistent",
-            agreement,
-        )
+        share = "are consistent" if agreement >= CONSISTENT else f"of {1 - agreement:.0%} of the rows are averaged"
+        return True, f"held-out evidence improved by {gain:.2f} nats a row, and the labels {share}", agreement
     return False, reason, agreement
 
 

@@ -65,10 +65,14 @@ def initialise_start(
     return f"random {k - 1}"
 
 
-def theta_at_moments(pair: ModelGuidePair, batch: Batch) -> Tensor:
-    """Returns theta at which the training rows, manipulated, have the moments of every site's, ``(sites, size)``."""
+def theta_at_moments(pair: ModelGuidePair, batch: Batch, mix: Tensor | None = None) -> Tensor:
+    """Returns theta at which the training rows, manipulated, have the moments of every site's, ``(sites, size)``.
+
+    Args:
+        mix: of the classes, in which the training rows are taken, ``(classes,)``; None is that which they are in.
+    """
     sites = range(_sites(pair))
-    return torch.stack([_moments(pair, batch, site if batch.site is not None else None) for site in sites])
+    return torch.stack([_moments(pair, batch, site if batch.site is not None else None, mix) for site in sites])
 
 
 def theta_of_moved(pair: ModelGuidePair, batch: Batch) -> Tensor:
@@ -186,7 +190,7 @@ def thetas_of(pair: ModelGuidePair) -> Tensor:
     return theta if pair.m_trained else torch.zeros_like(theta)
 
 
-def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
+def _moments(pair: ModelGuidePair, batch: Batch, site: int | None, mix: Tensor | None) -> Tensor:
     """theta at which the training rows, manipulated, have the moments of the new ones, ``(size,)``."""
     manipulation = pair.manipulation
     rows = torch.ones(batch.rows, dtype=torch.bool, device=pair.device) if site is None else batch.site == site
@@ -197,7 +201,7 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
         if not group.mechanism.guesses:
             parts.append(torch.zeros(group.units * group.theta_size))
             continue
-        statistics = _statistics(pair, group)
+        statistics = _statistics(pair, group, mix)
         for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
             known = rows & batch.observed.get(name, rows)
             values = batch.values[name][known]
@@ -212,14 +216,22 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
     return torch.cat([p.to(pair.model.like) for p in parts])
 
 
-def _statistics(pair: ModelGuidePair, group: Group) -> dict[str, dict[str, Tensor]]:
-    """Mean and sd of every component of the training rows in encoded units; of all pixels of an image."""
+def _statistics(pair: ModelGuidePair, group: Group, mix: Tensor | None = None) -> dict[str, dict[str, Tensor]]:
+    """Mean and sd of every component of the training rows in encoded units; of all pixels of an image.
+
+    Args:
+        mix: of the classes, ``(classes,)``: numbers are taken in this one.
+    """
     found: dict[str, dict[str, Tensor]] = {}
     like = pair.model.like
     for name in group.nodes:
         node, given = pair.graph.nodes[name], pair.encoder.statistics[name]
         if group.image or node.type == "count":
             found[name] = {k: given[k].reshape(-1).to(like) for k in ("mean", "sd") if k in given}
+        elif mix is not None and "mean" in (known := pair.encoder.by_class.get(name, {})):
+            shares = mix.double().cpu()
+            mean, square = (shares @ known[key].reshape(len(shares), -1) for key in ("mean", "square"))
+            found[name] = {"mean": mean.to(like), "sd": (square - mean**2).clamp_min(1e-6).sqrt().to(like)}
         else:
             width = node.dim or 1
             found[name] = {"mean": torch.zeros(width).to(like), "sd": torch.ones(width).to(like)}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from pyro_cama import _html
+from pyro_cama.adaptation.expected_accuracy import Accuracy
 
 Theta = tuple[tuple[float, ...], ...]
 """A tuple a site: one in the scopes row, where it is the rows' mean, and dataset."""
@@ -78,7 +79,7 @@ class Adaptation:
         agreement: least share of new rows on which the adapted model agrees with the starts of about equal evidence,
             and with itself as adapted without those rows.
         accuracy_before, accuracy_after: the share of new rows that the model reads rightly without the change and with
-            it, if the adapted model is right: as it was trained, p(y | x) is taken at its word.
+            it, estimated, each with an interval: :mod:`pyro_cama.adaptation.expected_accuracy`.
         recovery: see :class:`Candidate`, beside that of the unadapted model on unmanipulated rows.
         start: the start that won.
         rows: how many new rows there were.
@@ -103,8 +104,8 @@ class Adaptation:
     start: str
     rows: int
     class_prior: tuple[float, ...]
-    accuracy_before: float
-    accuracy_after: float
+    accuracy_before: Accuracy
+    accuracy_after: Accuracy
     theta: Theta = ()
     replicates: tuple[Theta, ...] = ()
     sites: tuple[Any, ...] = ()
@@ -129,7 +130,8 @@ class Adaptation:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Returns the record that ``dataclasses.asdict`` and JSON have made lists and mappings of."""
         earlier = tuple(cls.from_json(one) for one in stored["earlier"])
-        return cls(**{name: _tuples(value) for name, value in stored.items()} | {"earlier": earlier})
+        accuracies = {name: Accuracy(*stored[name]) for name in ("accuracy_before", "accuracy_after")}
+        return cls(**{name: _tuples(value) for name, value in stored.items()} | accuracies | {"earlier": earlier})
 
     def __repr__(self) -> str:
         return f"<Adaptation: {self}>"
@@ -148,6 +150,7 @@ class Adaptation:
         gain = self.evidence_after - self.evidence_before
         low, high = (gain + side * 1.96 * self.gain_se for side in (-1, 1))
         rows = [
+            ("accuracy, estimated", str(self.accuracy_before), str(self.accuracy_after)),
             ("evidence, nats a row", f"{self.evidence_before:.2f}", f"{self.evidence_after:.2f}"),
             *((f"share of class {name}", f"{a:.1%}", f"{b:.1%}") for name, a, b in shares),
             ("generated rows recognised", f"{self.recovery_before:.1%}", f"{self.recovery:.1%}"),
@@ -161,7 +164,8 @@ class Adaptation:
 
     def __str__(self) -> str:
         return (
-            f"{'kept' if self.accepted else 'not kept'}: {self.reason} (evidence {self.evidence_before:.2f} -> "
+            f"{'kept' if self.accepted else 'not kept'}: {self.reason}; estimated accuracy {self.accuracy_before} "
+            f"without the change, {self.accuracy_after} with it (evidence {self.evidence_before:.2f} -> "
             f"{self.evidence_after:.2f} nats a row, start {self.start!r}, agreement {self.agreement:.0%})"
         )
 

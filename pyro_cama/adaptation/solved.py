@@ -112,6 +112,7 @@ class Solved:
         slack, preferred: see :class:`pyro_cama.adaptation.drawn.Drawn`: the least change that explains rows as well.
     """
 
+    agree = 0.0  # labels that differ are averaged
     preferred = ("here", "moved", "moments", "alternatives")
 
     def __init__(self, pair: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool) -> None:
@@ -139,6 +140,26 @@ class Solved:
         twin = self.pair.copy()
         twin.load_manipulation(best.state)
         return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
+
+    def averaged(self, best: Candidate, candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+        """Returns the winner with labels averaged over modes, and those beside it.
+
+        They are the other starts, the new rows' moments under the winner's mix of classes, and the model as it was: no
+        evidence tells a right basin from a wrong one, but their errors differ.
+        """
+        pair, everything = self.pair, torch.ones(len(self.used))
+        here = torch.atleast_2d(thetas_of(pair))
+        at_moments = theta_at_moments(pair, self.part, best.proportions).to(here)
+        if self.part.site is not None:
+            absent = absent_sites(pair, self.part)
+            at_moments[absent] = here[absent]
+        fixed = [
+            Problem(name, theta, everything, False, self.new.fixed)
+            for name, theta in (("moments of the mix", at_moments), ("as it was", here))
+        ]
+        others = [*(other for other in candidates if other.state is not best.state), *self._examined(fixed)]
+        mean = torch.stack([one.probabilities for one in (best, *others)]).mean(0)
+        return replace(best, probabilities=mean), others
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Solves for every fold's rows without them, from the k-th start; see :meth:`Drawn.cross_fit`."""

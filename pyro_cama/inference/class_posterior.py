@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal
 
@@ -86,10 +87,7 @@ def class_log_posterior(
         message = "rows of a site the model was never adapted to are read with m = 0"
         warnings.warn(message, UserWarning, stacklevel=caller_level())
 
-    m, draws = pair.graph.m, draws_per_row(pair, do, options)
-    if m is not None and m.per_dataset and m.name not in (do or {}) and draws * pair.manipulation.size > NUMBERS:
-        do = {**(do or {}), m.name: shared_mean(pair.guide)}  # as evidence has it: so many thetas would not fit
-    chunk = chunk_size(pair, draws_per_row(pair, do, options))
+    chunk = chunk_size(pair, draws_per_row(pair, _at_mean(pair, do, options), options))
 
     def one(rows: Tensor) -> Tensor:
         return log_posterior_of(pair, batch.select(rows), rows, do, options)
@@ -112,16 +110,39 @@ def log_posterior_of(
 ) -> Tensor:
     """Returns log p(y | x, a, c) of ``part``, rows number ``rows`` of those that ``do`` is for, ``(classes, rows)``.
 
-    Rows of a site without an m of its own get what do(m=0) gives them, from the same draws.
+    Where m is inferred, it is the mean of p(y | x, a, c) over the modes of its posterior.
     """
+    if do is not None or not pair.modes:
+        return _of_mode(pair, part, rows, do, options)
+    found = [_of_mode(pair, part, rows, do, options) for _ in pair.each_mode()]
+    return torch.stack(found).logsumexp(0) - math.log(len(found))
+
+
+def _of_mode(
+    pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: PredictionOptions
+) -> Tensor:
+    """The same at one mode; rows of a site without an m of its own get what do(m=0) gives them, from the same draws."""
+    do = _at_mean(pair, do, options)
     resting = rows_at_rest(pair, do, part.site)
     if resting is None or not bool(resting.any()):
         return _within(pair, part, do_of_rows(pair, do, rows), options)
     if bool(resting.all()):
         return _within(pair, part, encode_do(pair, clean_do(pair.graph)), options)
     parts = [torch.nonzero(own).flatten() for own in (resting, ~resting)]
-    found = [log_posterior_of(pair, part.select(own), rows[own], do, options) for own in parts]
+    found = [_of_mode(pair, part.select(own), rows[own], do, options) for own in parts]
     return torch.cat(found, 1)[:, torch.cat(parts).argsort()]
+
+
+def _at_mean(
+    pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions
+) -> dict[str, Tensor] | None:
+    """Puts m of a data set at its mean where draws of theta would not fit, as evidence has it."""
+    m = pair.graph.m
+    if m is None or not m.per_dataset or m.name in (do or {}):
+        return do
+    if draws_per_row(pair, do, options) * pair.manipulation.size <= NUMBERS:
+        return do
+    return {**(do or {}), m.name: shared_mean(pair.guide)}
 
 
 def _within(pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions) -> Tensor:

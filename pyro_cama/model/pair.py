@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -122,6 +122,8 @@ class ModelGuidePair:
         modules: both of them, for optimisers and state dicts.
         encoder: the :class:`TableEncoder` between raw units and tensors.
         m_trained: whether ``do="auto"`` infers m, with a q(m | x) that has been trained; until then it is do(m=0).
+        modes: of the posterior of m, beside the one that the modules stand at: values of
+            :meth:`manipulation_parameters`.  Predictions average over all; the first tells everything else.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class ModelGuidePair:
         self.device = device
         self.encoder = encoder or TableEncoder(graph)
         self.m_trained = False
+        self.modes: tuple[Mapping[str, torch.Tensor], ...] = ()
         name = f"cama{next(_numbers)}"
         # built with local parameters, so that both ways work: our loops' and SVI's through the parameter store
         with self.seeded(), pyro.settings.context(module_local_params=True):
@@ -205,10 +208,41 @@ class ModelGuidePair:
         return found | {f"NN_qM.{n}": p for n, p in self.guide.m_posterior.named_parameters()}
 
     @torch.no_grad()
-    def load_manipulation(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes values of :meth:`manipulation_parameters`, by name."""
+    def load_manipulation(
+        self, state: Mapping[str, torch.Tensor], modes: Iterable[Mapping[str, torch.Tensor]] = ()
+    ) -> None:
+        """Takes values of :meth:`manipulation_parameters`, by name, and those of further modes."""
         for name, parameter in self.manipulation_parameters().items():
             parameter.copy_(state[name])
+        self.modes = tuple(modes)
+
+    def each_mode(self) -> Iterator[None]:
+        """Stands at every mode of the posterior of m in turn, as the modules do at first, and in the end again.
+
+        Parameters are exchanged, not written to, so that what was computed at one can still be differentiated.
+        """
+        yield
+        if not self.modes:
+            return
+        places = self._manipulation_places()
+        own = {name: module._parameters[key] for name, (module, key) in places.items()}
+        try:
+            for mode in self.modes:
+                for name, (module, key) in places.items():
+                    module._parameters[key] = nn.Parameter(mode[name], requires_grad=False)
+                yield
+        finally:
+            for name, (module, key) in places.items():
+                module._parameters[key] = own[name]
+
+    def _manipulation_places(self) -> dict[str, tuple[nn.Module, str]]:
+        """Maps every name of :meth:`manipulation_parameters` to the module that holds it, and its name there."""
+        found = {}
+        for prefix, root in (("NN_pM", self.manipulation.network), ("NN_qM", self.guide.m_posterior)):
+            for name, _ in root.named_parameters():
+                path, _, key = name.rpartition(".")
+                found[f"{prefix}.{name}"] = (root.get_submodule(path), key)
+        return found
 
     def seeded(self, seed: int | None = None) -> AbstractContextManager[None]:
         """Makes the draws inside a function of a seed, by default the pair's own."""
@@ -224,11 +258,11 @@ class ModelGuidePair:
         twin = self._rebuilt(encoder or self.encoder)
         state = self.modules.state_dict()
         for name, fresh in twin.modules.state_dict().items():
-            if fresh.shape != state[name].shape:  # q(m) of sites: the known ones first
-                fresh[: len(state[name])] = state[name]
-                state[name] = fresh
+            state[name] = _grown(state[name], fresh)
+        begun = {name: value.detach().clone() for name, value in twin.manipulation_parameters().items()}
         twin.modules.load_state_dict(state)
         twin.m_trained = self.m_trained
+        twin.modes = tuple({name: _grown(mode[name], fresh) for name, fresh in begun.items()} for mode in self.modes)
         return twin
 
     def take_encoder(self, encoder: TableEncoder) -> None:
@@ -309,6 +343,11 @@ class ModelGuidePair:
     def _require_fitted(self) -> None:
         if not self.encoder.fitted:
             raise DataError("this model has not seen data yet: call fit(clean) first, or load a fitted one")
+
+
+def _grown(known: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    """Returns what is known, or, where there are more sites now, what they begin with after that of the known ones."""
+    return known if known.shape == fresh.shape else torch.cat([known, fresh[len(known) :]])
 
 
 PairT = TypeVar("PairT", bound=ModelGuidePair)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -224,7 +224,8 @@ class _Program(nn.Module):
     ) -> None:
         super().__init__()
         # registered, so that the weights are the program's; contiguous, as torch.export.save wants all tensors
-        self.parts = pair.modules.to(memory_format=torch.contiguous_format)
+        self.pairs = [pair, *(_at(pair.copy(), mode) for mode in pair.modes if do is None)]
+        self.parts = nn.ModuleList([one.modules.to(memory_format=torch.contiguous_format) for one in self.pairs])
         self.pair = pair
         self.do = do and {name: value.contiguous() for name, value in do.items()}
         self.draws, self.budget = draws_per_row(pair, do, budget), budget
@@ -236,7 +237,8 @@ class _Program(nn.Module):
             self.inputs += [("observed", name) for name in nodes if name not in counts]
         if graph.m is not None and graph.m.site_column is not None:
             self.inputs.append(("site", graph.m.site_column))
-        pair.model.always_fill = True
+        for one in self.pairs:
+            one.model.always_fill = True
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Returns probabilities ``(rows, classes)``; the tensors are those of ``inputs``, in their order."""
@@ -245,16 +247,19 @@ class _Program(nn.Module):
             given[kind][name] = tensor
         site = next(iter(given["site"].values()), None)
         batch = Batch(given["value"], given["observed"], site, tensors[0].shape[0])
-        pair = self.pair
+        return torch.stack([self._of_mode(pair, batch) for pair in self.pairs]).mean(0).T
+
+    def _of_mode(self, pair: ModelGuidePair, batch: Batch) -> Tensor:
+        """Returns p(y | x, a, c), ``(classes, rows)``, where m has one mode."""
         weights = weights_within(pair, batch, self.do, self.draws, self.budget)
         found = class_log_probs(weights, m_samples=self.budget.m_samples)
-        resting = rows_at_rest(pair, self.do, site)
+        resting = rows_at_rest(pair, self.do, batch.site)
         if resting is not None:
             weights = weights_within(
                 pair, batch, encode_do(pair, clean_do(pair.graph)), self.budget.samples, self.budget
             )
             found = torch.where(resting, class_log_probs(weights), found)
-        return torch.softmax(found, 0).T
+        return torch.softmax(found, 0)
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Returns arguments of the right shapes and dtypes."""
@@ -266,6 +271,12 @@ class _Program(nn.Module):
             values[name] = torch.zeros((rows, *node.event_shape), dtype=dtype, device=like.device)
         site = torch.zeros(rows, dtype=torch.long, device=like.device)
         return arguments(Batch(values, {}, site, rows), self.inputs)
+
+
+def _at(pair: ModelGuidePair, mode: Mapping[str, Tensor]) -> ModelGuidePair:
+    """Puts a copy at a mode of the posterior of m."""
+    pair.load_manipulation(mode)
+    return pair
 
 
 def _traced(program: _Program) -> torch.export.ExportedProgram:

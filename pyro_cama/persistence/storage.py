@@ -66,11 +66,15 @@ def write_files(pair: ModelGuidePair, adaptation: Adaptation | None, folder: Pat
         "dtype": str(pair.model.like.dtype).removeprefix("torch."),
         "extensions": pair.extensions.named(),
         "m_trained": pair.m_trained,
+        "modes": len(pair.modes),
         "encoder": pair.encoder.state(),
         "adaptation": None if adaptation is None else asdict(adaptation),
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(pair).items()}
+    stored = _state(pair) | {
+        f"mode {k}.{name}": value for k, mode in enumerate(pair.modes) for name, value in mode.items()
+    }
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in stored.items()}
     # written by Python: of a full disk safetensors raises an error of its own
     (folder / "tensors.safetensors").write_bytes(packed(tensors))
 
@@ -113,17 +117,23 @@ def read(
         encoder = TableEncoder.from_state(graph, stored["encoder"])
         dtype = getattr(torch, stored["dtype"])
         pair = kind(graph, Settings(**stored["settings"]), given, device_named(device), encoder, dtype)
-        pair.m_trained = bool(stored["m_trained"])
+        pair.m_trained, modes = bool(stored["m_trained"]), int(stored["modes"])
         kept = stored["adaptation"]
         adaptation = None if kept is None else Adaptation.from_json(kept)
     file = folder / "tensors.safetensors"
     with _damage(file):
         tensors = load_file(file)
-        for name, tensor in _state(pair).items():
+        moving = {name: value.detach() for name, value in pair.manipulation_parameters().items()}
+        of_modes = [{name: f"mode {k}.{name}" for name in moving} for k in range(modes)]
+        for name, tensor in [
+            *_state(pair).items(),
+            *((key, moving[n]) for mode in of_modes for n, key in mode.items()),
+        ]:
             found, expected = tuple(tensors[name].shape), tuple(tensor.shape)
             if found != expected:
                 raise ValueError(f"{name} has shape {found}, expected {expected}")
         pair.modules.load_state_dict({name: tensors[first] for name, first in _first(pair).items()})
+        pair.modes = tuple({name: tensors[key].to(moving[name]) for name, key in mode.items()} for mode in of_modes)
     return pair, adaptation
 
 

@@ -127,6 +127,7 @@ def plan(
         leave_at_rest(pair, rows.sample)
         if pair.graph.m is not None and not pair.graph.m.per_dataset:  # there q(m) is of one data set, and no other
             pair.m_trained = pair.m_trained or m_trains
+        pair.modes = ()  # of an adaptation to other rows, under weights that have moved
 
     about = asdict(options) | {
         "interventions": scales,

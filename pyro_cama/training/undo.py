@@ -43,11 +43,11 @@ def undo_of_weights(modules: nn.Module, parameters: Sequence[Tensor] = ()) -> Un
 
 def undo_of_pair(pair: ModelGuidePair) -> Undo:
     """Returns a function that puts a pair back as it is now: its modules, what it knows of the data, its sites."""
-    held = pair.model, pair.guide, pair.modules, pair.encoder, pair.m_trained
+    held = pair.model, pair.guide, pair.modules, pair.encoder, pair.m_trained, pair.modes
     undo_weights = undo_of_weights(pair.modules)
 
     def undo() -> None:
-        pair.model, pair.guide, pair.modules, pair.encoder, pair.m_trained = held
+        pair.model, pair.guide, pair.modules, pair.encoder, pair.m_trained, pair.modes = held
         undo_weights()
 
     return undo
