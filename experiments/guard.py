@@ -1,9 +1,9 @@
 """What adapting without labels does to accuracy, and what it says of that itself, on drifts whose labels are known.
 
-Hundreds of simulated cases, `support/simulated_drift.py`: inside and outside of what an affine mechanism can undo, other
-mixes of the classes, other parts of the population, 10 to 2,000 rows.  Prints how often a kept change lost accuracy and a
-refused one would have won some, and the numbers of `pyro_cama/adaptation/expected_accuracy.py`, fitted to these cases;
-real drift (`real_drift.py`) had no part in them.  Writes results/guard.json and .png.
+Hundreds of simulated cases, `support/simulated_drift.py`: inside and outside of what an affine mechanism can undo,
+other mixes of the classes, other parts of the population, 10 to 2,000 rows.  Prints how often a kept change lost
+accuracy and a refused one would have won some, and the numbers of `pyro_cama/adaptation/expected_accuracy.py`, fitted
+to these cases; real drift (`real_drift.py`) had no part in them.  Writes results/guard.json and .png.
 
     python experiments/guard.py             # two seeds, about 550 cases
 """
@@ -63,9 +63,19 @@ def _of_case(cama: Any, given: Table, case: Case, table: str, seed: int, number:
 
     def note(metric: str, value: float, stage: str = "adapted", setting: str = "") -> None:
         rows.append(
-            row("guard", "cama", value, metric=metric, trained_on=table, adapted_on="" if stage != "adapted" else case.kind,
-                tested_on=f"{case.kind} {number}", severity=case.mix, seed=seed, setting=setting)
-        )  # fmt: skip
+            row(
+                "guard",
+                "cama",
+                value,
+                metric=metric,
+                trained_on=table,
+                adapted_on=case.kind if stage == "adapted" else "",
+                tested_on=f"{case.kind} {number}",
+                severity=case.mix,
+                seed=seed,
+                setting=setting,
+            )
+        )
 
     for stage, model in zip(STAGES, (cama, adapted), strict=True):
         note("accuracy", scores(truth, np.asarray(model.predict(case.scored)).astype(str))["accuracy"], stage)

@@ -24,7 +24,7 @@ from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, tot
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
-from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit
+from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.do import encode_do
@@ -120,16 +120,16 @@ def adapt(
         unmoved = not base.m_trained and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
     insisted = insisted and options.proves_proportions
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
-    best, others = search.averaged(best, candidates)
+    modes = search.modes(best, candidates)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
-        adapted.load_manipulation(best.state, [other.state for other in others])
+        adapted.load_manipulation(best.state, [mode.state for mode in (*modes.starts[1:], *modes.others)])
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
     mixed = before.proportions if unmoved else new.expected
     kept = best.proportions if applied else mixed
-    return adapted, _record(verdict, before, best, fit, applied, new, new.sites(base), kept)
+    return adapted, _record(verdict, before, modes, fit, applied, new, new.sites(base), kept)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
@@ -163,14 +163,14 @@ def _unexpected(best: Candidate, new: NewRows, options: AdaptOptions) -> bool:
 def _record(
     verdict: tuple[bool, str, float],
     before: Candidate,
-    best: Candidate,
+    modes: Modes,
     fit: CrossFit,
     applied: bool,
     new: NewRows,
     sites: tuple[Any, ...],
     class_prior: Tensor,
 ) -> Adaptation:
-    accepted, reason, agreement = verdict
+    (accepted, reason, agreement), best = verdict, modes.starts[0]
     return Adaptation(
         accepted=accepted,
         reason=reason,
@@ -186,8 +186,8 @@ def _record(
         rows=new.batch.rows,
         class_prior=tuple(class_prior.tolist()),
         applied=applied,
-        accuracy_before=NOT_ADAPTED.of(float(best.probabilities.gather(0, before.labels[None]).nanmean())),
-        accuracy_after=ADAPTED.of(float(best.probabilities.max(0).values.nanmean())),
+        accuracy_before=NOT_ADAPTED.of(modes.sureness(before.labels)),
+        accuracy_after=ADAPTED.of(modes.sureness(modes.labels)),
         theta=best.theta,
         replicates=fit.replicates,
         sites=sites,

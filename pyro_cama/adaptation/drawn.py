@@ -15,7 +15,7 @@ from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_the
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
-from pyro_cama.adaptation.result import Candidate, CrossFit
+from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
 from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
@@ -64,9 +64,9 @@ class Drawn:
         """Returns the winner with all that the guard asks for: it is known."""
         return best
 
-    def averaged(self, best: Candidate, candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+    def modes(self, best: Candidate, candidates: list[Candidate]) -> Modes:
         """Returns the winner alone: to average over other starts would cost a prediction each."""
-        return best, []
+        return Modes([best], [])
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Optimises for every fold's rows without them, from the k-th start; None holds the class proportions."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from pyro_cama import _html
@@ -48,6 +49,28 @@ class Candidate:
     def labels(self) -> Tensor:
         """The most probable class of every new row, ``(rows,)``."""
         return self.probabilities.argmax(0)
+
+
+class Modes(NamedTuple):
+    """What predictions average over.
+
+    Attributes:
+        starts: those of the adaptation, the winner first.
+        others: that no evidence was asked about: the moments of the new rows, the model as it was.
+    """
+
+    starts: list[Candidate]
+    others: list[Candidate]
+
+    @property
+    def labels(self) -> Tensor:
+        """The most probable class of every new row, ``(rows,)``."""
+        return torch.stack([one.probabilities for one in (*self.starts, *self.others)]).mean(0).argmax(0)
+
+    def sureness(self, labels: Tensor) -> float:
+        """Returns the mean of what the starts together say of these labels, p(y | x)."""
+        said = torch.stack([one.probabilities for one in self.starts]).mean(0)
+        return float(said.gather(0, labels[None]).nanmean())
 
 
 class CrossFit(NamedTuple):
@@ -150,7 +173,7 @@ class Adaptation:
         gain = self.evidence_after - self.evidence_before
         low, high = (gain + side * 1.96 * self.gain_se for side in (-1, 1))
         rows = [
-            ("accuracy, estimated", str(self.accuracy_before), str(self.accuracy_after)),
+            ("accuracy, estimated (nine of ten lie within)", str(self.accuracy_before), str(self.accuracy_after)),
             ("evidence, nats a row", f"{self.evidence_before:.2f}", f"{self.evidence_after:.2f}"),
             *((f"share of class {name}", f"{a:.1%}", f"{b:.1%}") for name, a, b in shares),
             ("generated rows recognised", f"{self.recovery_before:.1%}", f"{self.recovery:.1%}"),
@@ -165,8 +188,7 @@ class Adaptation:
     def __str__(self) -> str:
         return (
             f"{'kept' if self.accepted else 'not kept'}: {self.reason}; estimated accuracy {self.accuracy_before} "
-            f"without the change, {self.accuracy_after} with it (evidence {self.evidence_before:.2f} -> "
-            f"{self.evidence_after:.2f} nats a row, start {self.start!r}, agreement {self.agreement:.0%})"
+            f"without the change, {self.accuracy_after} with it"
         )
 
 

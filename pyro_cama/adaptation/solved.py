@@ -29,7 +29,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.recovery import recovery_of
-from pyro_cama.adaptation.result import Candidate, CrossFit, Theta
+from pyro_cama.adaptation.result import Candidate, CrossFit, Modes, Theta
 from pyro_cama.adaptation.stacked_search import search_stacked
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
@@ -141,11 +141,11 @@ class Solved:
         twin.load_manipulation(best.state)
         return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
 
-    def averaged(self, best: Candidate, candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
-        """Returns the winner with labels averaged over modes, and those beside it.
+    def modes(self, best: Candidate, candidates: list[Candidate]) -> Modes:
+        """Returns what predictions average over: the starts, the new rows' moments, and the model as it was.
 
-        They are the other starts, the new rows' moments under the winner's mix of classes, and the model as it was: no
-        evidence tells a right basin from a wrong one, but their errors differ.
+        The moments are those of the winner's mix of classes.  No evidence tells a right basin from a wrong one, but
+        their errors differ.
         """
         pair, everything = self.pair, torch.ones(len(self.used))
         here = torch.atleast_2d(thetas_of(pair))
@@ -153,13 +153,9 @@ class Solved:
         if self.part.site is not None:
             absent = absent_sites(pair, self.part)
             at_moments[absent] = here[absent]
-        fixed = [
-            Problem(name, theta, everything, False, self.new.fixed)
-            for name, theta in (("moments of the mix", at_moments), ("as it was", here))
-        ]
-        others = [*(other for other in candidates if other.state is not best.state), *self._examined(fixed)]
-        mean = torch.stack([one.probabilities for one in (best, *others)]).mean(0)
-        return replace(best, probabilities=mean), others
+        begun = {"moments of the mix": at_moments, "as it was": here}
+        others = self._examined([Problem(name, at, everything, False, self.new.fixed) for name, at in begun.items()])
+        return Modes([best, *(other for other in candidates if other.state is not best.state)], others)
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Solves for every fold's rows without them, from the k-th start; see :meth:`Drawn.cross_fit`."""

@@ -56,6 +56,8 @@ def answer(readings: Sequence[Reading], labels: NDArray[np.int64] | None) -> tup
     if labels is not None and (labels >= 0).any():
         values = [number_text(_scores(reading, labels).accuracy) for reading in readings]
         said.append(f"accuracy {' → '.join(values)}")
+    elif found is not None and found.applied:
+        said.append(f"accuracy about {found.accuracy_before.estimate:.0%} → {found.accuracy_after.estimate:.0%}")
     if found is not None and found.applied:
         try:
             shift = cama.explain_shift()
@@ -96,6 +98,8 @@ def verdict_section(cama: CAMA) -> Section:
     elif not found.applied:
         said += ", the model reads as before"
     rows = [
+        ["accuracy without the change, estimated", str(found.accuracy_before)],
+        ["accuracy with it, estimated", str(found.accuracy_after)],
         ["evidence of held-out rows, before", f"{number_text(found.evidence_before, 2)} nats a row"],
         ["evidence of held-out rows, after", f"{number_text(found.evidence_after, 2)} nats a row"],
         ["standard error of the difference", f"{number_text(found.gain_se, 2)} nats a row"],

@@ -82,10 +82,14 @@ def test_the_gradient_is_that_of_the_mean(adapted: CAMA, new: pd.DataFrame) -> N
 
 def test_an_error_at_one_of_them_leaves_the_model_at_its_own(adapted: CAMA) -> None:
     own = dict(adapted.manipulation_parameters())
-    with pytest.raises(KeyError, match="planted"):
+
+    def fails() -> None:
         for number, _ in enumerate(adapted.each_mode()):
             if number == 2:
                 raise KeyError("planted")
+
+    with pytest.raises(KeyError, match="planted"):
+        fails()
     assert all(adapted.manipulation_parameters()[name] is value for name, value in own.items())
 
 
