@@ -1,9 +1,9 @@
 """How many of the new rows a model reads rightly, estimated without labels, as simulated drifts have taught.
 
 p(y | x), averaged over the starts of an adaptation, says how sure it is of labels, its own or those without the change.
-Where a model is wrong about the world that is too high.  By how much, and how far it may be off, is known of adaptations
-whose labels are known:
-``experiments/guard.py`` adapts to simulated drifts of tables, inside and outside of what mechanisms can undo, and fits
+Where a model is wrong about the world that is too high.  By how much, and how far it may be off, is known of
+adaptations whose labels are known: ``experiments/guard.py`` adapts to simulated drifts of tables, inside and outside of
+what mechanisms can undo, and fits
 
     logit(accuracy) = intercept + slope * logit(what p(y | x) says) + residual
 
