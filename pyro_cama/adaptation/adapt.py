@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pyro_cama.adaptation.candidates import unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
-from pyro_cama.adaptation.comparison import compare, winsorised
 from pyro_cama.adaptation.drawn import Drawn
 from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
@@ -27,6 +26,7 @@ from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_optio
 from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
+from pyro_cama.inference.comparison import compare, winsorised
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.world import remember_world
 from pyro_cama.model.pair import PairT
@@ -120,10 +120,10 @@ def adapt(
         unmoved = not base.m_trained and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
     insisted = insisted and options.proves_proportions
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
-    modes = search.modes(best, candidates)
+    modes = search.modes(best, candidates, before, fit)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
-        adapted.load_manipulation(best.state, [mode.state for mode in (*modes.starts[1:], *modes.others)])
+        adapted.load_manipulation(best.state, [mode.state for mode in modes.averaged[1:]])
         adapted.m_trained = True
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)

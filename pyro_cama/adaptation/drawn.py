@@ -64,9 +64,9 @@ class Drawn:
         """Returns the winner with all that the guard asks for: it is known."""
         return best
 
-    def modes(self, best: Candidate, candidates: list[Candidate]) -> Modes:
+    def modes(self, best: Candidate, candidates: list[Candidate], before: Candidate, fit: CrossFit) -> Modes:
         """Returns the winner alone: to average over other starts would cost a prediction each."""
-        return Modes([best], [])
+        return Modes([best], [], alone=True)
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Optimises for every fold's rows without them, from the k-th start; None holds the class proportions."""

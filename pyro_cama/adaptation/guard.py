@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor
 
-from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.result import Candidate, CrossFit
+from pyro_cama.inference.comparison import compare
 
 CONSISTENT = 0.75  # share of rows with equal labels
 WORTH = 0.05  # nats a row: a smaller gain is not worth a change, however certain

@@ -57,15 +57,22 @@ class Modes(NamedTuple):
     Attributes:
         starts: those of the adaptation, the winner first.
         others: that no evidence was asked about: the moments of the new rows, the model as it was.
+        alone: whether the winner is believed by itself.
     """
 
     starts: list[Candidate]
     others: list[Candidate]
+    alone: bool
+
+    @property
+    def averaged(self) -> list[Candidate]:
+        """Those that are, the winner first."""
+        return self.starts[:1] if self.alone else [*self.starts, *self.others]
 
     @property
     def labels(self) -> Tensor:
         """The most probable class of every new row, ``(rows,)``."""
-        return torch.stack([one.probabilities for one in (*self.starts, *self.others)]).mean(0).argmax(0)
+        return torch.stack([one.probabilities for one in self.averaged]).mean(0).argmax(0)
 
     def sureness(self, labels: Tensor) -> float:
         """Returns the mean of what the starts together say of these labels, p(y | x)."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.comparison import compare
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.inference.comparison import compare
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.log_weights import Request, draw_latents
 from pyro_cama.mechanisms.base import Readings

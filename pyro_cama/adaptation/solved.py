@@ -35,6 +35,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.inference.class_prior import imagined_rows
+from pyro_cama.inference.comparison import winsorised
 from pyro_cama.inference.exact import joint_of_thetas, solves_exactly, summed_evidence, units_of
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
@@ -44,6 +45,7 @@ CORNER = 0.02  # prior scales within which the Laplace prior is round
 TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
 WORTH = 5.0  # nats over all rows that a larger change has to gain
 BEHIND = 1.0  # nats a row: a start that is so far from the best is not near it
+RESTORED = 0.95  # share of the evidence lost, of what is explained as well as the training table
 RAW_SCALE = -16.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 
 
@@ -141,11 +143,12 @@ class Solved:
         twin.load_manipulation(best.state)
         return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
 
-    def modes(self, best: Candidate, candidates: list[Candidate]) -> Modes:
+    def modes(self, best: Candidate, candidates: list[Candidate], before: Candidate, fit: CrossFit) -> Modes:
         """Returns what predictions average over: the starts, the new rows' moments, and the model as it was.
 
         The moments are those of the winner's mix of classes.  No evidence tells a right basin from a wrong one, but
-        their errors differ.
+        their errors differ.  The winner alone is believed where it explains held-out new rows as well as the model
+        explained its own table.
         """
         pair, everything = self.pair, torch.ones(len(self.used))
         here = torch.atleast_2d(thetas_of(pair))
@@ -155,7 +158,9 @@ class Solved:
             at_moments[absent] = here[absent]
         begun = {"moments of the mix": at_moments, "as it was": here}
         others = self._examined([Problem(name, at, everything, False, self.new.fixed) for name, at in begun.items()])
-        return Modes([best, *(other for other in candidates if other.state is not best.state)], others)
+        starts = [best, *(other for other in candidates if other.state is not best.state)]
+        worse, now = (float(winsorised(evidence).mean()) for evidence in (before.evidence, fit.evidence))
+        return Modes(starts, others, alone=now >= worse + RESTORED * max(pair.usual_evidence - worse, 0.0))
 
     def cross_fit(self, k: int | None) -> CrossFit:
         """Solves for every fold's rows without them, from the k-th start; see :meth:`Drawn.cross_fit`."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.comparison import winsorised_rows
 from pyro_cama.data.batch import Batch
+from pyro_cama.inference.comparison import winsorised_rows
 from pyro_cama.inference.exact import causes_at, joint_of_thetas
 from pyro_cama.model.groups import MovedGroup
 from pyro_cama.model.linear_style import change_of_each

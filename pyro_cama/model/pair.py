@@ -124,6 +124,8 @@ class ModelGuidePair:
         m_trained: whether ``do="auto"`` infers m, with a q(m | x) that has been trained; until then it is do(m=0).
         modes: of the posterior of m, beside the one that the modules stand at: values of
             :meth:`manipulation_parameters`.  Predictions average over all; the first tells everything else.
+        usual_evidence: mean log p(x | a, c) of rows held out of the fit, winsorised, in nats a row; NaN where it takes
+            draws.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class ModelGuidePair:
         self.encoder = encoder or TableEncoder(graph)
         self.m_trained = False
         self.modes: tuple[Mapping[str, torch.Tensor], ...] = ()
+        self.usual_evidence = math.nan
         name = f"cama{next(_numbers)}"
         # built with local parameters, so that both ways work: our loops' and SVI's through the parameter store
         with self.seeded(), pyro.settings.context(module_local_params=True):
@@ -261,7 +264,7 @@ class ModelGuidePair:
             state[name] = _grown(state[name], fresh)
         begun = {name: value.detach().clone() for name, value in twin.manipulation_parameters().items()}
         twin.modules.load_state_dict(state)
-        twin.m_trained = self.m_trained
+        twin.m_trained, twin.usual_evidence = self.m_trained, self.usual_evidence
         twin.modes = tuple({name: _grown(mode[name], fresh) for name, fresh in begun.items()} for mode in self.modes)
         return twin
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -67,6 +68,7 @@ def write_files(pair: ModelGuidePair, adaptation: Adaptation | None, folder: Pat
         "extensions": pair.extensions.named(),
         "m_trained": pair.m_trained,
         "modes": len(pair.modes),
+        "usual_evidence": None if math.isnan(pair.usual_evidence) else pair.usual_evidence,
         "encoder": pair.encoder.state(),
         "adaptation": None if adaptation is None else asdict(adaptation),
     }
@@ -118,6 +120,8 @@ def read(
         dtype = getattr(torch, stored["dtype"])
         pair = kind(graph, Settings(**stored["settings"]), given, device_named(device), encoder, dtype)
         pair.m_trained, modes = bool(stored["m_trained"]), int(stored["modes"])
+        usual = stored["usual_evidence"]
+        pair.usual_evidence = math.nan if usual is None else float(usual)
         kept = stored["adaptation"]
         adaptation = None if kept is None else Adaptation.from_json(kept)
     file = folder / "tensors.safetensors"

@@ -26,6 +26,10 @@ from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.tables import Table
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size
+from pyro_cama.inference.comparison import winsorised
+from pyro_cama.inference.do import clean_do, encode_do
+from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.exact import solves_exactly
 from pyro_cama.inference.log_weights import causes_known, is_exact, log_weights
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
 from pyro_cama.training.calibration import calibrate
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 
 WHOLE = 2**20  # numbers of rows times classes in the tensors of a whole table's loss, a part at a time
+USUAL = 2000  # rows that the usual evidence is of, at most
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def plan(
         leave_at_rest(pair, rows.sample)
         if pair.graph.m is not None and not pair.graph.m.per_dataset:  # there q(m) is of one data set, and no other
             pair.m_trained = pair.m_trained or m_trains
+        pair.usual_evidence = _usual_evidence(pair, rows.held if rows.held.rows else rows.sample)
         pair.modes = ()  # of an adaptation to other rows, under weights that have moved
 
     about = asdict(options) | {
@@ -154,6 +160,16 @@ def _whole(pair: ModelGuidePair, rows: Rows, options: FitOptions, stage: Stage) 
     held = SummedLoss(model, rows.held, max(options.conditional_weight, _least_weight(pair)))
     losses = [SummedLoss(model, part, options.conditional_weight) for part in parts]
     return replace(stage, loss=lambda part: part(), validate=stage.validate and held.validated), losses
+
+
+def _usual_evidence(pair: ModelGuidePair, rows: Batch) -> float:
+    """Returns the mean evidence of some rows, which an adaptation should reach again; NaN where it takes draws."""
+    if pair.graph.m is None or not solves_exactly(pair.model, pair.guide, rows):
+        return math.nan
+    some = rows.select(torch.arange(min(rows.rows, USUAL), device=pair.device))
+    even = torch.zeros(pair.model.classes).to(pair.model.like)
+    evidence = importance_evidence(pair, some, even, do=encode_do(pair, clean_do(pair.graph)))
+    return float(winsorised(evidence).mean())
 
 
 def _stages(

@@ -16,9 +16,9 @@ from torch import Tensor
 from pyro_cama import CAMA, DataError, build
 from pyro_cama.adaptation import initialisation
 from pyro_cama.adaptation.candidates import mean_theta
-from pyro_cama.adaptation.comparison import compare
 from pyro_cama.adaptation.guard import insists, judge
 from pyro_cama.adaptation.result import Candidate, CrossFit
+from pyro_cama.inference.comparison import compare
 from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
 

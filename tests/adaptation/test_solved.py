@@ -44,7 +44,7 @@ def test_gain_offset_reversal_and_noise_are_found(cama: CAMA) -> None:
     assert adapted.adaptation.accepted
     clean = cama.score(styled(300, 1))
     assert cama.score(new) < clean - 0.1
-    assert adapted.score(new) > clean - 0.06
+    assert adapted.score(new) > clean - 0.08  # of which noise takes a half
     told = adapted.explain_shift().parameters.set_index(["column", "parameter"])["estimate"]
     assert told["x0", "gain"] == pytest.approx(2.0, abs=0.2)
     assert told["x0", "offset"] == pytest.approx(5.0, abs=0.5)
