@@ -304,7 +304,7 @@ def test_the_search_leaves_undrifted_rows_alone(scope: str, rows: int) -> None:
     for seed, share in ((5, SHARE), (6, SHARE), (7, 0.3)):
         new = unlabelled(patients(rows, seed, share))
         twin, found = begun(model(scope), new)
-        moments = initialisation._moments(twin, twin.encode(new), None if scope != "site" else 2).reshape(4, 4)
+        moments = initialisation.theta_at_moments(twin, twin.encode(new))[2 if scope == "site" else 0].reshape(4, 4)
         assert np.abs(found[..., 2:]).max() < 0.1  # neither noise nor a reversed scale
         assert np.allclose(found[-1], moments, atol=1e-4)
 
