@@ -61,5 +61,5 @@ def logit(probability: float) -> float:
     return math.log(held / (1 - held))
 
 
-ADAPTED = Calibration(0.0, 1.0, -1.0, 1.0)
-NOT_ADAPTED = Calibration(0.0, 1.0, -1.0, 1.0)
+ADAPTED = Calibration(-0.23, 0.93, -1.82, 1.86)
+NOT_ADAPTED = Calibration(0.23, 0.82, -0.98, 2.10)

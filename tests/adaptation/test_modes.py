@@ -1,5 +1,6 @@
 """Several modes of the posterior of m: what averages over them, what does not, and where they go with the model."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,21 @@ from tests.helpers.training import COLUMNS
 from tests.training.test_whole_table import fitted, spec, styled
 
 
+def unsure(cama: CAMA) -> CAMA:
+    """A copy that does not know how well it explained its own table, so that no winner is believed alone."""
+    cama = cama.copy()
+    cama.usual_evidence = math.nan
+    return cama
+
+
 @pytest.fixture(scope="module")
-def cama() -> CAMA:
+def sure() -> CAMA:
     return fitted(styled(600))
+
+
+@pytest.fixture(scope="module")
+def cama(sure: CAMA) -> CAMA:
+    return unsure(sure)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +59,13 @@ def test_predictions_are_the_mean_over_modes(adapted: CAMA, new: pd.DataFrame) -
     each = [one.predict_proba(new) for one in alone(adapted)]
     assert max(np.abs(each[0] - other).max() for other in each[1:]) > 0.1
     np.testing.assert_allclose(adapted.predict_proba(new), np.mean(each, 0), atol=1e-6)
+
+
+def test_a_winner_that_wins_back_all_evidence_is_believed_alone(sure: CAMA, new: pd.DataFrame) -> None:
+    adapted = sure.adapt(new[COLUMNS], progress=False)
+    assert adapted.adaptation is not None
+    assert adapted.adaptation.evidence_after > sure.usual_evidence - 1.0
+    assert adapted.modes == ()
 
 
 def test_one_of_them_is_the_model_as_it_was(cama: CAMA, adapted: CAMA, new: pd.DataFrame) -> None:
@@ -97,7 +117,7 @@ def test_sites_that_are_new_rest_at_every_mode(new: pd.DataFrame) -> None:
     train = styled(300).assign(site="north")
     raw = spec()
     raw["latents"]["m"] |= {"scope": "site"}
-    cama = build(raw, seed=0, device="cpu").fit(train, max_epochs=30, progress=False)
+    cama = unsure(build(raw, seed=0, device="cpu").fit(train, max_epochs=30, progress=False))
     east = cama.adapt(new[COLUMNS].assign(site="east"), keep="always", progress=False)
     expected = east.predict_proba(new.assign(site="east"))
     both = east.adapt(new[COLUMNS].assign(site="west"), keep="trusted", progress=False)
