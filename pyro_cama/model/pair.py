@@ -228,15 +228,15 @@ class ModelGuidePair:
         if not self.modes:
             return
         places = self._manipulation_places()
-        own = {name: module._parameters[key] for name, (module, key) in places.items()}
+        own = {name: getattr(module, key) for name, (module, key) in places.items()}
         try:
             for mode in self.modes:
                 for name, (module, key) in places.items():
-                    module._parameters[key] = nn.Parameter(mode[name], requires_grad=False)
+                    setattr(module, key, nn.Parameter(mode[name], requires_grad=False))
                 yield
         finally:
             for name, (module, key) in places.items():
-                module._parameters[key] = own[name]
+                setattr(module, key, own[name])
 
     def _manipulation_places(self) -> dict[str, tuple[nn.Module, str]]:
         """Maps every name of :meth:`manipulation_parameters` to the module that holds it, and its name there."""
