@@ -52,7 +52,8 @@ class Calibration:
         [0.9, 0.77, 0.96]
         """
         middle = self.intercept + self.slope * logit(said)
-        return Accuracy(*(1 / (1 + math.exp(-shifted)) for shifted in (middle, middle + self.low, middle + self.high)))
+        estimate, low, high = (1 / (1 + math.exp(-at)) for at in (middle, middle + self.low, middle + self.high))
+        return Accuracy(estimate, 0.0 if low <= LEAST else low, 1.0 if high >= 1 - LEAST else high)
 
 
 def logit(probability: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from pyro_cama import _html
 from pyro_cama.adaptation.expected_accuracy import Accuracy
+
+BEHIND = 1.0  # nats a row: a start that is so far from the best is not near it
 
 Theta = tuple[tuple[float, ...], ...]
 """A tuple a site: one in the scopes row, where it is the rows' mean, and dataset."""
@@ -75,8 +78,13 @@ class Modes(NamedTuple):
         return torch.stack([one.probabilities for one in self.averaged]).mean(0).argmax(0)
 
     def sureness(self, labels: Tensor) -> float:
-        """Returns the mean of what the starts together say of these labels, p(y | x)."""
-        said = torch.stack([one.probabilities for one in self.starts]).mean(0)
+        """Returns the mean of what the starts together say of these labels, p(y | x), but for those left behind."""
+        evidence = [float(one.evidence.mean()) for one in self.starts]
+        best = max((value for value in evidence if not math.isnan(value)), default=math.nan)
+        near = [
+            one.probabilities for one, value in zip(self.starts, evidence, strict=True) if not value < best - BEHIND
+        ]
+        said = torch.stack(near).mean(0)
         return float(said.gather(0, labels[None]).nanmean())
 
 

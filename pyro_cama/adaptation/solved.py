@@ -29,7 +29,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.recovery import recovery_of
-from pyro_cama.adaptation.result import Candidate, CrossFit, Modes, Theta
+from pyro_cama.adaptation.result import BEHIND, Candidate, CrossFit, Modes, Theta
 from pyro_cama.adaptation.stacked_search import search_stacked
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.contexts import fast
@@ -44,7 +44,6 @@ NUMBERS = 2**21  # in the largest tensor of a solve: where rows are more, some a
 CORNER = 0.02  # prior scales within which the Laplace prior is round
 TOLERANCE = 5e-5  # of the mean evidence, relative: a hundredth of what a kept change has to gain
 WORTH = 5.0  # nats over all rows that a larger change has to gain
-BEHIND = 1.0  # nats a row: a start that is so far from the best is not near it
 RESTORED = 0.95  # share of the evidence lost, of what is explained as well as the training table
 RAW_SCALE = -16.0  # of q(m): NN_pM carries a large theta, and q should not blur it
 

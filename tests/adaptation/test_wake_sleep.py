@@ -149,12 +149,12 @@ def test_images_do_not_insist_on_class_proportions(monkeypatch: pytest.MonkeyPat
     cama, rows = fitted("warp"), table(NEW)
     if not images:
         numbers = {"target": "y", "nodes": {"y": spec("warp")["nodes"]["y"], "x": "continuous"}, "edges": ["y -> x"]}
-        rows = {"x": rows["y"] + 0.1, "y": rows["y"]}
+        rows = {"x": rows["y"] + np.linspace(0.0, 0.1, len(rows["y"])), "y": rows["y"]}
         cama = build(numbers, hidden=8, device="cpu").fit(rows, max_epochs=1, validation=0.0, **QUICK)
     ones = {name: column[rows["y"] == 1] for name, column in rows.items() if name != "y"}
     seen: dict[str, Any] = {}
 
-    def verdict(*candidates: Any, insisted: bool, unmoved: bool) -> tuple[bool, str, float]:
+    def verdict(*candidates: Any, insisted: bool, unmoved: bool, agree: float) -> tuple[bool, str, float]:
         seen.update(insisted=insisted)
         return False, "", 1.0
 
