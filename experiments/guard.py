@@ -162,7 +162,7 @@ def picture(cases: pd.DataFrame, path: Path) -> None:
         axis.plot([0, 1], [0, 1], color="#888888", linewidth=1)
         axis.set(title=stage, xlabel="estimated accuracy", xlim=(0, 1), ylim=(0, 1))
     axes[0].set_ylabel("accuracy on other rows")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="lower right")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -37,6 +37,7 @@ SCRIPTS = {
         "figure7.py",
         "figure8.py",
         "figure9.py",
+        "guard.py",
         "image_budget.py",
         "image_drift.py",
         "power.py",

@@ -274,9 +274,14 @@ def mixed(rows: pd.DataFrame, target: str, mix: str | float, rng: np.random.Gene
         share = 1.0 if mix == "alone" else float(mix)
         shares = np.full(len(levels), (1 - share) / (len(levels) - 1))
         shares[rng.integers(len(levels))] = share
-    weight = rows[target].map(dict(zip(levels, shares, strict=True))) / rows[target].map(rows[target].value_counts())
-    count = min(max(2 * FEWEST, round(0.6 * len(rows))), int((weight > 0).sum()))
-    return rows.iloc[np.sort(rng.choice(len(rows), count, replace=False, p=weight / weight.sum()))]
+    there = rows[target].value_counts()[levels].to_numpy()
+    most = min(there[shares > 0] / shares[shares > 0])  # rows of which each class has its share
+    count = np.minimum(np.round(shares * min(most, 0.6 * len(rows))).astype(int), there)
+    picked = [
+        rng.choice(np.flatnonzero(rows[target] == level), n, replace=False)
+        for level, n in zip(levels, count, strict=True)
+    ]
+    return rows.iloc[np.sort(np.concatenate(picked))]
 
 
 def _split(train: pd.DataFrame, rows: pd.DataFrame, kind: str, mix: str, rng: np.random.Generator) -> Iterator[Case]:

@@ -141,6 +141,8 @@ def _nearest_mix(moments: list[Moment], *, robust: bool = False) -> Floats:
     Args:
         robust: in absolute errors, which a few columns do not rule, not in squares.
     """
+    from scipy.optimize import nnls  # takes half a second to import
+
     found, error = (np.array([getattr(m, name) for m in moments]) for name in ("found", "error"))
     of_class, errors_of_class = (np.stack([getattr(m, name) for m in moments]) for name in ("classes", "errors"))
     mix = np.full(of_class.shape[1], 1 / of_class.shape[1])
@@ -150,29 +152,5 @@ def _nearest_mix(moments: list[Moment], *, robust: bool = False) -> Floats:
             errors *= np.sqrt(np.maximum(1.0, np.abs(found - of_class @ mix) / errors))
         left = of_class / errors[:, None]
         one = 1e3 * max(1.0, float(np.abs(left).max()))  # they sum to 1
-        mix = _least_squares(np.vstack([left, np.full(len(mix), one)]), np.append(found / errors, one))
+        mix = nnls(np.vstack([left, np.full(len(mix), one)]), np.append(found / errors, one))[0]
     return np.asarray(mix / mix.sum())
-
-
-def _least_squares(left: Floats, right: Floats) -> Floats:
-    """The numbers of at least 0 with the least |left x - right| (Lawson and Hanson 1974).
-
-    Of few unknowns: scipy.optimize takes half a second to import.
-    """
-    x, free = np.zeros(left.shape[1]), np.zeros(left.shape[1], dtype=bool)
-    enough = 1e-13 * float(np.abs(left.T @ right).max())
-    for _ in range(3 * len(x)):
-        rise = np.where(free, -np.inf, left.T @ (right - left @ x))
-        if rise.max() <= enough:
-            break
-        free[rise.argmax()] = True
-        while free.any():
-            aim = np.zeros_like(x)
-            aim[free] = np.linalg.lstsq(left[:, free], right, rcond=None)[0]
-            low = free & (aim <= 0)
-            if not low.any():
-                x = aim
-                break
-            x = x + (x[low] / (x[low] - aim[low])).min() * (aim - x)
-            free &= x > 1e-12
-    return x

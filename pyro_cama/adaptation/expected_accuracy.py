@@ -62,5 +62,5 @@ def logit(probability: float) -> float:
     return math.log(held / (1 - held))
 
 
-ADAPTED = Calibration(-0.23, 0.93, -1.82, 1.86)
-NOT_ADAPTED = Calibration(0.23, 0.82, -0.98, 2.10)
+ADAPTED = Calibration(-0.32, 0.91, -1.74, 1.21)
+NOT_ADAPTED = Calibration(0.24, 0.80, -0.99, 1.94)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_cama import CAMA, build, datasets
-from pyro_cama.adaptation.class_mix import mix_alone_explains
+from pyro_cama.adaptation.class_mix import Moment, _nearest_mix, mix_alone_explains
 from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -124,3 +124,15 @@ def test_one_class_alone_is_not_adapted_to_and_with_a_drift_it_is() -> None:
         kept = mended.adaptation.accepted
         assert mended.score(drift) >= (model.score(alone) - 0.05 if kept else model.score(drift))
         assert kept or level == "malignant"  # moving what goes with size explains larger tumours nearly as well
+
+
+def test_the_nearest_mix_of_many_classes_is_found() -> None:
+    """The proportions sum to one by a row that outweighs all others, which a solver must not take for all there is."""
+    rng = np.random.default_rng(0)
+    classes = rng.normal(size=(60, 10))
+    truth = np.zeros(10)
+    truth[[1, 4]] = 0.9, 0.1
+    moments = [
+        Moment((f"x{i}", 0), 1, float(own @ truth), 1e-4, own, np.full(10, 1e-4)) for i, own in enumerate(classes)
+    ]
+    np.testing.assert_allclose(_nearest_mix(moments), truth, atol=1e-3)
