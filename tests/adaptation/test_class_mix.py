@@ -126,8 +126,8 @@ def test_one_class_alone_is_not_adapted_to_and_with_a_drift_it_is() -> None:
         assert kept or level == "malignant"  # moving what goes with size explains larger tumours nearly as well
 
 
-def test_the_nearest_mix_of_many_classes_is_found() -> None:
-    """The proportions sum to one by a row that outweighs all others, which a solver must not take for all there is."""
+def test_the_nearest_mix_of_many_classes_is_found_beside_a_column_that_stands_still() -> None:
+    """What is known to the last digit outweighs all else, which a solver must not take for all that there is."""
     rng = np.random.default_rng(0)
     classes = rng.normal(size=(60, 10))
     truth = np.zeros(10)
@@ -135,4 +135,5 @@ def test_the_nearest_mix_of_many_classes_is_found() -> None:
     moments = [
         Moment((f"x{i}", 0), 1, float(own @ truth), 1e-4, own, np.full(10, 1e-4)) for i, own in enumerate(classes)
     ]
+    moments.append(Moment(("still", 0), 1, 0.3, 1e-14, np.full(10, 0.3), np.full(10, 1e-14)))
     np.testing.assert_allclose(_nearest_mix(moments), truth, atol=1e-3)
