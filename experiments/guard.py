@@ -101,18 +101,23 @@ def by_case(rows: Sequence[Row]) -> pd.DataFrame:
     ).reset_index()
 
 
+def _weight(cases: pd.DataFrame) -> np.ndarray:
+    """How much a case counts: an accuracy on few rows is little but noise."""
+    return (cases["scored"].clip(upper=ENOUGH) / ENOUGH).to_numpy()
+
+
 def fitted(cases: pd.DataFrame, stage: str) -> Calibration:
     """The calibration that these cases ask for: a weighted logistic regression, and quantiles of what it leaves."""
     now = STAGES[stage]
     said = np.array([(logit(p) - now.intercept) / now.slope for p in cases[f"{stage} estimate"]])
-    truth, weight = cases[f"{stage} accuracy"].to_numpy(), (cases["scored"].clip(upper=ENOUGH) / ENOUGH).to_numpy()
+    truth, weight = cases[f"{stage} accuracy"].to_numpy(), _weight(cases)
     both, labels = np.concatenate([said, said])[:, None], np.repeat([1, 0], len(said))
     model = LogisticRegression(C=np.inf).fit(
         both, labels, sample_weight=np.concatenate([truth * weight, (1 - truth) * weight])
     )
     intercept, slope = float(model.intercept_[0]), float(model.coef_[0, 0])
     left = [logit(p) - intercept - slope * s for p, s in zip(truth, said, strict=True)]
-    low, high = np.quantile(left, [0.05, 0.95])
+    low, high = np.quantile(left, [0.05, 0.95], weights=weight, method="inverted_cdf")
     return Calibration(*(round(float(number), 2) for number in (intercept, slope, low, high)))
 
 
@@ -139,14 +144,16 @@ def report(cases: pd.DataFrame) -> str:
     for name in ("kind", "mix"):
         grouped = frame.groupby(name, sort=False)
         text.append(grouped.agg(columns).assign(cases=grouped.size()).round(3).to_string())
+    weight = _weight(cases)
     for stage in STAGES:
         off = cases[f"{stage} estimate"] - cases[f"{stage} accuracy"]
         inside = (cases[f"{stage} low"] <= cases[f"{stage} accuracy"]) & (
             cases[f"{stage} accuracy"] <= cases[f"{stage} high"]
         )
         text.append(
-            f"{stage}: estimated accuracy off by {off.abs().mean():.3f} in the mean, {off.mean():+.3f} to one side; "
-            f"{inside.mean():.0%} within the interval; these cases ask for {fitted(cases, stage)}"
+            f"{stage}: estimated accuracy off by {np.average(off.abs(), weights=weight):.3f} in the mean, "
+            f"{np.average(off, weights=weight):+.3f} to one side; {np.average(inside, weights=weight):.0%} within the "
+            f"interval; these cases ask for {fitted(cases, stage)}"
         )
     return "\n\n".join(text)
 

@@ -62,5 +62,5 @@ def logit(probability: float) -> float:
     return math.log(held / (1 - held))
 
 
-ADAPTED = Calibration(-0.32, 0.91, -1.74, 1.21)
-NOT_ADAPTED = Calibration(0.24, 0.80, -0.99, 1.94)
+ADAPTED = Calibration(-0.24, 0.80, -2.23, 1.43)
+NOT_ADAPTED = Calibration(0.26, 0.76, -1.53, 2.26)
