@@ -17,6 +17,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
 
 from pyro_cama import CausalGraph
+from support import drift
 from support.drift import graph_of, load_table
 from support.drift_sources import rdataset
 
@@ -139,18 +140,24 @@ def _shifted(
     )
 
 
+def _each(
+    case: drift.Case, rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], rng: np.random.Generator
+) -> pd.DataFrame:
+    """With this having happened to every one of the columns."""
+    return rows.assign(**{name: case.reading(rows[name], train[name], rng) for name in moved})
+
+
 def _amplified(
     rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng: np.random.Generator
 ) -> pd.DataFrame:
     factor = np.exp(rng.choice((-1, 1)) * rng.choice((0.2, 0.5, 1.0)))
-    return rows.assign(**{name: rows[name] * factor for name in moved})
+    return _each(drift.Gain(factor, 1.0), rows, train, moved, rng)
 
 
 def _in_other_units(
     rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng: np.random.Generator
 ) -> pd.DataFrame:
-    factor = rng.choice(FACTORS)
-    return rows.assign(**{name: rows[name] * factor for name in moved})
+    return _each(drift.Unit(rng.choice(FACTORS), 1.0), rows, train, moved, rng)
 
 
 def _recalibrated(
@@ -166,8 +173,7 @@ def _recalibrated(
 def _reversed(
     rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng: np.random.Generator
 ) -> pd.DataFrame:
-    some = moved[: max(1, len(moved) // 3)]
-    return rows.assign(**{name: train[name].max() + train[name].min() - rows[name] for name in some})
+    return _each(drift.Swapped(1.0), rows, train, moved[: max(1, len(moved) // 3)], rng)
 
 
 def _bent(rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng: np.random.Generator) -> pd.DataFrame:
@@ -179,8 +185,7 @@ def _bent(rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng
 
 
 def _noisy(rows: pd.DataFrame, train: pd.DataFrame, moved: list[str], _: str, rng: np.random.Generator) -> pd.DataFrame:
-    size, spread = rng.choice(SIZES), _deviations(train, moved)
-    return rows.assign(**{name: rows[name] + rng.normal(0, size * spread[name], len(rows)) for name in moved})
+    return _each(drift.Noise(rng.choice(SIZES), 1.0), rows, train, moved, rng)
 
 
 def _by_class(

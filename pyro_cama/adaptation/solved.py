@@ -151,10 +151,7 @@ class Solved:
         """
         pair, everything = self.pair, torch.ones(len(self.used))
         here = torch.atleast_2d(thetas_of(pair))
-        at_moments = theta_at_moments(pair, self.part, best.proportions).to(here)
-        if self.part.site is not None:
-            absent = absent_sites(pair, self.part)
-            at_moments[absent] = here[absent]
+        at_moments = self._where_rows_are(self.part, theta_at_moments(pair, self.part, best.proportions).to(here), here)
         begun = {"moments of the mix": at_moments, "as it was": here}
         others = self._examined([Problem(name, at, everything, False, self.new.fixed) for name, at in begun.items()])
         starts = [best, *(other for other in candidates if other.state is not best.state)]
@@ -248,13 +245,17 @@ class Solved:
             start, theta = "here", here.clone()
         else:
             start, theta = f"random {k - 2}", torch.stack([random_theta(pair) for _ in range(sites)]).to(here)
-        if own.site is not None:
-            absent = absent_sites(pair, own)
-            theta[absent] = here[absent]
+        theta = self._where_rows_are(own, theta, here)
         if k == 0:  # a fold searches by itself: what the whole batch found was chosen with a look at what it holds out
             found = search_stacked(pair, own, theta, statistics_of(pair))
             start, theta = start if torch.equal(found, theta) else "alternatives", found
         return Problem(start, theta, weights, self.options.learns_proportions and k is not None, self.new.fixed)
+
+    def _where_rows_are(self, part: Batch, theta: Tensor, here: Tensor) -> Tensor:
+        """Returns theta where a site has rows in a part, and where it stands elsewhere, ``(sites, size)``."""
+        if part.site is None:
+            return theta
+        return torch.where(absent_sites(self.pair, part)[:, None], here, theta)
 
     def _examined(self, problems: list[Problem]) -> list[Candidate]:
         """What candidates are compared by, but for recovery."""

@@ -27,6 +27,7 @@ from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.registry import mechanism_named
 from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.networks.resampling import pixel_grid, sample_grid
+from tests.helpers.precision import in_double
 
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
 NAMES = ["warp", "blur", "field", "intensity", "warp+blur+intensity", "warp+intensity", "intensity+field+warp"]
@@ -34,10 +35,8 @@ NAMES = ["warp", "blur", "field", "intensity", "warp+blur+intensity", "warp+inte
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with in_double():
+        yield
 
 
 def node(shape: tuple[int, ...]) -> Node:

@@ -26,6 +26,7 @@ from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import as_batch
+from tests.helpers.precision import in_double
 
 REAL = Node("x", "continuous")
 COUNT = Node("x", "count")
@@ -38,10 +39,8 @@ def levelled(levels: int) -> Node:
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with in_double():
+        yield
 
 
 def gain(raw: Tensor) -> Tensor:

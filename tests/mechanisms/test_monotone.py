@@ -16,6 +16,7 @@ from pyro_cama import CAMA, build
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms import Affine, Monotone
 from pyro_cama.mechanisms.monotone import KNOTS, SIZE, _bent, _straightened
+from tests.helpers.precision import in_double
 
 REAL = Node("x", "continuous")
 bends = st.lists(st.floats(-3.0, 3.0), min_size=SIZE, max_size=SIZE).map(torch.tensor)
@@ -23,10 +24,8 @@ bends = st.lists(st.floats(-3.0, 3.0), min_size=SIZE, max_size=SIZE).map(torch.t
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with in_double():
+        yield
 
 
 def mechanism() -> Monotone:
