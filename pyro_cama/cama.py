@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,6 +29,7 @@ from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
 from pyro_cama.inference.generation import sample
 from pyro_cama.inference.log_weights import LogWeights, log_weights
+from pyro_cama.inference.program import as_program
 from pyro_cama.inference.reconstruction import reconstruct
 from pyro_cama.likelihoods import Likelihood
 from pyro_cama.mechanisms.base import Mechanism
@@ -518,6 +519,35 @@ class CAMA(ModelGuidePair):
         """
         with reading_unknown(unknown, "reconstruct"):
             return reconstruct(self, data, do, samples=samples)
+
+    @one_at_a_time
+    def as_program(
+        self, data: Table | Batch | None = None, *, samples: int = 100, seed: int | None = None
+    ) -> Callable[..., dict[str, Tensor]]:
+        """Returns the model as a structural program, for ChiRho's ``do``, worlds and ``condition``.
+
+        It is :attr:`model` with readings that are functions of their causes and of noise of their own, which worlds
+        share; nothing is pinned.  Without rows it takes the arguments of ``model``.
+
+        Args:
+            data: rows that counterfactuals are asked of; the program then takes no arguments, and its sites are these
+                rows as measured, with z, m and what is not known (labels, missing entries) drawn given them.  Labels
+                that are known count.  ``pip install pyro_cama[interop]``.
+            samples: of those draws, a plate at dim -3; sites are ``(samples, 1, rows, ...)``.
+            seed: of the draws; None is the model's own.
+
+        z is drawn from the guide (of a linear style the exact posterior), a missing entry from its own factor.
+        ``continuous`` readings keep their noise under an intervention; counts, levels and images of pixels on or off
+        that have other causes are drawn anew.  Values are encoded: ``encoder.encode_value`` and ``encoder.decode``.
+
+        Example::
+
+            program = cama.as_program(rows)
+            with MultiWorldCounterfactual(), do(actions={"m": torch.zeros(4)}):
+                worlds = program()
+            worlds["x"]  # (2, 1, samples, 1, rows): as measured, and had nothing been manipulated
+        """
+        return as_program(self, data, samples=samples, seed=seed)
 
     # storage ---------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import pyro
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, Predictive
+from pyro.infer.inspect import get_model_relations
 
 import pyro_cama
 
@@ -38,3 +39,16 @@ def test_nuts_finds_the_posterior_that_a_grid_finds() -> None:
     torch.testing.assert_close(drawn[..., 0].mean(0), (weights * grid[:, None]).sum(0), atol=0.3, rtol=0)
     found = Predictive(cama.model, mcmc.get_samples())(rows=3)
     assert found["x"].shape == (200, 3)
+
+
+def test_pyro_finds_the_graphs_own_relations() -> None:
+    graph = GRAPH | {"edges": ["y -> x", "y -> w", "x -> w"], "latents": {"z": {"dim": 1}, "m": {"scope": "dataset"}}}
+    rows = pyro_cama.StructuralModel(GRAPH, seed=0).sample(50, seed=1)
+    cama = pyro_cama.build(graph, hidden=8, device="cpu").fit(rows, max_epochs=1, progress=False)
+    found = get_model_relations(cama.model, model_args=(cama.encode(rows[:3]),))
+    causes = {name: set(parents) for name, parents in found["sample_sample"].items()}
+    assert causes == {"m": set(), "z": set(), "y": set(), "x": {"y", "z", "m"}, "w": {"y", "x", "z", "m"}}
+    assert found["observed"] == ["y", "x", "w"]
+    pytest.importorskip("graphviz")
+    drawn = pyro.render_model(cama.model, model_kwargs={"rows": 3}).source
+    assert {"x -> w", "z -> w", "m -> x"} <= {line.strip() for line in drawn.splitlines()}
