@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from pyro_cama.adaptation.explanation import Explanation
     from pyro_cama.adaptation.result import Adaptation
     from pyro_cama.diagnosis.result import Diagnosis
+    from pyro_cama.stream.monitor import Monitor
     from pyro_cama.training.lightning_module import Training, TrainingData
 
 
@@ -357,6 +358,49 @@ class CAMA(ModelGuidePair):
             copy, adaptation = adapt(self, new_data, clean, **options)
         copy.adaptation = adaptation.after(self.adaptation)
         return copy
+
+    @one_at_a_time
+    def monitor(
+        self,
+        clean: DataSource | None = None,
+        *,
+        state: str | Path | None = None,
+        false_alarms: float = 0.01,
+        least: int = 100,
+        window: int = 4000,
+        most_regimes: int = 16,
+        class_prior: Literal["train", "regime"] = "train",
+        unknown: Unknown = "error",
+        **options: Any,
+    ) -> Monitor:
+        """Returns a monitor that reads a stream of batches, and adapts only where the world is another one.
+
+        ``monitor.update(rows)`` predicts, tests whether the world has changed, and then takes a regime that it knows,
+        or adapts to one that is new.  The model itself is left alone.
+
+        Args:
+            clean: rows of the world that the model reads now, held out of the fit; their labels are not looked at.
+                Left out, the first ``least`` rows of the stream are taken for such.
+            state: a file for what the monitor knows, written after every step; if it is there, the stream goes on.
+            false_alarms: the probability that the test ever sets off an alarm in a visit to a world, however long
+                that is, though nothing has changed, is at most that: :mod:`pyro_cama.stream.change`.
+            least: rows of a new world before the model adapts to it.
+            window: the last rows that are kept, those which a change may have begun with.
+            most_regimes: that are kept; at one more, of the two nearest to each other one is forgotten.
+            class_prior: predict with the training class proportions, or with those that the adaptation to a regime
+                settled on.
+            unknown: as :meth:`predict_proba`.
+            options: of :func:`pyro_cama.adaptation.adapt.adapt`.
+
+        Raises:
+            ValueError: the graph has no m, m belongs to sites, an option is out of range, or the state is another
+                model's or another monitor's.
+            DataError: ``clean`` does not fit the graph, or has fewer than 20 rows; the state is damaged.
+        """
+        from pyro_cama.stream.monitor import Monitor, MonitorOptions
+
+        asked = MonitorOptions(false_alarms, least, window, most_regimes, class_prior)
+        return Monitor(self, clean, asked, state, unknown, options)
 
     @one_at_a_time
     def explain_shift(self, *, level: float = 0.95) -> Explanation:
