@@ -372,7 +372,7 @@ class CAMA(ModelGuidePair):
         class_prior: Literal["train", "regime"] = "train",
         unknown: Unknown = "error",
         **options: Any,
-    ) -> Monitor:
+    ) -> Monitor[Self]:
         """Returns a monitor that reads a stream of batches, and adapts only where the world is another one.
 
         ``monitor.update(rows)`` predicts, tests whether the world has changed, and then takes a regime that it knows,
@@ -400,7 +400,11 @@ class CAMA(ModelGuidePair):
         from pyro_cama.stream.monitor import Monitor, MonitorOptions
 
         asked = MonitorOptions(false_alarms, least, window, most_regimes, class_prior)
-        return Monitor(self, clean, asked, state, unknown, options)
+
+        def tell(copy: Self, adaptation: Adaptation) -> None:
+            copy.adaptation = adaptation
+
+        return Monitor(self, clean, asked, state, unknown, options, tell)
 
     @one_at_a_time
     def explain_shift(self, *, level: float = 0.95) -> Explanation:

@@ -146,8 +146,8 @@ def test_every_layer_and_every_file_on_the_way_of_the_data_exists():
 
 PACKAGES = (
     "adaptation", "attacks", "bayes_nets", "data", "datasets", "diagnosis", "graph", "handlers", "image_manipulations",
-    "inference", "likelihoods", "mechanisms", "metrics", "model", "report", "simulation", "sklearn", "testing",
-    "training",
+    "inference", "likelihoods", "mechanisms", "metrics", "model", "report", "simulation", "sklearn", "stream",
+    "testing", "training",
 )  # fmt: skip
 
 

@@ -150,10 +150,8 @@ class Calibration:
         order = np.random.default_rng(seed).random(len(scores))
         strange = (np.bincount(labels, minlength=classes) < FEW).astype(np.int64)
         one = np.zeros_like(labels)
-        familiar = 1.0 - strange[labels]
-        return cls(
-            Urns.of(scores, labels, classes, order), Urns.of(familiar, one, 1, order), strange, len(scores)
-        )
+        familiar = (1 - strange[labels]).astype(np.float64)
+        return cls(Urns.of(scores, labels, classes, order), Urns.of(familiar, one, 1, order), strange, len(scores))
 
     def bins(self, scores: Floats, labels: Codes, ties: Floats) -> Codes:
         """Returns where rows are counted, by evidence and by strangeness, ``(2, rows)``.
@@ -162,7 +160,7 @@ class Calibration:
             scores, labels: as :meth:`of`.
             ties: uniform draws, which decide among equal scores.
         """
-        familiar = 1.0 - self.strange[labels]
+        familiar = (1 - self.strange[labels]).astype(np.float64)
         found = self.evidence.bins(scores, labels, ties), self.strangeness.bins(familiar, np.zeros_like(labels), ties)
         return np.stack(found)
 

@@ -62,6 +62,10 @@ class Recent:
         """Returns those of that step and later ones."""
         return self.where(self.steps >= step)
 
+    def latest(self, rows: int) -> Self:
+        """Returns those of the last steps that have so many together; all of them if they have fewer."""
+        return self.since(int(self.steps[max(0, self.count - rows)])) if self.count else self
+
     def where(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Self:
         """Returns some of them."""
         if self.rows is None or chosen.all():
@@ -131,7 +135,8 @@ class Course:
         """Returns the course at the beginning of a visit to a world of the bank."""
         left, there = self.regime(self.present), self.regime(number)
         course = self.with_regime(replace(left, seen=self.steps))
-        course = course.with_regime(replace(there, visits=there.visits + (there.came != self.steps)))
+        again = number != self.present and there.came != self.steps
+        course = course.with_regime(replace(there, visits=there.visits + again))
         return replace(
             course,
             present=number,

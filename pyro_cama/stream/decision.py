@@ -1,4 +1,4 @@
-"""What a change is: a world that is known, a new one to adapt to, one that no adaptation can be trusted in, or unclear."""
+"""What a change is: a known world, a new one to adapt to, one that no adaptation can be trusted in, or unclear."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Decision:
 
 
 def decide(
-    course: Course, reader: Reader, *, least: int, most_regimes: int, seed: int, options: dict[str, Any]
+    course: Course, reader: Reader[Any], *, least: int, most_regimes: int, seed: int, options: dict[str, Any]
 ) -> tuple[Course, Decision]:
     """Decides about a change that was noticed; the course is that of the world decided for, or stays undecided.
 
@@ -57,12 +57,17 @@ def decide(
     if later.count >= least:
         assert later.rows is not None
         rows = later.rows
-    last = recent.since(course.steps).rows
+    last = recent.latest(FEWEST).rows  # a change may have passed before it was decided upon
     said = f"the world changed{'' if since == course.steps else f' with step {since}'}"
     for some in (rows, last):
         found = None if some is None or some.rows < FEWEST else _recognised(course, reader, some, seed)
-        if found is not None:
-            return course.arrived(found), Decision("back", f"{said}: regime {found} is back", found)
+        if found is None:
+            continue
+        back, number = course.with_regime(found), found.number
+        if number == course.present:
+            reason = f"regime {number} as before: there was an alarm, but the rows since then are of it"
+            return back.arrived(number), Decision("same", reason, number)
+        return back.arrived(number), Decision("back", f"{said}: regime {number} is back", number)
     if rows.rows < max(least, FEWEST):
         reads = _best_read(course, reader, rows)
         missing = f"{said}: to what is not known yet, from {rows.rows} rows; at {max(least, FEWEST)} the model adapts"
@@ -70,29 +75,30 @@ def decide(
     return _adapted(course, reader, rows, said, most_regimes, seed, options)
 
 
-def _recognised(course: Course, reader: Reader, rows: Batch, seed: int) -> int | None:
-    """Returns the number of the world that explains rows best of those that they may be of; None if of none."""
+def _recognised(course: Course, reader: Reader[Any], rows: Batch, seed: int) -> Regime | None:
+    """Returns the world that explains rows best of those that they may be of, these counted in; None if of none."""
     ties = np.random.default_rng([seed, course.steps]).random(rows.rows)
-    fitting = []
+    fitting: list[tuple[float, float, Regime]] = []
     for regime in course.bank:
-        read = reader.read(regime, rows)
-        if regime.calibration is None:
+        known = regime.calibration
+        if known is None:
             continue
-        bins = regime.calibration.bins(read.scores, read.labels, ties)
-        if not regime.calibration.rejects(read.labels, bins, RECOGNISED):
-            payoff = float(regime.calibration.log_payoffs(read.labels, bins).max())
-            fitting.append((read.evidence, -payoff, regime.number))
-    return max(fitting)[2] if fitting else None
+        read = reader.read(regime, rows)
+        bins = known.bins(read.scores, read.labels, ties)
+        if not known.rejects(read.labels, bins, RECOGNISED):
+            found = replace(regime, calibration=known.plus(read.labels, bins))
+            fitting.append((read.evidence, -float(known.log_payoffs(read.labels, bins).max()), found))
+    return max(fitting, key=lambda one: one[:2])[2] if fitting else None
 
 
-def _best_read(course: Course, reader: Reader, rows: Batch) -> int:
+def _best_read(course: Course, reader: Reader[Any], rows: Batch) -> int:
     """Returns the number of the world with whose parameters rows have the highest evidence."""
     own = [regime for regime in course.bank if regime.trusted]
     return max(own, key=lambda regime: (reader.read(regime, rows).evidence, -regime.number)).number
 
 
 def _adapted(
-    course: Course, reader: Reader, rows: Batch, said: str, most: int, seed: int, options: dict[str, Any]
+    course: Course, reader: Reader[Any], rows: Batch, said: str, most: int, seed: int, options: dict[str, Any]
 ) -> tuple[Course, Decision]:
     """Adapts to a new world; if that cannot be trusted, the world is known by its rows and read as the best before."""
     learnt, held = parted(rows, HELD_OUT, seed + course.steps)
@@ -128,7 +134,7 @@ def _moved(course: Course, bank: tuple[Regime, ...], number: int) -> Course:
 
 
 def _tried(
-    course: Course, reader: Reader, learnt: Batch, held: Batch, options: dict[str, Any]
+    course: Course, reader: Reader[Any], learnt: Batch, held: Batch, options: dict[str, Any]
 ) -> tuple[ModelGuidePair | None, Adaptation | None, str]:
     """Adapts from the present world, and if that is refused from the first; what is kept has to explain rows better."""
     present = course.regime(course.present)

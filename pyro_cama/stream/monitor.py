@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 
 from pyro_cama._arguments import expect, expect_options, expect_whole, number
 from pyro_cama.adaptation.options import AdaptOptions
+from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.data.tables import Table
@@ -18,7 +20,7 @@ from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.handlers.contexts import one_at_a_time, one_core
 from pyro_cama.inference.class_posterior import most_probable_labels
-from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.pair import PairT
 from pyro_cama.stream import state as files
 from pyro_cama.stream.change import ChangeTest
 from pyro_cama.stream.course import Course, Recent
@@ -51,35 +53,42 @@ class MonitorOptions:
         expect("monitor", "class_prior", mix, mix in ("train", "regime"), "'train' or 'regime'")
 
 
-class Monitor:
+class Monitor(Generic[PairT]):
     """A model that reads a stream of batches; :meth:`pyro_cama.CAMA.monitor` makes one.
 
     Example:
-        >>> import numpy as np, pandas as pd, pyro_cama
-        >>> def rows(seed, moved=0.0):
-        ...     rng = np.random.default_rng(seed)
-        ...     y = rng.integers(0, 2, 150)
-        ...     return pd.DataFrame({"y": y, "x": 4.0 * y + rng.normal(size=150) + moved})
-        >>> graph = {"target": "y", "nodes": {"y": {"type": "binary"}, "x": "continuous"}, "edges": ["y -> x"]}
-        >>> cama = pyro_cama.build(graph, hidden=8, device="cpu").fit(rows(0), progress=False)
-        >>> monitor = cama.monitor(rows(1))
-        >>> [monitor.update(rows(seed, moved)[["x"]]).kind for seed, moved in ((2, 0), (3, 5), (4, 5), (5, 0))]
+        >>> import pyro_cama
+        >>> from pyro_cama import datasets
+        >>> table = datasets.load("wine").sample(frac=1, random_state=0)
+        >>> train, held, rows = table[:90], table[90:130], table[130:]
+        >>> cama = pyro_cama.build(datasets.graph("wine"), hidden=16, device="cpu").fit(train, progress=False)
+        >>> monitor = cama.monitor(held, least=40)
+        >>> moved = rows.assign(alcohol=rows["alcohol"] + 2.0)
+        >>> [monitor.update(batch).kind for batch in (rows, moved, moved, rows)]
         ['same', 'new', 'same', 'back']
         >>> monitor.present, [regime.number for regime in monitor.regimes]
         (0, [0, 1])
 
     Attributes:
         options: what the monitor was asked for.
+
+    Args:
+        pair: the model; it is left alone.
+        clean, state, unknown: as :meth:`pyro_cama.CAMA.monitor`.
+        options: the rest of its arguments.
+        adapt: options of :func:`pyro_cama.adaptation.adapt.adapt`.
+        told: is given every copy of the model, and the adaptation that it carries.
     """
 
     def __init__(
         self,
-        pair: ModelGuidePair,
+        pair: PairT,
         clean: DataSource | None,
         options: MonitorOptions,
         state: str | Path | None,
         unknown: Unknown,
         adapt: dict[str, Any],
+        told: Callable[[PairT, Adaptation], None] | None = None,
     ) -> None:
         m = pair.graph.m
         if m is None:
@@ -92,7 +101,7 @@ class Monitor:
         expect_options("monitor", adapt, AdaptOptions)
         AdaptOptions(**{name: value for name, value in adapt.items() if value is not None})
         self.options, self._adapt, self._unknown = options, adapt, unknown
-        self._reader = Reader(pair)
+        self._reader, self._told = Reader(pair), told
         self._path = None if state is None else Path(state)
         self._asked = {**asdict(options), **{name: repr(value) for name, value in sorted(adapt.items())}}
         self._model = files.fingerprint(self._reader.pair)
@@ -125,7 +134,7 @@ class Monitor:
         return self._course.bank
 
     @one_at_a_time
-    def model(self, regime: int | None = None) -> ModelGuidePair:
+    def model(self, regime: int | None = None) -> PairT:
         """Returns a copy of the model, as it reads in a regime; left out, in the present one.
 
         Raises:
@@ -134,7 +143,11 @@ class Monitor:
         asked = self.present if regime is None else regime
         known = [one.number for one in self.regimes]
         expect("model", "regime", asked, asked in known, f"one of {', '.join(map(str, known))}")
-        return self._reader.stand(self._course.regime(asked)).copy()
+        there = self._course.regime(asked)
+        copy = self._reader.stand(there).copy()
+        if self._told is not None and there.trusted and there.adaptation is not None:
+            self._told(copy, there.adaptation)
+        return copy
 
     # steps -----------------------------------------------------------------------------------------------------------
 

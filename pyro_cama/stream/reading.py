@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.class_posterior import class_posterior, most_probable
 from pyro_cama.inference.evidence import elbo_of_unlabelled
-from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.pair import PairT
 from pyro_cama.stream.change import Calibration, Codes, Floats
 from pyro_cama.stream.regimes import Regime
 
@@ -43,18 +44,18 @@ class Read:
         return Calibration.of(self.scores, self.labels, self.proba.shape[1], seed)
 
 
-class Reader:
+class Reader(Generic[PairT]):
     """A copy of a model that stands in one world after the other.
 
     Args:
         pair: the model; it is left alone.
     """
 
-    def __init__(self, pair: ModelGuidePair) -> None:
-        self.pair = pair.copy()
+    def __init__(self, pair: PairT) -> None:
+        self.pair: PairT = pair.copy()
         self._at: Regime | None = None
 
-    def stand(self, regime: Regime) -> ModelGuidePair:
+    def stand(self, regime: Regime) -> PairT:
         """Returns the copy as it reads in a world."""
         if self._at is None or self._at.state is not regime.state:
             regime.put_into(self.pair)

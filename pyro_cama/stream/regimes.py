@@ -1,4 +1,4 @@
-"""Known worlds: what a model's manipulation parameters are in each, what its rows look like, and a bank that is bounded."""
+"""Known worlds: the manipulation parameters in each, what its rows look like, and a bank of them that is bounded."""
 
 from __future__ import annotations
 
