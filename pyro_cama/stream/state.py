@@ -173,8 +173,8 @@ def _course(told: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torc
     recent = {name: tensors[f"recent.{name}"].numpy() for name in ("steps", "labels", "bins")}
     values, observed = ({n: v.to(device) for n, v in under(f"{kind}.").items()} for kind in ("values", "observed"))
     rows = Batch(values, observed, None, len(recent["steps"])) if len(recent["steps"]) else None
-    own: dict[str, Any] = {name: value.numpy() for name, value in under("test.").items()}
-    test = ChangeTest(**told["test"], **own)
+    earned: dict[str, Any] = {name: value.numpy() for name, value in under("test.").items()}
+    test = ChangeTest(**told["test"], **earned)
     return Course(
         steps=told["steps"],
         bank=tuple(bank[number] for number in sorted(bank)),
