@@ -4,7 +4,7 @@ Rows of a random causal model over the graph "measurement", and a graph with one
 Then three instruments go wrong: one reads 1.5 sd too high, one with another gain, one is wired the wrong way round.
 Pictures go to results/diagnosis.png and results/shift.png.
 
-    python examples/what_changed.py    # about two minutes
+    python examples/what_changed.py    # about four minutes
 """
 
 from pathlib import Path

@@ -14,6 +14,8 @@ from pyro_cama._files import save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_SPAN = 30.0
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -103,7 +105,8 @@ class Explanation:
     def plot(self, path: str | Path | None = None, *, ax: Axes | None = None) -> Axes:
         """Draws the change of every reading with its interval, those that moved in colour.
 
-        Where the uncertainty is unknown, the estimates alone, as hollow dots.
+        Where the uncertainty is unknown, the estimates alone, as hollow dots.  Where the largest change is thirty times
+        what counts as one, the axis is logarithmic beyond that.
 
         Args:
             path: where to write the picture, if anywhere.
@@ -122,6 +125,8 @@ class Explanation:
         names = [name if len(name) <= 36 else f"{name[:35]}…" for name in names]
         axis.set_yticks(range(len(table)), names, fontsize=8, parse_math=False)
         axis.plot(table["small"], range(len(table)), "|", color="#c58b4b", markersize=8)
+        if not table.empty and table["change"].max() > _SPAN * table["small"].min():
+            _logarithmic(axis, float(table["small"].max()))
         axis.set_xlim(left=0)
         axis.set_xlabel("change of a usual reading (training standard deviations; shares of discrete readings)")
         title = "estimated changes, uncertainty unknown" if self.note else "which columns moved"
@@ -132,3 +137,14 @@ class Explanation:
         if path is not None:
             save_figure(_html.figure_of(axis), path, dpi=130)
         return axis
+
+
+def _logarithmic(axis: Axes, start: float) -> None:
+    """Makes the axis of changes logarithmic from ``start`` on, and linear from 0 to there."""
+    axis.set_xscale("symlog", linthresh=start, linscale=0.4)
+    top = axis.get_xlim()[1]
+    ticks = [1.0]
+    while ticks[-1] * 10 <= top:
+        ticks.append(ticks[-1] * 10)
+    axis.set_xticks([0.0, *ticks], ["0", *(f"{tick:,.0f}" for tick in ticks)])
+    axis.set_xticks([tick * k for tick in [0.1, *ticks] for k in range(2, 10) if start < tick * k < top], minor=True)

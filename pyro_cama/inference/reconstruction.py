@@ -51,6 +51,20 @@ def reconstruct(pair: ModelGuidePair, data: Table, do: Literal["clean"] | UserDo
     return found.set_index(data.index) if isinstance(data, pd.DataFrame) else found
 
 
+@torch.no_grad()
+def undone_readings(pair: ModelGuidePair, batch: Batch) -> dict[str, Tensor]:
+    """Returns readings with m's mechanism undone, at the mean of what is known of m, by child; encoded.
+
+    Of discrete children probabilities, ``(rows, levels)``, or that of 1.  Noise that m adds is in them shrunk, and all
+    else that makes readings differ is as it was; what the model expects of a child is :func:`reconstruct`'s.
+    """
+    causes, m = Causes(pair.model, batch), pair.graph.m
+    causes.values.update(batch.values)
+    if m is not None:
+        causes.set_m(mean_of(pair.guide.m_dist(batch), "q(m)") if m.per_row else shared_mean(pair.guide))
+    return {name: causes.undone(name) for name in pair.graph.blanket.children if name in batch.values}
+
+
 def _part(pair: ModelGuidePair, batch: Batch, seen: GivenDo, given: GivenDo, samples: int) -> pd.DataFrame:
     """The children of a part of the rows."""
     graph, model = pair.graph, pair.model

@@ -57,16 +57,17 @@ def report(
 ) -> Path:
     """Writes a report, one HTML file, whole or not at all; what was there is replaced.
 
-    It holds the guard's verdict, what moved, scores, confusion matrices and calibration before and after adaptation
-    (where ``data`` has labels), accuracy under drifts, the course of training (of a model fitted in this process: the
-    history is not stored) and the graph.
+    It holds the guard's verdict, what moved, with pictures of the readings before, now and corrected, scores, confusion
+    matrices and calibration before and after adaptation (where ``data`` has labels), accuracy under drifts, the course
+    of training (of a model fitted in this process: the history is not stored) and the graph.
 
     Args:
         cama: a model that was adapted to ``data``, or a fitted one, which is then adapted here.
         data: the rows in question, in raw units; labels may be missing.
         before: the fitted model that ``cama`` was made of; without it an adapted model is compared with itself under
             do(m=0).
-        clean: labelled rows that nothing happened to; drifts start from them, and adaptation in scope row uses them.
+        clean: labelled rows that nothing happened to; drifts start from them, adaptation in scope row uses them, and
+            pictures of readings show them (else rows that the model draws).
         drifts: "radius offset", "radius, texture gain": accuracy on the clean rows while these columns are off by 0 to
             3 standard deviations, or times 0.5 to 2.
         follow: adapt the fitted model anew at every point of these curves, without labels; as slow as it sounds.
@@ -91,7 +92,7 @@ def report(
     readings = _readings(cama, data, before, clean, options)
     cama = readings[-1].cama
     labels = _labels(cama, batch)
-    sections = [verdict_section(cama), moved_section(cama)]
+    sections = [verdict_section(cama), moved_section(cama, batch, clean)]
     if labels is not None and (labels >= 0).any():
         sections += [
             scores_section(readings, labels),

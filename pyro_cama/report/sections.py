@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyro_cama._html import figure_of, svg_text, visible_text
 from pyro_cama._html import new_axes as empty_axes
 from pyro_cama.cama import CAMA
+from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table, read_table
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.drawing import draw_graph
@@ -22,6 +23,7 @@ from pyro_cama.metrics import BINS, Scores, classification_metrics, untold_text
 from pyro_cama.report.drift import AMOUNTS, Drift
 from pyro_cama.report.pictures import LOOK, Block, new_axes, number_text, picture_block
 from pyro_cama.report.plots import draw_calibration, draw_training
+from pyro_cama.report.readings import reading_blocks
 
 _UNIT = {"offset": "offset (standard deviations of the clean rows)", "gain": "gain (reading times this)"}
 _MOST = 60  # columns in a table
@@ -119,8 +121,13 @@ def verdict_section(cama: CAMA) -> Section:
     return Section(title, f"{said}: {found.reason}.", [guarded, mix])
 
 
-def moved_section(cama: CAMA) -> Section | None:
-    """Returns which columns moved, by how much and how surely; None of a model that was not adapted."""
+def moved_section(cama: CAMA, batch: Batch, clean: Table | None) -> Section | None:
+    """Returns which columns moved, by how much and how surely, and their readings; None of a model not adapted.
+
+    Args:
+        batch: the rows of the report.
+        clean: rows that nothing happened to, where there are any.
+    """
     title = "Which columns moved"
     if cama.adaptation is None:
         return None
@@ -140,7 +147,7 @@ def moved_section(cama: CAMA) -> Section | None:
         rows.append([*names, moved, number_text(row["change"], 2), interval, row["reading"]])
     more = f" The {_MOST} largest changes of {len(found.table)}." if len(found.table) > _MOST else ""
     listing = Block(
-        "The same in numbers: changes in training standard deviations (shares of discrete readings, units "
+        "The changes in numbers: in training standard deviations (shares of discrete readings, units "
         f"of the rate of counts), with its 95 % interval, and what it means in raw units.{more}",
         wide=True,
         head=["column", *sites, "moved", "change", "interval", "reading"],
@@ -168,7 +175,7 @@ def moved_section(cama: CAMA) -> Section | None:
         said = f"Moved: {', '.join(map(str, found.moved))}." if found.moved else "No column moved noticeably."
     if found.refused:
         said = f"The last rows changed nothing; what moved is of an adaptation before them. {said}"
-    return Section(title, said, [plot, listing])
+    return Section(title, said, [plot, *reading_blocks(cama, found, batch, clean), listing])
 
 
 def scores_section(readings: Sequence[Reading], labels: NDArray[np.int64]) -> Section:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 
 from pyro_cama import CAMA, build, load
 from pyro_cama.adaptation.explain import _estimates, _interval
+from pyro_cama.adaptation.explanation import Explanation
 
 UNITS = {"a": (100.0, 20.0), "b": (0.0, 1.0), "c": (-5.0, 0.1), "d": (40.0, 5.0)}  # means and deviations
 
@@ -258,3 +260,14 @@ def test_intervals_end_where_values_do() -> None:
     assert table.loc[table["column"] == "f", "high"].max() <= 1
     assert table["low"].min() >= 0
     assert parameters.loc[parameters["parameter"].eq("noise") | parameters["column"].eq("n"), "low"].min() >= 0
+
+
+def test_changes_that_span_decades_stand_on_a_logarithmic_axis() -> None:
+    table = pd.DataFrame({"column": ["a", "b"], "moved": True, "small": 0.25, "reading": ""})
+    far = Explanation(table.assign(change=[900.0, 0.5], low=[880.0, 0.4], high=[950.0, 0.6]), pd.DataFrame(), True, "")
+    near = Explanation(table.assign(change=[3.0, 0.5], low=[2.0, 0.4], high=[4.0, 0.6]), pd.DataFrame(), True, "")
+    axis = far.plot()
+    assert axis.get_xscale() == "symlog"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "10", "100", "1,000"]
+    assert near.plot().get_xscale() == "linear"
+    pyplot.close("all")
