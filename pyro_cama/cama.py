@@ -597,6 +597,26 @@ class CAMA(ModelGuidePair):
         """
         return as_program(self, data, samples=samples, seed=seed)
 
+    @one_at_a_time
+    def to_dowhy(self, do: Literal["auto"] | UserDo = "auto") -> Any:
+        """Returns the model as a graphical causal model of DoWhy's (``dowhy.gcm``): same graph, these conditionals.
+
+        ``pip install pyro_cama[dowhy]``.  Values are in raw units, levels are text.  Its nodes are the target and its
+        blanket; z is integrated out of each by itself, so that readings that z makes alike are independent there given
+        their causes.  Continuous nodes are invertible functions of noise, but for those of a deep style; discrete ones
+        are functions of noise; counts are drawn.  DoWhy's ``fit`` leaves all of them as they are, and warns.
+
+        Args:
+            do: which world; "auto" is do(m=0), of an adapted model the mean of what is known of m.
+
+        Raises:
+            GraphError: vectors or images.
+            ValueError: m is of every row or site, and ``do`` says nothing.
+        """
+        from pyro_cama.persistence.to_dowhy import to_dowhy
+
+        return to_dowhy(self, do)
+
     # storage ---------------------------------------------------------------------------------------------------------
 
     @one_at_a_time

@@ -202,9 +202,9 @@ def test_every_block_of_python_runs(page: str, quick: Path) -> None:
     try:
         exec(compile(code(page, "python"), page, "exec"), {"__name__": "page"})
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("chirho", "mapie"):
+        if (error.name or "").split(".")[0] not in ("chirho", "dowhy", "mapie"):
             raise
-        pytest.skip(f"{error.name} is not installed: the extra interop has it")
+        pytest.skip(f"{error.name} is not installed: the extras interop and dowhy have it")
     pyplot.close("all")
 
 

@@ -1,1 +1,1 @@
-"""Models on disk: saved folders, and programs exported for serving."""
+"""Models elsewhere: saved folders, programs exported for serving, and models of DoWhy."""
