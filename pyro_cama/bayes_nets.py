@@ -1,6 +1,6 @@
 """Bayesian networks with known parameters, through pgmpy: graphs from BIF files, rows from the true distribution.
 
-pgmpy is optional (``pip install pyro_cama[pgmpy]``) and imported when first needed, which takes a few seconds.
+pgmpy is optional (``pip install 'pyro_cama[pgmpy]'``) and imported when first needed, which takes a few seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def from_pgmpy(module: str, purpose: str) -> Any:
             warnings.simplefilter("ignore")
             return importlib.import_module(f"pgmpy.{module}")
     except ImportError as error:
-        raise ImportError(f"{purpose} needs pgmpy; run: pip install pyro_cama[pgmpy]") from error
+        raise ImportError(f"{purpose} needs pgmpy; run: pip install 'pyro_cama[pgmpy]'") from error
 
 
 def _read_bif(path: str | os.PathLike[str]) -> Any:

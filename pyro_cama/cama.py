@@ -420,7 +420,7 @@ class CAMA(ModelGuidePair):
     def diagnose(self, data: Table, **options: Any) -> Diagnosis:
         """Tests whether graph and fitted densities fit clean labelled rows: suspects, edges, badly fitted nodes.
 
-        Needs ``pip install pyro_cama[pgmpy]``; options as :func:`pyro_cama.diagnosis.diagnose.diagnose`.
+        Needs ``pip install 'pyro_cama[pgmpy]'``; options as :func:`pyro_cama.diagnosis.diagnose.diagnose`.
         """
         from pyro_cama.diagnosis.diagnose import diagnose
 
@@ -580,7 +580,7 @@ class CAMA(ModelGuidePair):
         Args:
             data: rows that counterfactuals are asked of; the program then takes no arguments, and its sites are these
                 rows as measured, with z, m and what is not known (labels, missing entries) drawn given them.  Labels
-                that are known count.  ``pip install pyro_cama[interop]``.
+                that are known count.  ``pip install 'pyro_cama[interop]'``.
             samples: of those draws, a plate at dim -3; sites are ``(samples, 1, rows, ...)``.
             seed: of the draws; None is the model's own.
 
@@ -601,7 +601,7 @@ class CAMA(ModelGuidePair):
     def to_dowhy(self, do: Literal["auto"] | UserDo = "auto") -> Any:
         """Returns the model as a graphical causal model of DoWhy's (``dowhy.gcm``): same graph, these conditionals.
 
-        ``pip install pyro_cama[dowhy]``.  Values are in raw units, levels are text.  Its nodes are the target and its
+        ``pip install 'pyro_cama[dowhy]'``.  Values are in raw units, levels are text.  Its nodes are the target and its
         blanket; z is integrated out of each by itself, so that readings that z makes alike are independent there given
         their causes.  Continuous nodes are invertible functions of noise, but for those of a deep style; discrete ones
         are functions of noise; counts are drawn.  DoWhy's ``fit`` leaves all of them as they are, and warns.

@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -46,7 +47,7 @@ from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
 
-__all__ = ["CAMAClassifier"]
+__all__ = ["CAMAClassifier", "adapt_pipeline"]
 
 _WHOLE = ("hidden", "layers", "batch_size", "patience")
 _FIT = ("lr", "weight_decay", "conditional_weight", "mixing", "interventions", "validation", "anneal", "progress")
@@ -78,8 +79,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
     ``adaptation_`` says what :meth:`adapt` decided, and why; None before.
 
     Missing values (NaN) are allowed in X, at fit too; labels have to be complete.  Predictions are deterministic and
-    each row's own.  ``fit`` takes no ``sample_weight``: the model is one of how rows come about, and weights say which
-    rows matter; draw rows in proportion to them instead.  A pickle holds the fitted model as
+    each row's own.  ``fit`` refuses ``sample_weight``, and says what to do.  A pickle holds the fitted model as
     :meth:`pyro_cama.CAMA.save` writes it, so without its history.
     """
 
@@ -130,20 +130,22 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.categorical = tags.input_tags.string = self.graph is not None
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, **refused: Any) -> Self:
         """Trains on clean rows.
 
         Args:
             X: ``(rows, n_features_in_)``; without a graph numbers and categories, else a DataFrame.
             y: labels, ``(rows,)``; with a graph, levels of its target.
+            refused: nothing; ``sample_weight`` is an error that says what to do instead.
 
         Raises:
             ValueError: an argument, X or y does not fit; a DataError where they do not fit the graph, a GraphError
                 where the graph itself is at fault.
-            TypeError: without a graph, X is sparse, or no numbers.
+            TypeError: without a graph, X is sparse, or no numbers; or there is a ``sample_weight``.
 
         Whatever is raised, Ctrl-C too, the classifier is as it was before.
         """
+        _expect_nothing(refused)
         before = dict(self.__dict__)
         try:
             return self._fit(X, y)
@@ -343,6 +345,60 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         if "cama_" in state:
             state = {**state, "cama_": _unpacked(state["cama_"], state["device"])}
         super().__setstate__(state)
+
+
+def adapt_pipeline(pipeline: Pipeline, X: Any, X_clean: Any = None, y_clean: Any = None, **options: Any) -> Pipeline:
+    """Adapts the classifier at the end of a fitted pipeline to unlabelled rows, as :meth:`CAMAClassifier.adapt` does.
+
+    The steps before it stay as they were fitted: a scaler that learned the new rows would hide what happened to them.
+
+    Args:
+        pipeline: its last step a fitted :class:`CAMAClassifier`.
+        X: the new rows, as the first step takes them.
+        X_clean, y_clean: training rows, likewise, and their labels, which have a part in scope row only.
+        options: of :func:`pyro_cama.adaptation.adapt.adapt`.
+
+    Returns:
+        A pipeline of the same steps and an adapted copy of the last one, whose ``adaptation_`` is the verdict.
+
+    Raises:
+        TypeError: the last step is no :class:`CAMAClassifier`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = make_pipeline(StandardScaler(), CAMAClassifier(max_epochs=20, device="cpu")).fit(X, y)
+        >>> adapted = adapt_pipeline(model, X + [3.0, 0.0, 0.0, 0.0])
+        >>> adapted[-1].adaptation_.accepted
+        True
+    """
+    name, model = pipeline.steps[-1]
+    if not isinstance(model, CAMAClassifier):
+        raise TypeError(f"adapt_pipeline: found a {type(model).__name__} as last step; expected a CAMAClassifier")
+    before = pipeline[:-1] if len(pipeline.steps) > 1 else None
+
+    def seen(rows: Any) -> Any:
+        return rows if rows is None or before is None else before.transform(rows)
+
+    twin = model.adapt(seen(X), seen(X_clean), y_clean, **options)
+    return Pipeline([*pipeline.steps[:-1], (name, twin)], memory=pipeline.memory, verbose=pipeline.verbose)
+
+
+def _expect_nothing(options: Mapping[str, Any]) -> None:
+    """Refuses what fit does not take; None stands for nothing, as scikit-learn's own callers pass it."""
+    given = [name for name, value in options.items() if value is not None or name != "sample_weight"]
+    if "sample_weight" in given:
+        raise TypeError(
+            "CAMAClassifier.fit: found sample_weight; the model says how rows come about, and has no weights for them. "
+            "Repeat rows in proportion to theirs, X.loc[X.index.repeat(weights)], or draw them so; for other "
+            "proportions of the classes, fit as they are and predict with cama_.predict_proba(X, class_prior=...)"
+        )
+    if given:
+        raise TypeError(
+            f"CAMAClassifier.fit: found {given[0]!r}; expected X and y alone, options go to the constructor"
+        )
 
 
 def _framed(X: Any) -> Any:

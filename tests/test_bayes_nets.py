@@ -165,5 +165,5 @@ def test_without_pgmpy(bif, monkeypatch):
     monkeypatch.setitem(sys.modules, "pgmpy", None)
     assert CausalGraph.from_bif(bif, "cancer").target == "cancer", "a graph alone needs no pgmpy"
     for call in (lambda: sample_bif(bif, 1), lambda: example_network("child", "Disease")):
-        with pytest.raises(ImportError, match=r"pip install pyro_cama\[pgmpy\]"):
+        with pytest.raises(ImportError, match=r"pip install 'pyro_cama\[pgmpy\]'"):
             call()

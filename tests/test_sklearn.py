@@ -22,10 +22,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import has_fit_parameter
 
 from pyro_cama import CausalGraph, DataError, GraphError, build
 from pyro_cama.model.groups import with_style
-from pyro_cama.sklearn import CAMAClassifier
+from pyro_cama.sklearn import CAMAClassifier, adapt_pipeline
 from support.clinic import Hospital, patients
 from tests.helpers.paths import GRAPHS
 
@@ -334,6 +335,30 @@ def test_pipeline_and_cross_validation() -> None:
     model = make_pipeline(StandardScaler(), small())
     assert cross_val_score(model, X, Y, cv=3).min() > 0.8
     assert cross_val_predict(model, X, Y, cv=3, method="predict_proba").shape == (90, 3)
+
+
+def test_a_pipeline_s_last_step_adapts_and_the_others_stay() -> None:
+    pipeline = make_pipeline(StandardScaler(), small()).fit(X, Y)
+    moved = X + np.array([6.0, 0.0, 0.0])
+    adapted = adapt_pipeline(pipeline, moved, steps=20)
+    assert adapted[-1].adaptation_ is not None
+    assert pipeline[-1].adaptation_ is None
+    assert adapted[0] is pipeline[0]
+    same = pipeline[-1].adapt(pipeline[0].transform(moved), steps=20)
+    np.testing.assert_array_equal(adapted.predict_proba(moved), same.predict_proba(pipeline[0].transform(moved)))
+    alone = adapt_pipeline(make_pipeline(pipeline[-1]), pipeline[0].transform(moved), steps=20)
+    np.testing.assert_array_equal(alone.predict(pipeline[0].transform(moved)), adapted.predict(moved))
+    with pytest.raises(TypeError, match="found a StandardScaler as last step"):
+        adapt_pipeline(make_pipeline(StandardScaler()).fit(X), X)
+
+
+def test_weights_of_rows_are_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match=r"X\.loc\[X\.index\.repeat\(weights\)\].*class_prior"):
+        small().fit(X, Y, sample_weight=np.ones(len(X)))
+    with pytest.raises(TypeError, match="options go to the constructor"):
+        small().fit(X, Y, max_epochs=3)
+    assert not has_fit_parameter(small(), "sample_weight"), "callers that look before they leap"
+    small(max_epochs=1).fit(X, Y, sample_weight=None)
 
 
 def test_a_graph_s_columns_survive_a_pipeline_that_keeps_their_names() -> None:

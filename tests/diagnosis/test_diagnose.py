@@ -210,5 +210,5 @@ def test_without_pgmpy_the_extra_is_named(monkeypatch):
     patched = [name for name in sys.modules if name.split(".")[0] == "pgmpy"]
     for name in patched:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"pip install pyro_cama\[pgmpy\]"):
+    with pytest.raises(ImportError, match=r"pip install 'pyro_cama\[pgmpy\]'"):
         cama.diagnose(table)
