@@ -207,7 +207,7 @@ def test_rows_beyond_the_most_are_left_out():
 def test_without_pgmpy_the_extra_is_named(monkeypatch):
     table = rows(200)
     cama = pyro_cama.build(graph(), hidden=8).fit(table, max_epochs=0, progress=False)
-    patched = [name for name in sys.modules if name.split(".")[0] == "pgmpy"]
+    patched = ["pgmpy", *(name for name in sys.modules if name.split(".")[0] == "pgmpy")]
     for name in patched:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'pyro_cama\[pgmpy\]'"):
