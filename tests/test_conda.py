@@ -36,7 +36,5 @@ def test_it_asks_for_what_the_package_asks_for() -> None:
 def test_rattler_build_reads_it() -> None:
     build = pytest.importorskip("rattler_build")
     (found,) = build.Stage0Recipe.from_yaml(RECIPE.read_text(encoding="utf-8")).render()
-    assert (str(found.recipe().package.name), str(found.recipe().package.version)) == (
-        "pyro-cama",
-        pyro_cama.__version__,
-    )
+    package = found.recipe.package
+    assert (str(package.name), str(package.version)) == ("pyro-cama", pyro_cama.__version__)
