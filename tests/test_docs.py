@@ -220,6 +220,8 @@ def test_every_command_runs(page: str, quick: Path) -> None:
     rows["diagnosis"] = np.where(y, "sick", "well")
     for name in ("train", "later", "labelled"):
         rows.to_csv(f"{name}.csv", index=False)
+    Path("incoming").mkdir()
+    rows.to_csv("incoming/monday.csv", index=False)
     if "pyro-cama init" not in code(page, "console"):
         done("init", "train.csv", "--target", "diagnosis", "-o", "graph.yaml")
     for line in filter(None, code(page, "console").splitlines()):

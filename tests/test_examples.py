@@ -20,6 +20,7 @@ SCRIPTS = {
         "images_quickstart.py",
         "quickstart.py",
         "sites.py",
+        "streams.py",
         "svi_loop.py",
         "what_changed.py",
     ),
@@ -44,6 +45,7 @@ SCRIPTS = {
         "prevalence_drift.py",
         "real_drift.py",
         "real_tables.py",
+        "stream.py",
     ),
 }
 

@@ -1,8 +1,8 @@
 """The command line, ``pyro-cama``: a first graph from a table, a model from a graph, adapted without a line of Python.
 
 Exit codes: 0 done; 1 a graph, a table, a model or a file is at fault; 2 the command was called wrongly; 130
-interrupted. Whatever went wrong is one line on stderr; ``--debug`` puts the traceback before it. Results appear whole
-or not at all, and nothing is written over without ``--force``.
+interrupted; of ``watch`` also 3 to 5, which its help tells. Whatever went wrong is one line on stderr; ``--debug`` puts
+the traceback before it. Results appear whole or not at all, and nothing is written over without ``--force``.
 
 Shell completion is click's own: put ``eval "$(_PYRO_CAMA_COMPLETE=bash_source pyro-cama)"`` into ~/.bashrc
 (zsh_source into ~/.zshrc; for fish, ``_PYRO_CAMA_COMPLETE=fish_source pyro-cama | source``).

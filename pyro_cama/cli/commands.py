@@ -212,6 +212,44 @@ def report(**given: Any) -> None:
 
 
 @app.command()
+@file_argument("model", folder=True)
+@file_argument("folder", folder=True)
+@click.option("--clean", type=click.Path(path_type=Path), help="Rows as the model was fitted to, held out of the fit.")
+@click.option("--pattern", default="*", help="Names of the files, such as 'day-*.csv'.")
+@click.option("--order", type=click.Choice(["name", "time"]), default="name", help="In which files are read.")
+@click.option("--once", is_flag=True, help="Read what is there, and end; left out, wait for more.")
+@click.option("--every", type=click.FloatRange(0, min_open=True), default=10.0, help="Seconds between looks.")
+@click.option("--settle", type=click.FloatRange(0), default=0.0, help="Seconds a file must have lain unchanged.")
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    help="Probability, at most, of ever an alarm while nothing changes.",
+)
+@click.option("--least", type=click.IntRange(20), default=100, help="Rows of a new world before the model adapts.")
+@click.option("--id", "ids", multiple=True, metavar="COLUMN", help="A column to carry along; may be given again.")
+@unknown_option
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="A folder, new or of a run before."
+)
+def watch(**given: Any) -> int:
+    """Label files as they arrive in FOLDER, and follow the world.
+
+    Every .csv or .parquet file is read once, in order: its labels go to labels/ in the output folder, under its name,
+    and a line to ledger.csv there: what the step was (same, back, new, refused, undecided, calibrating; failed for a
+    file that cannot be read, which is not tried again), and why. report.html has the course of it. Without --clean the
+    first rows stand for what the model was fitted to.
+
+    Stopped or killed at any time, the same command goes on where it was: no file is lost, none is done twice. Exit
+    codes with --once, the greatest that holds: 0 nothing changed; 3 the world changed, and the model follows; 4 it
+    reads a world that it could not adapt to, or cannot tell yet; 5 a file failed.
+    """
+    with starting():
+        from pyro_cama.cli import watch as watching
+    return watching.watch(**given)
+
+
+@app.command()
 @click.option("--seed", type=SEED, default=0, help="Of the split, the model and the drifts.")
 @click.option("--quick", is_flag=True, help="One drift and little training: seconds, worse figures.")
 def demo(**given: Any) -> None:

@@ -161,13 +161,26 @@ def _page(
         "manipulation": "none" if graph.m is None else f"scope {graph.m.scope}",
         "written": f"{today.day} {today:%B %Y}, by pyro_cama {__version__}",
     }
+    badge, kind, sentence = said
+    return rendered(f"Report on {graph.target}", (badge, kind), sentence, facts, sections)
+
+
+def rendered(
+    title: str, badge: tuple[str, str], answer: str, facts: Mapping[str, str], sections: Sequence[Section]
+) -> str:
+    """Returns a page as HTML.
+
+    Args:
+        title: of the page.
+        badge: a word, and its kind: good, bad or plain.
+        answer: a sentence beside it.
+        facts: what the page is about, by name.
+        sections: what it says.
+    """
     template = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=visible_text, trim_blocks=True, lstrip_blocks=True
     ).from_string((resources.files("pyro_cama.report") / "report.html.jinja").read_text(encoding="utf-8"))
-    badge, kind, sentence = said
-    return template.render(
-        title=f"Report on {graph.target}", badge=badge, kind=kind, answer=sentence, facts=facts, sections=sections
-    )
+    return template.render(title=title, badge=badge[0], kind=badge[1], answer=answer, facts=facts, sections=sections)
 
 
 def _readings(

@@ -115,7 +115,7 @@ class Monitor(Generic[PairT]):
     # what it knows ---------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        at = "a change that is not decided upon" if self._course.since is not None else f"regime {self.present}"
+        at = "a change that is not decided upon" if self.undecided else f"regime {self.present}"
         return f"Monitor({self.steps} steps, {len(self.regimes)} regimes, in {at})"
 
     @property
@@ -127,6 +127,11 @@ class Monitor(Generic[PairT]):
     def present(self) -> int:
         """Number of the regime that the stream is in, as far as is known."""
         return self._course.present
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there was a change of which it is not known yet where it leads."""
+        return self._course.since is not None
 
     @property
     def regimes(self) -> tuple[Regime, ...]:
@@ -152,13 +157,15 @@ class Monitor(Generic[PairT]):
     # steps -----------------------------------------------------------------------------------------------------------
 
     @one_at_a_time
-    def update(self, rows: Table | Batch) -> Step:
+    def update(self, rows: Table | Batch, *, then: Callable[[Step], object] | None = None) -> Step:
         """Reads a batch: predicts, tests whether the world has changed, and does what is to be done about it.
 
         Whatever is raised, the monitor is as it was before.  With a state, that is written before the step comes back.
 
         Args:
             rows: in raw units; a target column is not looked at.
+            then: is given the step before the state is written, to keep what comes of it: if the process is killed in
+                between, the same batch makes the same step again.
 
         Raises:
             DataError: there is no row, or the rows do not fit the graph.
@@ -171,6 +178,8 @@ class Monitor(Generic[PairT]):
             raise DataError("update: found no rows; expected at least one")
         with one_core() if pair.device.type == "cpu" and not pair.model.has_images else nullcontext():
             course, step = self._stepped(self._course, batch)
+        if then is not None:
+            then(step)
         if self._path is not None:
             self._write(course)
         self._course = course

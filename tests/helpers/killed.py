@@ -22,8 +22,11 @@ from pyro_cama import CAMA
 from pyro_cama.cli.files import write_table
 from pyro_cama.report import report
 from tests.helpers.command_line import done
+from tests.helpers.command_line import run as command
 from tests.helpers.faults import disk, everything
 from tests.helpers.patches import module_at
+from tests.helpers.streams import batch
+from tests.helpers.streams import model as streaming
 from tests.helpers.training import COLUMNS, GRAPH, fitted, same, table
 
 Write = Callable[[Path], object]
@@ -50,7 +53,11 @@ def in_a_fork(do: Callable[[], object], folder: Path, step: int | None) -> bool:
 
 
 def visible(folder: Path) -> dict[str, bytes | None]:
-    return {name: data for name, data in everything(folder).items() if not name.startswith(".")}
+    return {
+        name: data
+        for name, data in everything(folder).items()
+        if not any(part.startswith(".") for part in Path(name).parts)
+    }
 
 
 def writes(write: Write, before: Write, home: Path, name: str) -> dict[str, Any]:
@@ -77,6 +84,37 @@ def writes(write: Write, before: Write, home: Path, name: str) -> dict[str, Any]
             wrong.append(step)
         if not killed:
             return {"steps": step - 1, "wrong": wrong, "changes": old != new}
+    raise AssertionError
+
+
+def watch(home: Path) -> dict[str, Any]:
+    """Kills the watching of a folder at every step of writing; run again, it comes to what an unharmed run does."""
+    decision, stream = module_at("stream.decision"), module_at("report.stream")
+    adapt, results = decision.adapt, []
+    decision.adapt = lambda *a, **o: (results or results.append(adapt(*a, **o)) or results)[0]
+    stream._chart = lambda *_: None
+    (home / "in").mkdir(parents=True)
+    for i, world in enumerate("ABA"):
+        batch(i, world).to_csv(home / "in" / f"{i}.csv", index=False)
+    (home / "in" / "broken.csv").write_text("x0\n1,2,3\n")
+    batch(9).to_csv(home / "clean.csv", index=False)
+    kept = streaming().save(home / "model")
+
+    def run(out: Path) -> None:
+        command("watch", kept, home / "in", "--clean", home / "clean.csv", "-o", out, "--once")
+
+    run(home / "whole")
+    whole, wrong = visible(home / "whole"), []
+    for step in itertools.count(1):
+        out = home / str(step) / "out"
+        out.parent.mkdir()
+        killed = in_a_fork(functools.partial(run, out), out.parent, step)
+        if killed:
+            run(out)
+        if visible(out) != whole:
+            wrong.append(step)
+        if not killed:
+            return {"steps": step - 1, "wrong": wrong, "changes": len(whole) == 7}
     raise AssertionError
 
 
@@ -132,4 +170,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[2:] == ["watch"]:
+        print(json.dumps({"watch": watch(Path(sys.argv[1]))}))
+    else:
+        main(Path(sys.argv[1]))

@@ -175,3 +175,33 @@ def test_errors_say_what_is_expected(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"state is damaged .* delete it to begin anew"):
         cama.monitor(HELD, state=path)
+
+
+def test_scope_row_is_followed_too() -> None:
+    raw = {**GRAPH, "latents": {"z": {"dim": 2}, "m": {"dim": 3, "children": COLUMNS, "scope": "row"}}}
+    cama = build(raw, seed=1, hidden=8, device="cpu").fit(batch(0), max_epochs=4, lr=1e-2, progress=False)
+    monitor = cama.monitor(HELD, least=40, steps=3, restarts=1, folds=1, keep="always")
+    found = steps(monitor, "BAB", rows=50)
+    assert found[0].kind == "new"
+    assert found[1].regime == 0
+    assert found[2].regime == 1
+    assert monitor.model(1).m_trained
+    assert not monitor.model(0).m_trained
+
+
+def test_images_are_followed_too() -> None:
+    draws = np.random.default_rng(0)
+    image = {"x": {"type": "image", "shape": [1, 8, 8]}, "y": {"type": "categorical", "levels": ["a", "b"]}}
+    raw: dict[str, Any] = {"target": "y", "nodes": image, "edges": ["y -> x"], "latents": {"m": {"scope": "dataset"}}}
+
+    def pictures(rows: int, dark: float) -> dict[str, Any]:
+        y = draws.integers(0, 2, rows)
+        x = np.where(np.arange(8) < 4, y[:, None, None, None], 1 - y[:, None, None, None]) * np.ones((rows, 1, 8, 8))
+        return {"x": (0.6 * x + 0.3 * draws.random((rows, 1, 8, 8))) * dark, "y": np.array(["a", "b"])[y]}
+
+    cama = build(raw, hidden=8, device="cpu").fit(pictures(120, 1.0), max_epochs=2, progress=False)
+    monitor = cama.monitor(pictures(60, 1.0), least=40, steps=3)
+    kinds = [monitor.update({"x": pictures(60, dark)["x"]}).kind for dark in (1.0, 0.2, 0.2, 1.0)]
+    assert kinds[0] == "same"
+    assert kinds[1] in ("new", "refused")
+    assert kinds[2:] == ["same", "back"]
