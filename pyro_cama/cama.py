@@ -23,6 +23,7 @@ from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.contexts import one_at_a_time, one_core
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.class_posterior import class_posterior, most_probable, most_probable_labels
 from pyro_cama.inference.do import UserDo
@@ -188,7 +189,7 @@ class CAMA(ModelGuidePair):
     @one_at_a_time
     def fit(
         self,
-        clean: DataSource,
+        clean: DataSource | None,
         manipulated: DataSource | None = None,
         interventions: float | Mapping[str, Scale] | None = None,
         *,
@@ -297,7 +298,7 @@ class CAMA(ModelGuidePair):
     @one_at_a_time
     def lightning(
         self,
-        clean: DataSource,
+        clean: DataSource | None,
         manipulated: DataSource | None = None,
         interventions: float | Mapping[str, Scale] | None = None,
         *,
@@ -441,6 +442,7 @@ class CAMA(ModelGuidePair):
         refine: int = 0,
         refine_z: int = 0,
         power: float = 1.0,
+        regime: Regime = "interventional",
         unknown: Unknown = "error",
     ) -> NDArray[np.float64]:
         """Returns p(y | x, a, c) by Bayes' rule, eq. 6, ``(rows, classes)``; deterministic, and each row's own.
@@ -465,6 +467,10 @@ class CAMA(ModelGuidePair):
                 suits the mean of m and not each draw of it, so leave ``samples`` at 4 or more.
             power: of p(x | y, z, m, a, c), above 0 and at most 1.  Below 1 a row says less than the model believes: a
                 guard against rows that no m and no z explain, and against probabilities that are too sure.
+            regime: of an m that goes with the class in the training rows (an edge from the target into it, or a
+                confounder): "interventional" cuts that edge, as in a new world m may come with any class;
+                "observational" takes m for evidence of the class, as it is where nothing has changed.  Elsewhere, and
+                where ``do`` sets m, both are the same.
             unknown: what a level is that the graph does not name, of any column but the target: an error, or
                 "missing", as if nothing stood there; a warning then says which levels, and how many.
 
@@ -485,6 +491,7 @@ class CAMA(ModelGuidePair):
                 refine=refine,
                 refine_z=refine_z,
                 power=power,
+                regime=regime,
             )
 
     @one_at_a_time
@@ -517,6 +524,7 @@ class CAMA(ModelGuidePair):
         do: Literal["clean"] | UserDo = "clean",
         *,
         samples: int = 16,
+        regime: Regime = "interventional",
         unknown: Unknown = "error",
     ) -> Tensor:
         """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``, in nats.
@@ -524,10 +532,10 @@ class CAMA(ModelGuidePair):
         The density is of readings in training standard deviations.
 
         Eq. 3 under ``do={"m": 0.0}`` (the default), eq. 4 under ``do=None``, eq. 7 for rows without a label.
-        ``unknown`` as :meth:`predict_proba`.
+        ``regime`` and ``unknown`` as :meth:`predict_proba`; what fit maximises is "observational".
         """
         with reading_unknown(unknown, "elbo"):
-            return elbo(self, data, do, samples=samples)
+            return elbo(self, data, do, samples=samples, regime=regime)
 
     @one_at_a_time
     def log_weights(self, batch: Batch, **options: Any) -> LogWeights:

@@ -113,6 +113,12 @@ class Likelihood(ABC):
         """
         return torch.zeros(self.size(node))
 
+    def projected(self, x: Tensor) -> Tensor:
+        """Returns what of clean values the causes can have brought about, shaped as ``x``: all that the guide's
+        q(z | ...) reads of an image.
+        """
+        return x
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
@@ -292,6 +298,20 @@ class PixelBernoulli(Likelihood):
         return torch.tensor([-2.0])
 
 
+class GreyPixels(PixelBernoulli):
+    """The same of a grey image in several channels: the mean of the causes' logits, in every channel.
+
+    What colour there is comes from a mechanism, and q(z | ...) reads the image's grey value.  So no class can take a
+    colour for its own doing, and none sees it in z.
+    """
+
+    def distribution(self, params: Tensor) -> TorchDistribution:
+        return super().distribution(params.mean(-4, keepdim=True).expand_as(params))
+
+    def projected(self, x: Tensor) -> Tensor:
+        return x.mean(-3, keepdim=True).expand_as(x)
+
+
 class PixelNormal(Normal):
     """An image about a mean that the causes set, with one scale for all pixels."""
 
@@ -310,7 +330,11 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "poisson": Poisson(),
     "negative_binomial": NegativeBinomial(),
 }
-IMAGE_LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": PixelBernoulli(), "normal": PixelNormal()}
+IMAGE_LIKELIHOODS: dict[str, Likelihood] = {
+    "bernoulli": PixelBernoulli(),
+    "normal": PixelNormal(),
+    "grey": GreyPixels(),
+}
 DEFAULTS = {
     "image": "bernoulli",
     "continuous": "normal",

@@ -43,6 +43,7 @@ from pyro_cama.data.unknown_levels import Unknown, expect_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.class_posterior import most_probable
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.persistence.storage import FILES
@@ -66,7 +67,8 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         random_state: the seed of all that is drawn; an int gives the same model every time.
         max_epochs, batch_size, lr, weight_decay, conditional_weight, mixing: as :meth:`pyro_cama.CAMA.fit`.
         interventions, validation, patience, anneal, progress: likewise.
-        power: of the readings' likelihood, as :meth:`pyro_cama.CAMA.predict_proba`.
+        power, regime: of the readings' likelihood, and of a manipulation that goes with the class, as
+            :meth:`pyro_cama.CAMA.predict_proba`.
         unknown: what a level is that fit did not know, "error" or "missing", likewise; of X at predict and adapt.
 
     Attributes:
@@ -100,6 +102,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         patience: int = 40,
         anneal: bool = False,
         power: float = 1.0,
+        regime: Regime = "interventional",
         unknown: Unknown = "error",
         random_state: int | np.random.RandomState | None = 0,
         device: str | torch.device = "auto",
@@ -119,6 +122,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         self.patience = patience
         self.anneal = anneal
         self.power = power
+        self.regime = regime
         self.unknown = unknown
         self.random_state = random_state
         self.device = device
@@ -169,7 +173,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         graph = self._graph_of(table, labels, classes, first)
         sizes = {name: options.pop(name) for name in ("hidden", "layers")}
         cama = build(graph, seed=seed, device=self.device, **sizes)
-        PredictionOptions.checked("CAMAClassifier", cama.graph, None, power=self.power)  # before the work, not after it
+        PredictionOptions.checked("CAMAClassifier", cama.graph, None, **self._weighing())  # before the work
         expect_unknown("CAMAClassifier", self.unknown)
         cama.fit(table.assign(**{graph.target: labels}), **options)
         # in single precision the rows beside it would change a row's probabilities by 1e-7
@@ -187,7 +191,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             ValueError: X has other columns than at fit, or values that do not fit them.
         """
         check_is_fitted(self, "cama_")
-        return self.cama_.predict_proba(self._rows(X), power=self.power, unknown=self.unknown)
+        return self.cama_.predict_proba(self._rows(X), unknown=self.unknown, **self._weighing())
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Returns the most probable label of every row, ``(rows,)``; raises what :meth:`predict_proba` does.
@@ -254,6 +258,10 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return twin
 
     # inside ----------------------------------------------------------------------------------------------------------
+
+    def _weighing(self) -> dict[str, Any]:
+        """Returns the options of a prediction."""
+        return {"power": self.power, "regime": self.regime}
 
     def _seed(self) -> int:
         source = check_random_state(self.random_state)  # refuses what is no seed

@@ -34,6 +34,7 @@ from pyro_cama.data.sampling import survey, train_validation_split
 from pyro_cama.data.table_files import SUFFIXES
 from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import DataError
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
@@ -129,6 +130,7 @@ def predict(
     samples: int,
     power: float,
     refine_z: int,
+    regime: Regime,
     unknown: Unknown,
     output: Path,
     force: bool,
@@ -146,7 +148,7 @@ def predict(
             beside = [name for name in ids if name not in {*cama.graph.nodes, site}]  # of which encode would take note
             with numbered(part.index.to_numpy()):
                 batch = cama.encode(part.drop(columns=beside, errors="ignore"), target="ignore")
-            frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z)
+            frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z, regime=regime)
             frame = pd.concat([_named(part, ids).reset_index(drop=True), frame], axis=1)
             rows += len(frame)
             odd += int(frame["unusual"].sum()) if usual is not None else 0
@@ -224,12 +226,14 @@ def adapt(
     click.echo(f"wrote {output}")
 
 
-def evaluate(model: Path, data: Path, samples: int, power: float, refine_z: int, unknown: Unknown) -> None:
+def evaluate(
+    model: Path, data: Path, samples: int, power: float, refine_z: int, regime: Regime, unknown: Unknown
+) -> None:
     """Prints the scores of a model on labelled rows."""
     cama = load(model)
     table = read_table(data, cama.graph)
     with errors_in(data):
-        found = scores(cama, table, unknown=unknown, samples=samples, power=power, refine_z=refine_z)
+        found = scores(cama, table, unknown=unknown, samples=samples, power=power, refine_z=refine_z, regime=regime)
     click.echo(str(found))
 
 

@@ -39,7 +39,9 @@ def prediction_options(command: Command) -> Command:
         ("--samples", click.IntRange(1), 16, "Draws of the latents a row; fewer are faster."),
     ):
         command = click.option(name, type=kind, default=usual, help=said)(command)
-    return command
+    said = "Whether a manipulation that went with the class in training counts as evidence of it, or the edge is cut."
+    words = click.Choice(["interventional", "observational"])
+    return click.option("--regime", type=words, default="interventional", help=said)(command)
 
 
 def unknown_option(command: Command) -> Command:

@@ -14,6 +14,7 @@ import networkx as nx
 
 from pyro_cama._files import replacing
 from pyro_cama._messages import listed, one_of
+from pyro_cama.graph.confounding import apart, with_causes
 from pyro_cama.graph.directions import Orient
 from pyro_cama.graph.formats import read_graph
 from pyro_cama.graph.latents import declared_latents, resolve_latents
@@ -150,6 +151,7 @@ class CausalGraph:
     def _build(self, spec: GraphSpec, source: str) -> None:
         self.source = source
         self.nodes = {name: _node(name, node) for name, node in spec.nodes.items()}
+        spec, behind = apart(spec)
         self.edges = _edges(spec, source)
         graph = nx.DiGraph(self.edges)
         graph.add_nodes_from(self.nodes)
@@ -174,7 +176,8 @@ class CausalGraph:
             coparents=by_order(causes - children - {self.target}),
         )
         self.order = by_order(causes | children | set(graph.predecessors(self.target)))
-        self.z, self.m = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
+        self.z, m = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
+        self.m = with_causes(m, behind, self.z, self.target, self.nodes, source)
 
     def parents_of(self, name: str) -> tuple[str, ...]:
         """Returns the observed causes of a node within :attr:`order`, in its order.
@@ -211,7 +214,10 @@ class CausalGraph:
             given += [latent.name for latent in latents if name in latent.children]
             factor = f"p({name} | {', '.join(given)})" if given else f"p({name})"
             (then if given or name == self.target else first).append(factor)
-        return " ".join([*first, *(f"p({latent.name})" for latent in latents), *then])
+            if name == self.target:
+                then += [f"p({latent.name} | {name})" for latent in latents if latent.goes_with_class]
+        alone = [f"p({latent.name})" for latent in latents if not latent.goes_with_class]
+        return " ".join([*first, *alone, *then])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the graph in the form of the YAML file, nothing left to defaults."""
@@ -225,7 +231,12 @@ class CausalGraph:
                 if value is not None
             }
         edges = [list(edge) for edge in self.edges]
-        return {"target": self.target, "nodes": nodes, "edges": edges, "latents": declared_latents(self.z, self.m)}
+        return {
+            "target": self.target,
+            "nodes": nodes,
+            "edges": edges,
+            "latents": declared_latents(self.z, self.m, self.target),
+        }
 
     def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
         """Returns the graph as YAML text, written to ``path`` too if given, whole or not at all.
@@ -313,7 +324,10 @@ def _edges(spec: GraphSpec, source: str) -> tuple[Edge, ...]:
         for edge in chain:
             where = f"edge {number} ({' -> '.join(edge)}): "
             unknown = [name for name in dict.fromkeys(edge) if name not in spec.nodes]
-            faults += [f"{where}found {name!r}, no node; {one_of(name, spec.nodes)}" for name in unknown]
+            for name in unknown:
+                latent = name == edge[0] and name in {"z", "m", *spec.latents}
+                hint = f"a latent; expected its effects as its children, {{{name}: {{children: [{edge[1]}]}}}}"
+                faults.append(f"{where}found {name!r}, {hint if latent else f'no node; {one_of(name, spec.nodes)}'}")
             if edge[0] == edge[1] and not unknown:
                 faults.append(f"{where}found a node that causes itself; expected two different nodes")
             if edge in first:

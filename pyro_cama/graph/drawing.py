@@ -42,9 +42,10 @@ _STYLE: dict[str, tuple[str, str, str]] = {  # role: shape, filling, border; tol
     "parent, co-parent": ("hexagon", "#d6e4f5", "#3b6fb0"),
     "z": ("ellipse", "#ffffff", "#7a5ea8"),
     "m": ("ellipse", "#ffffff", "#b8403a"),
+    "u": ("ellipse", "#ffffff", "#7c8088"),
     "outside the model": ("square", "#f4f4f4", "#b5b8bd"),
 }
-_MEANING = {"z": "style, latent", "m": "manipulation, latent"}
+_MEANING = {"z": "style, latent", "m": "manipulation, latent", "u": "confounder, latent"}
 
 
 class Drawable(Protocol):
@@ -158,6 +159,8 @@ def _roles(graph: Drawable) -> dict[str, str]:
     roles |= dict.fromkeys(blanket.coparents, "co-parent") | dict.fromkeys(blanket.parents, "parent")
     roles |= {name: "parent, co-parent" for name in blanket.parents if name in blanket.coparents}
     roles |= dict.fromkeys(blanket.children, "child") | {graph.target: "target"}
+    if graph.m is not None and graph.m.confounder is not None:
+        roles[graph.m.confounder] = "u"
     return roles | {latent.name: key for key, latent in (("z", graph.z), ("m", graph.m)) if latent is not None}
 
 
@@ -169,6 +172,9 @@ def _drawn(graph: Drawable) -> nx.DiGraph[str]:
     for latent in (graph.z, graph.m):
         if latent is not None:
             drawn.add_edges_from((latent.name, child) for child in latent.children)
+            drawn.add_edges_from((parent, latent.name) for parent in latent.parents)
+            if latent.confounder is not None:
+                drawn.add_edges_from((latent.confounder, effect) for effect in (graph.target, latent.name))
     return drawn
 
 
@@ -315,7 +321,7 @@ def _ways(
         way = 1 if boxes[cause].x < boxes[effect].x else -1
         inner = [point for place in chain[1:-1] for point in bends[place][::way]]
         first, last = [(boxes[cause].x, boxes[cause].y), *inner][-1], [*inner, (boxes[effect].x, boxes[effect].y)][0]
-        kind = roles[cause] if roles[cause] in ("z", "m") else "in"
+        kind = roles[cause] if roles[cause] in _MEANING else "in"
         ends[cause, effect] = way, kind, inner
         ports.setdefault((cause, way), {}).setdefault("out", []).append(last[1])
         ports.setdefault((effect, -way), {}).setdefault(kind, []).append(first[1])
@@ -351,7 +357,7 @@ def _edge(axis: Axes, stops: list[Point], cause: str, effect: str) -> None:
     """An arrow; ``cause`` and ``effect`` are roles."""
     from matplotlib.patches import FancyArrowPatch
 
-    hidden, outside = cause in ("z", "m"), "outside the model" in (cause, effect)
+    hidden, outside = cause in _MEANING, "outside the model" in (cause, effect)
     axis.add_patch(
         FancyArrowPatch(
             path=_curve(stops),

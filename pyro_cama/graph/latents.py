@@ -218,7 +218,7 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
     )
 
 
-def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, Any] | None]:
+def declared_latents(z: Latent | None, m: Latent | None, target: str) -> dict[str, dict[str, Any] | None]:
     """Returns the latents in the form of the graph file, nothing left to defaults."""
     declared: dict[str, dict[str, Any] | None] = {}
     for role, latent in ((_STYLE, z), (_MANIPULATION, m)):
@@ -239,6 +239,10 @@ def declared_latents(z: Latent | None, m: Latent | None) -> dict[str, dict[str, 
             }
             if latent.groups:
                 entry["groups"] = {group: list(columns) for group, columns in latent.groups.items()}
+            if latent.parents:
+                entry["parents"] = list(latent.parents)
+            if latent.confounder is not None:
+                declared[latent.confounder] = {"causes": [target, latent.name]}
     return declared
 
 

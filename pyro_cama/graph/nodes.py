@@ -57,6 +57,8 @@ class Latent:
 
     ``mechanism`` and ``affects`` hold every child of a manipulation, and nothing for z.
 
+    ``parents`` are what causes a manipulation, the target or nothing; ``confounder`` is a latent that causes both.
+
     ``groups`` are children of a manipulation that move together, such as one sensor's features, by the group's name.
 
     ``effect`` says how a style acts on continuous children: through a ``deep`` network, the paper's way, or ``linear``
@@ -75,6 +77,13 @@ class Latent:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     effect: Effect = "auto"
     loadings: Loadings = "shared"
+    parents: tuple[str, ...] = ()
+    confounder: str | None = None
+
+    @property
+    def goes_with_class(self) -> bool:
+        """Whether it depends on the target where nobody intervenes: caused by it, or by what causes both."""
+        return bool(self.parents) or self.confounder is not None
 
     @property
     def per_row(self) -> bool:

@@ -37,4 +37,6 @@ def role_rows(graph: Drawable) -> list[tuple[str, str]]:
     if graph.m is not None:
         kinds = ", ".join(sorted(set(graph.m.mechanism.values())))
         rows.append(("manipulation", f"{graph.m.name}, dim {graph.m.dim}, scope {graph.m.scope}, by {kinds}"))
+        if graph.m.goes_with_class:
+            rows.append(("its cause", graph.m.confounder or graph.target))
     return [(role, who) for role, who in rows if who]

@@ -128,6 +128,12 @@ class LatentSpec(_Spec):
     children: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="a list of at least one of the target's children"
     )
+    parents: Annotated[list[str], Field(min_length=1, max_length=1)] | None = Field(
+        default=None, description="a list with the target, as in [digit]"
+    )
+    causes: Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="the target and a manipulation, as in [digit, colour]"
+    )
     manipulation: bool | None = Field(default=None, description="true or false")
     scope: _Name = Field(default="row", description="'row', 'dataset' or the name of a column")
     mechanism: _Name | dict[str, _Name] | None = Field(

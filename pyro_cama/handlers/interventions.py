@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 
+Regime = Literal["interventional", "observational"]
+"""Whether what goes with the class where nobody intervenes is told from it: "interventional" cuts the edge."""
 Do = Mapping[str, Any]
 """Values by the name of the latent or node that an intervention sets."""
 
@@ -21,6 +23,15 @@ def intervene(program: Callable[..., Any], do: Do | None) -> Callable[..., Any]:
     if not do:
         return program
     return poutine.block(poutine.do(program, data=dict(do)), hide=list(do))
+
+
+def cut_from_class(program: Callable[..., Any], name: str, marginal: TorchDistribution) -> Callable[..., Any]:
+    """Returns the program with a latent drawn from its marginal, whatever the class.
+
+    A stochastic intervention: the latent's own mechanism is replaced, and all others stay (Correa and Bareinboim 2020,
+    *A Calculus for Stochastic Interventions*).
+    """
+    return Proposed({name: marginal})(program)
 
 
 class Proposed(Messenger):

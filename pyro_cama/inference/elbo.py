@@ -9,7 +9,7 @@ from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 
-from pyro_cama.handlers.interventions import Do
+from pyro_cama.handlers.interventions import Do, Regime
 from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.model.generative_model import CAMAModel
@@ -21,18 +21,29 @@ class _RowELBO(ELBO):
     """Sums a per-row bound over the rows of a batch; differentiable, through Pyro's traces."""
 
     classes = False
+    regime: Regime = "interventional"
 
-    def __init__(self, *, samples: int = 1, do: Do | None = None, rows: int | Tensor | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        samples: int = 1,
+        do: Do | None = None,
+        rows: int | Tensor | None = None,
+        regime: Regime | None = None,
+    ) -> None:
         """
         Args:
             samples: draws of the latents.
             do: an intervention on the manipulation latent, e.g. ``{"m": 0.0}``.
             rows: of the whole data, where batches are parts of it and m is shared; of every site, ``(sites,)``, where
                 its scope is a column.
+            regime: of an m that goes with the class: eq. 4 is "observational", p(m | y) in it, and the others cut the
+                edge unless this says otherwise.
         """
         super().__init__(num_particles=samples)  # type: ignore[no-untyped-call]
         self.do = do
         self.rows = rows
+        self.regime = self.regime if regime is None else regime
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         """Traces guide and model: Pyro's ELBO wants this of every subclass, and the weights here never call it."""
@@ -50,7 +61,8 @@ class _RowELBO(ELBO):
         """Returns minus the sum of the rows' bounds, log p(a, c) with them."""
         batch = as_batch(data, None)
         do = self.intervention(model)
-        weights = log_weights(model, guide, batch, do=do, samples=self.num_particles, classes=self.classes, trace=True)
+        asked: dict[str, Any] = {"samples": self.num_particles, "classes": self.classes, "regime": self.regime}
+        weights = log_weights(model, guide, batch, do=do, trace=True, **asked)
         counts = None
         if self.rows is not None and weights.shared is not None:
             counts = torch.as_tensor(self.rows, device=weights.w.device).reshape(-1)
@@ -89,6 +101,8 @@ class InterventionELBO(_RowELBO):
 
 class JointELBO(_RowELBO):
     """The joint ELBO, eq. 4, for labelled rows under an unknown manipulation."""
+
+    regime = "observational"
 
 
 class MarginalELBO(_RowELBO):

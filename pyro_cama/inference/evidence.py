@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_cama._arguments import expect_whole
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_mean, shared_term
 from pyro_cama.inference.chunks import chunk_size, row_chunks
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
 
 
@@ -50,13 +51,18 @@ def importance_evidence(
 
 
 def elbo(
-    pair: ModelGuidePair, data: Table | Batch, do: Literal["clean"] | UserDo = "clean", *, samples: int = 16
+    pair: ModelGuidePair,
+    data: Table | Batch,
+    do: Literal["clean"] | UserDo = "clean",
+    *,
+    samples: int = 16,
+    regime: Regime = "interventional",
 ) -> Tensor:
     """Returns a lower bound on log p(x, y | a, c) of every row, ``(rows,)``: eq. 3, 4 or 7, by ``do`` and labels.
 
     Arguments as :meth:`pyro_cama.CAMA.elbo`.
     """
-    expect_whole("elbo", "samples", samples)
+    PredictionOptions.checked("elbo", pair.graph, None, samples=samples, regime=regime)
     batch = pair.encode(data)
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
     counts = batch.rows_per_site(pair.model.sites)
@@ -65,7 +71,7 @@ def elbo(
         for rows in row_chunks(pair, batch, samples):
             part = batch.select(rows)
             own = do_of_rows(pair, given, rows)
-            weights = log_weights(pair.model, pair.guide, part, do=own, samples=samples, classes=True)
+            weights = log_weights(pair.model, pair.guide, part, do=own, samples=samples, classes=True, regime=regime)
             bound = mean_bound(weights)
             total = marginal(bound)
             y = part.values.get(pair.graph.target)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import draw_site
-from pyro_cama.handlers.interventions import Do, Proposed, intervene
+from pyro_cama.handlers.interventions import Do, Proposed, Regime, cut_from_class, intervene
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.model.linear_style import sums_out
@@ -58,11 +58,14 @@ def log_weights(
     proposals: Mapping[str, TorchDistribution] | None = None,
     power: float = 1.0,
     m_samples: int | None = None,
+    regime: Regime = "interventional",
 ) -> LogWeights:
     """Returns the log-weights of every sample, class and row.
 
     Args:
         do: values of the manipulation latent, ``(dim,)`` or ``(rows, dim)``, for model and guide alike.
+        regime: of an m that goes with the class: "observational" weighs it by p(m | y), as it came about where nobody
+            intervened; "interventional" cuts that edge, and p(m) tells nothing of the class.
         classes: weigh every class of the target instead of the rows' labels.
         proposals: by latent, what draws it in the guide's place: m in scope row, batch shape ``(rows,)``, and z, with
             one that broadcasts to ``(samples, classes, rows)``.
@@ -78,7 +81,7 @@ def log_weights(
     do = {name: _value(model, value) for name, value in (do or {}).items()}
     if trace is None:
         trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
-    given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples))
+    given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples), regime)
     if trace:
         return traced_draws(model, guide, batch, given)[0]
     exact = not given.proposals and power == 1 and is_exact(model, guide) and causes_known(model, batch, classes)
@@ -99,6 +102,13 @@ class Request:
     proposals: Mapping[str, TorchDistribution] = field(default_factory=dict)
     power: float = 1.0
     run: int = 1
+    regime: Regime = "interventional"
+
+
+def goes_with_class(model: CAMAModel, given: Request) -> bool:
+    """Returns whether m is weighed by p(m | y), and not by p(m)."""
+    m = model.graph.m
+    return given.regime == "observational" and m is not None and m.goes_with_class and m.name not in given.do
 
 
 def _run(model: CAMAModel, samples: int, m_samples: int | None) -> int:
@@ -138,9 +148,12 @@ def draw_in_runs(q: TorchDistribution, name: str, run: int) -> Tensor:
     return value.repeat_interleave(run, 0)
 
 
+_SITES = ("forward", "node_dist", "z_dist", "m_dist", "m_given")
+
+
 def is_grouped(model: CAMAModel, guide: CAMAGuide) -> bool:
     """Returns whether groups may be scored whole: no subclass overrides a site of the model, or the guide's program."""
-    ours = all(getattr(type(model), n) is getattr(CAMAModel, n) for n in ("forward", "node_dist", "z_dist", "m_dist"))
+    ours = all(getattr(type(model), n) is getattr(CAMAModel, n) for n in _SITES)
     return ours and type(guide).forward is CAMAGuide.forward
 
 
@@ -179,7 +192,10 @@ def traced_draws(
     if given.run > 1:
         drawn = _Runs(graph.require_m().name, given.run)(drawn)
     guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
-    replayed = poutine.replay(intervene(model, given.do), guide_trace)
+    program: Callable[..., Any] = model
+    if graph.m is not None and graph.m.goes_with_class and given.regime == "interventional":
+        program = cut_from_class(model, graph.m.name, model.m_dist())
+    replayed = poutine.replay(intervene(program, given.do), guide_trace)
     model_trace = poutine.trace(replayed).get_trace(batch, **arguments)
     check_sites(model, guide_trace, given.do)
     log_p, log_q = _site_log_probs(model_trace), _site_log_probs(guide_trace)
@@ -224,7 +240,11 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
 def _grouped(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request) -> LogWeights:
     samples, classes = given.samples, given.classes
     z, m, ratio, shared = draw_latents(model, guide, batch, given)
-    likelihood, context = model.log_prob(batch, z, m, samples=samples, classes=classes, power=given.power)
+    causes = model.causes(batch, z, m, samples=samples, classes=classes)
+    likelihood, context = model.log_prob_given(causes, batch, classes=classes, power=given.power)
+    if goes_with_class(model, given):
+        assert m is not None
+        ratio = ratio + model.m_given(causes.values[model.graph.target]).log_prob(m)
     return _weights(_full(likelihood + ratio, model, batch, samples, classes), shared, context)
 
 
@@ -236,7 +256,11 @@ def _collapsed(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request)
     if drawn and run > 1:
         assert m is not None
         m = m[::run]
-    likelihood, context = model.log_prob(batch, None, m, samples=samples, classes=given.classes)
+    causes = model.causes(batch, None, m, samples=samples, classes=given.classes)
+    likelihood, context = model.log_prob_given(causes, batch, classes=given.classes)
+    if goes_with_class(model, given):
+        assert m is not None
+        ratio = ratio + model.m_given(causes.values[model.graph.target]).log_prob(m)
     w = likelihood + ratio
     if drawn and run > 1:
         w = w.repeat_interleave(run, 0)
@@ -288,6 +312,9 @@ def draw_m(
     sites = q.batch_shape[-1] if q.batch_shape else 1
     q = q.expand((given.samples, 1, sites))
     m = draw_in_runs(q, graph.m.name, given.run)
+    if graph.m.goes_with_class:  # p(m | y) is added where y is at hand
+        prior = zero if goes_with_class(model, given) else model.m_dist().log_prob(m)
+        return m, prior - q.log_prob(m), None
     ratio = _ratio(model.m_dist, q, m)
     return (m, ratio, None) if graph.m.per_row else (m, zero, ratio.reshape(given.samples, -1))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pyro_cama._arguments import expect, expect_options, expect_whole, number
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.handlers.interventions import Regime
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class PredictionOptions:
     refine: int = 0
     refine_z: int = 0
     power: float = 1.0
+    regime: Regime = "interventional"
 
     @classmethod
     def checked(cls, where: str, graph: CausalGraph, do: Mapping[str, Any] | None, **options: Any) -> Self:
@@ -37,7 +39,10 @@ class PredictionOptions:
         """
         expect_options(where, options, cls)
         for name, value in options.items():
-            if name in ("widen", "power"):
+            if name == "regime":
+                fits = isinstance(value, str) and value in get_args(Regime)
+                expect(where, name, value, fits, "'interventional' or 'observational'")
+            elif name in ("widen", "power"):
                 most, said = (1, "at most 1") if name == "power" else (sys.float_info.max, "finite")
                 expect(where, name, value, number(value) and 0 < value <= most, f"a number above 0, {said}")
                 options[name] = float(value)

@@ -25,10 +25,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import importance_bound, marginal, shared_mean
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import class_values
 
 
 def proposals(
@@ -42,7 +44,9 @@ def proposals(
     """
     graph, power, found = pair.graph, options.power, {}
     if graph.m is not None and not do and (options.widen != 1 or options.refine):
-        found[graph.m.name] = m_proposal(pair, batch, widen=options.widen, refine=options.refine, power=power)
+        found[graph.m.name] = m_proposal(
+            pair, batch, widen=options.widen, refine=options.refine, power=power, regime=options.regime
+        )
     if options.refine_z:
         assert graph.z is not None
         m = None
@@ -63,7 +67,12 @@ def weights_within(
     """
     still = replace(batch, values={name: value.detach() for name, value in batch.values.items()})
     better = proposals(pair, still, do, options)
-    asked: dict[str, Any] = {"classes": True, "proposals": better, "power": options.power}
+    asked: dict[str, Any] = {
+        "classes": True,
+        "proposals": better,
+        "power": options.power,
+        "regime": options.regime,
+    }
     if draws > options.samples:  # of a shared m, see draws_per_row
         asked["m_samples"] = options.m_samples
     return log_weights(pair.model, pair.guide, batch, do=do, samples=draws, **asked)
@@ -82,7 +91,14 @@ def _mean_of_m(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None,
 
 
 def m_proposal(
-    pair: ModelGuidePair, batch: Batch, *, widen: float, refine: int, power: float = 1.0, lr: float = 0.1
+    pair: ModelGuidePair,
+    batch: Batch,
+    *,
+    widen: float,
+    refine: int,
+    power: float = 1.0,
+    lr: float = 0.1,
+    regime: Regime = "interventional",
 ) -> TorchDistribution:
     """Finds a normal proposal for the m of every row, batch shape ``(rows,)``.
 
@@ -90,18 +106,22 @@ def m_proposal(
         widen: factor on the scale of q(m | x).
         refine: Adam steps of every row's own m, from q's mean up log sum_y p(x, y, m), one draw of z held fixed.
         power: of the children's densities.
+        regime: whether p(m | y) has a part in that.
 
     Raises:
         NotImplementedError: q(m | x) has no mean and variance (a custom guide's); names what was asked for.
     """
     assert pair.graph.m is not None
-    name, prior = pair.graph.m.name, pair.model.m_dist()
+    name, observed = pair.graph.m.name, regime == "observational" and pair.graph.m.goes_with_class
     with torch.no_grad():
         loc, scale = _moments(pair.guide.m_dist(batch), "widen and refine need", f"q({name} | x)")
 
     def joint(m: Tensor) -> Tensor:
         weights = log_weights(pair.model, pair.guide, batch, do={name: m}, samples=1, classes=True, power=power)
-        return marginal(importance_bound(weights)) + prior.log_prob(m)
+        if observed:
+            given = pair.model.m_given(class_values(pair.graph, m)).log_prob(m)  # (classes, rows)
+            return marginal(importance_bound(weights) + given)
+        return marginal(importance_bound(weights)) + pair.model.m_dist().log_prob(m)
 
     return dist.Normal(_gradient_ascent(pair, joint, loc, refine, lr), widen * scale).to_event(1)
 

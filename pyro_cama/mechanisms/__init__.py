@@ -3,6 +3,7 @@
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.blur import Blur
+from pyro_cama.mechanisms.colour import Colour
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
@@ -18,6 +19,7 @@ __all__ = [
     "MECHANISMS",
     "Affine",
     "Blur",
+    "Colour",
     "Composed",
     "Concat",
     "Confusion",

@@ -10,6 +10,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.blur import Blur
+from pyro_cama.mechanisms.colour import Colour
 from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
@@ -29,6 +30,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "blur": Blur(),
     "field": Field(),
     "intensity": Intensity(),
+    "colour": Colour(),
     "concat": Concat(),
 }
 

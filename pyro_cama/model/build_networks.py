@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.class_manipulation import ClassManipulation
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.networks.features import FeatureNetworks, Merge, NamedModules, NetworkFactory
@@ -49,8 +50,8 @@ def build_networks(
 
     Returns:
         ``features``, ``merges`` (one a group, in their order), ``inputs``, ``constants`` (the likelihood parameters
-        that no cause sets, one a group), ``decoders`` of images, ``loadings`` of a linear style, and ``manipulation``
-        where there is one.
+        that no cause sets, one a group), ``decoders`` of images, ``loadings`` of a linear style, ``manipulation``
+        where there is one, and ``class_manipulation`` where it goes with the class.
     """
     features = _features(graph, groups, inputs, hidden, layers, networks, encoders)
     merges: list[Merge] = []
@@ -79,6 +80,8 @@ def build_networks(
     found["loadings"] = NamedModules(linear)
     if manipulation is not None:
         found["manipulation"] = manipulation
+    if graph.m is not None and graph.m.goes_with_class:
+        found["class_manipulation"] = ClassManipulation(graph.nodes[graph.target].classes, graph.m.dim)
     return found
 
 

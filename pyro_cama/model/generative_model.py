@@ -11,7 +11,8 @@ Call signature, of model and guide alike::
 sampled, and ``model()`` is a draw of one row from the prior.  Plates: ``samples`` at dim -3 (with ``samples=K``),
 ``classes`` at -2 (with ``classes=True``: the target takes every class), ``rows`` at -1.  z stands in all of them; m
 never in ``classes``: scope ``row`` puts it in ``rows``, scope ``dataset`` in ``samples`` alone, a scope column in a
-plate of ``sites`` at -1.
+plate of ``sites`` at -1.  An m that goes with the class stands in ``classes`` too, after the target: p(m | y); under
+:func:`pyro_cama.handlers.interventions.cut_from_class` it is p(m).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.model.build_networks import build_networks, start_of
 from pyro_cama.model.causes import Causes
+from pyro_cama.model.class_manipulation import ClassManipulation
 from pyro_cama.model.groups import Group
 from pyro_cama.model.linear_style import style_log_prob
 from pyro_cama.model.manipulation import Manipulation
@@ -114,6 +116,10 @@ class CAMAModel(PyroModule):
         return network_of(self._networks, "manipulation", Manipulation)
 
     @property
+    def _class_manipulation(self) -> ClassManipulation:
+        return network_of(self._networks, "class_manipulation", ClassManipulation)
+
+    @property
     def inputs(self) -> NodeInputs:
         """Encoded values as the networks read them."""
         return network_of(self._networks, "inputs", NodeInputs)
@@ -179,7 +185,7 @@ class CAMAModel(PyroModule):
         plates = Plates(self.graph, batch.rows, samples, classes, self.sites)
         causes = Causes(self, batch, samples=samples)
         with plates.samples:
-            if self.graph.m is not None:
+            if self.graph.m is not None and not self.graph.m.goes_with_class:
                 with plates.m:
                     causes.set_m(pyro.sample(self.graph.m.name, self.m_dist()))
             with plates.classes, plates.rows:
@@ -187,12 +193,24 @@ class CAMAModel(PyroModule):
                     causes.z = pyro.sample(self.graph.z.name, self.z_dist())
                 for name in self.graph.order:
                     causes.values[name] = self._node(name, causes, batch, classes)
+                    if name == self.graph.target and self.graph.m is not None and self.graph.m.goes_with_class:
+                        causes.set_m(pyro.sample(self.graph.m.name, self.m_given(causes.values[name])))
         return causes.values
 
     def m_dist(self) -> TorchDistribution:
-        """Returns p(m): standard normal, event ``(dim,)``."""
+        """Returns p(m), event ``(dim,)``: standard normal; of an m that goes with the class that of the training rows,
+        sum_y p(y) p(m | y).
+        """
         assert self.graph.m is not None
+        if self.graph.m.goes_with_class:
+            proportions = self.inputs.frequencies(self.graph.target)
+            assert proportions is not None
+            return self._class_manipulation.marginal(proportions)
         return dist.Normal(*self._standard).expand([self.graph.m.dim]).to_event(1)
+
+    def m_given(self, y: Tensor) -> TorchDistribution:
+        """Returns p(m | y) of an m that goes with the class, batch shape that of y, event ``(dim,)``."""
+        return self._class_manipulation.given(y)
 
     def z_dist(self) -> TorchDistribution:
         """Returns p(z): standard normal, event ``(dim,)``."""

@@ -276,7 +276,7 @@ class CAMAGuide(PyroModule):
                     continue
                 values.update(clean)
             if group.image:
-                images[group.nodes[0]] = values[group.nodes[0]]
+                images[group.nodes[0]] = group.likelihood.projected(values[group.nodes[0]])
             elif self._plain(group):
                 parts.append(group.stack(values))
             else:

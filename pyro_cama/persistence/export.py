@@ -31,7 +31,7 @@ from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
-from pyro_cama.handlers.interventions import Do
+from pyro_cama.handlers.interventions import Do, Regime
 from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
@@ -111,6 +111,7 @@ def export(
     samples: int = 16,
     m_samples: int = 4,
     power: float = 1.0,
+    regime: Regime = "interventional",
     missing: bool = False,
 ) -> Path:
     """Writes ``predict_proba`` as a program to a new folder, which appears complete or not at all.
@@ -121,7 +122,7 @@ def export(
     node; then, where m belongs to sites, their numbers, long ``(rows,)``, -1 for one that is not known.
 
     Args:
-        do, samples, m_samples, power: as :meth:`CAMA.predict_proba` takes them; ``do`` the same for all rows.
+        do, samples, m_samples, power, regime: as :meth:`CAMA.predict_proba` takes them; ``do`` the same for all rows.
         missing: let entries be missing; slower, as their draws are made for complete rows too.  A count that causes
             other nodes cannot be missing: its draw takes steps that depend on the value.
 
@@ -132,7 +133,9 @@ def export(
         ValueError: an extension that cannot be exported, or ``do`` of single rows; says which.
     """
     folder = Path(folder)
-    budget = PredictionOptions.checked("export", pair.graph, None, samples=samples, m_samples=m_samples, power=power)
+    budget = PredictionOptions.checked(
+        "export", pair.graph, None, samples=samples, m_samples=m_samples, power=power, regime=regime
+    )
     if not pair.encoder.fitted:
         raise DataError("export: this model has not seen data yet: call fit(clean) first, or load a fitted one")
     _expect_free(folder)

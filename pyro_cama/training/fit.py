@@ -35,7 +35,7 @@ from pyro_cama.model.pair import SAMPLE, ModelGuidePair
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.closed_form import start_style
-from pyro_cama.training.manipulated_rows import leave_at_rest, read_manipulated, require_target
+from pyro_cama.training.manipulated_rows import leave_at_rest, manipulated_alone, read_manipulated, require_target
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
@@ -95,7 +95,7 @@ class Plan:
 
 def plan(
     pair: ModelGuidePair,
-    clean: DataSource,
+    clean: DataSource | None,
     manipulated: DataSource | None,
     interventions: float | Mapping[str, Scale] | None,
     options: FitOptions,
@@ -117,16 +117,19 @@ def plan(
     scales = scales_of(pair, interventions)
     if manipulated is not None and pair.graph.m is None:
         raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
-    rows = _rows(pair, clean, options, progress)
-    other = None if manipulated is None else read_manipulated(pair, manipulated, rows.sample)
-    stages = _stages(pair, rows, other, scales, options)
-    m_trains = other is not None or bool(scales)
+    unclean = clean is None
+    rows = _rows(
+        pair, manipulated_alone(pair.graph, manipulated, scales) if clean is None else clean, options, progress
+    )
+    other = None if manipulated is None or unclean else read_manipulated(pair, manipulated, rows.sample)
+    stages = _stages(pair, rows, other, scales, options, unclean)
+    m_trains = unclean or other is not None or bool(scales)
     # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
     idle = set() if m_trains else {id(p) for p in pair.manipulation_parameters().values()}
     moving = [p for p in pair.modules.parameters() if p.requires_grad and id(p) not in idle]
 
     def finish() -> None:
-        if options.conditional_weight and stages[-1].epochs and pair.graph.m is not None:
+        if options.conditional_weight and stages[-1].epochs and pair.graph.m is not None and not unclean:
             with pair.seeded():
                 calibrate(pair.model, pair.guide, rows.sample, seed=pair.settings.seed, progress=progress)
         leave_at_rest(pair, rows.sample)
@@ -139,6 +142,7 @@ def plan(
         "interventions": scales,
         "rows": rows.rows,
         "manipulated rows": 0 if other is None else other.rows,
+        "no clean rows": unclean,
         "network sizes and seed": asdict(pair.settings),
     }
     draws = m_trains or not causes_known(pair.model, rows.sample, classes=True)
@@ -173,7 +177,12 @@ def _usual_evidence(pair: ModelGuidePair, rows: Batch) -> float:
 
 
 def _stages(
-    pair: ModelGuidePair, rows: Rows, manipulated: Batch | None, scales: Mapping[str, Scale], options: FitOptions
+    pair: ModelGuidePair,
+    rows: Rows,
+    manipulated: Batch | None,
+    scales: Mapping[str, Scale],
+    options: FitOptions,
+    unclean: bool,
 ) -> list[Stage]:
     """One stage, or of images two, the first without the conditional term: else the decoder never learns to use z."""
     images, weight = pair.model.has_images, options.conditional_weight
@@ -192,10 +201,11 @@ def _stages(
                 conditional_weight=own_weight,
                 conditional_share=share,
                 samples=samples,
+                unclean=unclean,
             )
             for samples, own_weight in ((options.samples, weight), (draws, max(weight, _least_weight(pair))))
         )
-        validate = partial(_validate, pair, rows.held, held_loss, share, draws)
+        validate = partial(_validate, pair, rows.held, held_loss, share, draws, unclean)
         return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)
 
     half = epochs // 2 if images and weight else 0
@@ -214,7 +224,7 @@ def _least_weight(pair: ModelGuidePair) -> int:
 
 
 def _validate(
-    pair: ModelGuidePair, held: Batch, loss: Callable[[Batch], Tensor], share: float, draws: int
+    pair: ModelGuidePair, held: Batch, loss: Callable[[Batch], Tensor], share: float, draws: int, unclean: bool
 ) -> dict[str, float]:
     """The mean loss of the held-out rows, of so many draws, and the accuracy on a share of them."""
     total, right, labelled = 0.0, 0, 0
@@ -223,14 +233,14 @@ def _validate(
             part = held.select(index)
             total += float(loss(part)) * part.rows
         for index in every_nth(held, share).split(chunk_size(pair, 1)):
-            part_right, part_labelled = _hits(pair, held.select(index))
+            part_right, part_labelled = _hits(pair, held.select(index), unclean)
             right, labelled = right + part_right, labelled + part_labelled
     return {"loss": total / held.rows} | ({"accuracy": right / labelled} if labelled else {})
 
 
 def fit(
     pair: ModelGuidePair,
-    clean: DataSource,
+    clean: DataSource | None,
     manipulated: DataSource | None,
     interventions: float | Mapping[str, Scale] | None,
     options: FitOptions,
@@ -285,7 +295,7 @@ def fit(
 
 def lightning_parts(
     pair: ModelGuidePair,
-    clean: DataSource,
+    clean: DataSource | None,
     manipulated: DataSource | None,
     interventions: float | Mapping[str, Scale] | None,
     options: FitOptions,
@@ -382,11 +392,11 @@ def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:
         )
 
 
-def _hits(pair: ModelGuidePair, batch: Batch) -> tuple[int, int]:
-    """Right answers under do(m=0), from one draw, and rows with a label."""
+def _hits(pair: ModelGuidePair, batch: Batch, unclean: bool) -> tuple[int, int]:
+    """Right answers from one draw, under do(m=0) or of manipulated rows with m inferred, and rows with a label."""
     y = batch.values[pair.graph.target]
     known = batch.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
-    do = {pair.graph.m.name: 0.0} if pair.graph.m is not None else None
+    do = {pair.graph.m.name: 0.0} if pair.graph.m is not None and not unclean else None
     log_p = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True))
     told = ~log_p.isnan().any(0)  # a row without probabilities is a wrong one
     return int(((log_p.argmax(0) == y.long()) & told & known).sum()), int(known.sum())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from pyro_cama._messages import listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.errors import DataError
+from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import SharedPosterior
@@ -46,6 +49,26 @@ def read_manipulated(pair: ModelGuidePair, data: DataSource, clean: Batch) -> Ba
     return rows
 
 
+def manipulated_alone(graph: CausalGraph, data: DataSource | None, interventions: Mapping[str, object]) -> DataSource:
+    """Returns the manipulated rows of a fit without clean ones, which is of eq. 4 alone.
+
+    Raises:
+        ValueError: there are none, or the graph's manipulation needs clean rows beside them.
+    """
+    if data is None:
+        raise ValueError("fit(None): found neither clean nor manipulated rows; expected one of them")
+    if not graph.require_m().per_row:
+        raise ValueError(
+            f"fit(None, manipulated): found scope {graph.require_m().scope!r}; expected 'row', or clean rows too: a "
+            "manipulation that all rows share cannot be told from what the children are like without it"
+        )
+    if interventions:
+        raise ValueError(
+            "fit(None, manipulated, interventions=...): found no clean rows to intervene on; leave interventions out"
+        )
+    return data
+
+
 def _sites_at_rest(pair: ModelGuidePair, clean: Batch) -> set[int]:
     """Numbers of the sites where nothing is manipulated: those of the clean rows."""
     if clean.site is None:
@@ -77,7 +100,12 @@ def with_clean(manipulated: Batch, clean: Batch) -> Batch:
 
     Clean rows are manipulations of size 0; a q(m | x) that never sees one takes every row for manipulated.
     """
+    return Batch.concatenate(list(halves(manipulated, clean)))
+
+
+def halves(manipulated: Batch, clean: Batch) -> tuple[Batch, Batch]:
+    """Returns half as many manipulated rows as a clean minibatch has, drawn, and half of the clean ones."""
     half = clean.rows // 2
     drawn = torch.randint(manipulated.rows, (clean.rows - half,), device=next(iter(clean.values.values())).device)
     kept = torch.arange(half, device=drawn.device) * 2  # spread: held-out rows may be sorted by class
-    return Batch.concatenate([manipulated.select(drawn), clean.select(kept)])
+    return manipulated.select(drawn), clean.select(kept)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
-from pyro_cama.training.manipulated_rows import with_clean
+from pyro_cama.training.manipulated_rows import halves, with_clean
 from pyro_cama.training.simulated_interventions import Scale, intervened
 
 
@@ -46,6 +47,7 @@ def fit_loss(
     conditional_weight: float,
     conditional_share: float = 1.0,
     samples: int,
+    unclean: bool = False,
 ) -> Callable[[Batch], Tensor]:
     """Returns the negative of eq. 5 per row, as a function of clean rows: eq. 3 for those, eq. 4 for the others.
 
@@ -58,38 +60,51 @@ def fit_loss(
         conditional_weight: w of :func:`labelled_bound`.
         conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
         samples: draws of the latents per row.
+        unclean: the rows that it is a function of are manipulated ones, and there are no others: eq. 4 alone.
     """
     graph = model.graph
     zero = {graph.m.name: 0.0} if graph.m is not None else None
     per_row = graph.m is not None and graph.m.per_row
     per_site = None if manipulated is None else manipulated.rows_per_site(model.sites)  # a shared m counts once for all
 
-    def objective(batch: Batch, do: Mapping[str, float] | None) -> Tensor:
+    goes_with_class = graph.m is not None and graph.m.goes_with_class
+
+    def objective(batch: Batch, do: Mapping[str, float] | None, regime: Regime = "interventional") -> Tensor:
         y, known = batch.values[graph.target], batch.observed.get(graph.target)
         apart = conditional_weight == 0 or conditional_share < 1
         if apart and known is None:
-            weights = log_weights(model, guide, batch, do=do, samples=samples)
+            weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime)
             bound = mean_bound(weights)[0]
         else:
-            weights = log_weights(model, guide, batch, do=do, samples=samples, classes=True)
+            weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime, classes=True)
             bound = labelled_bound(weights, y, known, conditional_weight)
         total = (bound + context_of(weights) + shared_term(weights, batch.site, per_site)).mean()
         if apart and known is None and conditional_weight:
             part = batch.select(every_nth(batch, conditional_share))
-            bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, classes=True))
+            bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, regime=regime, classes=True))
             log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
             total = total + conditional_weight * log_p.mean()
         return total
 
+    def of_both(moved: Batch, still: Batch) -> Tensor:
+        """Eq. 4 of manipulated rows, p(m | y) among them, and of clean ones, in which somebody has set m."""
+        share = still.rows / (moved.rows + still.rows)
+        found = (1 - share) * objective(moved, None, "observational")
+        return found + share * objective(still, None) if still.rows else found
+
     def loss(batch: Batch) -> Tensor:
+        if unclean:
+            return -objective(batch, None, "observational")
         total = objective(batch, zero)
         others = []
         if manipulated is not None:
-            if per_row:
-                part = with_clean(manipulated, batch)
+            if goes_with_class:
+                others.append(of_both(*halves(manipulated, batch)))
+            elif per_row:
+                others.append(objective(with_clean(manipulated, batch), None))
             else:
                 part = manipulated.select(torch.randint(manipulated.rows, (batch.rows,), device=model.like.device))
-            others.append(objective(part, None))
+                others.append(objective(part, None))
         if interventions:
             others.append(objective(intervened(model, guide, batch, interventions), None))
         if others:
