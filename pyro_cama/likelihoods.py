@@ -37,6 +37,8 @@ class Likelihood(ABC):
     Attributes:
         types: the types of nodes that it serves.
         constants: how many of the numbers, the last ones, do not depend on the causes.
+        grey: that an image's channels have the same numbers, the mean of what its causes make them, and that
+            q(z | ...) reads the channels' mean.
 
     Raises:
         TypeError: on definition of a subclass that serves no type, or that defines :meth:`distribution` beside an
@@ -64,6 +66,7 @@ class Likelihood(ABC):
 
     types: ClassVar[tuple[str, ...]] = ()
     constants: ClassVar[int] = 0
+    grey: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -112,12 +115,6 @@ class Likelihood(ABC):
             ``(size,)``, or of a vector ``(dim, size)``.
         """
         return torch.zeros(self.size(node))
-
-    def projected(self, x: Tensor) -> Tensor:
-        """Returns what of clean values the causes can have brought about, shaped as ``x``: all that the guide's
-        q(z | ...) reads of an image.
-        """
-        return x
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -299,17 +296,12 @@ class PixelBernoulli(Likelihood):
 
 
 class GreyPixels(PixelBernoulli):
-    """The same of a grey image in several channels: the mean of the causes' logits, in every channel.
+    """The same of an image that is grey apart from m: its colour is a mechanism's.
 
-    What colour there is comes from a mechanism, and q(z | ...) reads the image's grey value.  So no class can take a
-    colour for its own doing, and none sees it in z.
+    So no class can take a colour for its own doing, and none sees it in z.
     """
 
-    def distribution(self, params: Tensor) -> TorchDistribution:
-        return super().distribution(params.mean(-4, keepdim=True).expand_as(params))
-
-    def projected(self, x: Tensor) -> Tensor:
-        return x.mean(-3, keepdim=True).expand_as(x)
+    grey = True
 
 
 class PixelNormal(Normal):

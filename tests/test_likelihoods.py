@@ -62,7 +62,7 @@ def test_likelihoods_that_do_not_fit_are_errors() -> None:
     with pytest.raises(GraphError, match=r"node 'x': unknown likelihood 'norml', .*; did you mean 'normal'\?"):
         likelihood_of(Node("x", "continuous", likelihood="norml"))
     with pytest.raises(
-        GraphError, match=r"node 'x': unknown likelihood 'poisson', expected one of \['bernoulli', 'normal'\]"
+        GraphError, match=r"node 'x': unknown likelihood 'poisson', expected one of \['bernoulli', 'grey', 'normal'\]"
     ):
         likelihood_of(Node("x", "image", shape=(1, 2, 2), likelihood="poisson"))
     with pytest.raises(GraphError, match=r"node 'x' is count; Normal serves continuous"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Colour(ImageMechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.randn(*shape, self.size(node)) * self.prior_scale(node) * scale
 
-    def describe(self, theta: Tensor, node: Node, statistics: dict[str, Tensor]) -> dict[str, float]:
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         more = self._more(theta).flatten()
         gains = {f"gain of channel {i}": 1 + float(value) for i, value in enumerate(more, 1)}
         return {"change": float(more.norm())} | gains

@@ -172,6 +172,7 @@ class Causes:
             flat: Tensor = self._merges[index]((source, self.features(source)) for source in sources)
             if group.image:
                 free = decode_images(self._decoders[group.nodes[0]], flat, group.image)
+                free = free.mean(-4, keepdim=True).expand_as(free) if group.likelihood.grey else free
             else:
                 free = flat.unflatten(-1, (group.width, -1))
             constants: Tensor = self._constants[index]

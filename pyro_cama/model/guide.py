@@ -276,7 +276,9 @@ class CAMAGuide(PyroModule):
                     continue
                 values.update(clean)
             if group.image:
-                images[group.nodes[0]] = group.likelihood.projected(values[group.nodes[0]])
+                image = values[group.nodes[0]]
+                grey = group.likelihood.grey
+                images[group.nodes[0]] = image.mean(-3, keepdim=True).expand_as(image) if grey else image
             elif self._plain(group):
                 parts.append(group.stack(values))
             else:

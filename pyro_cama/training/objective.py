@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.distributions import draw
 from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
 from pyro_cama.inference.log_weights import LogWeights, log_weights
@@ -71,20 +75,28 @@ def fit_loss(
 
     def objective(batch: Batch, do: Mapping[str, float] | None, regime: Regime = "interventional") -> Tensor:
         y, known = batch.values[graph.target], batch.observed.get(graph.target)
-        apart = conditional_weight == 0 or conditional_share < 1
+        m_held = goes_with_class and do is None
+        apart = conditional_weight == 0 or conditional_share < 1 or m_held
         if apart and known is None:
             weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime)
             bound = mean_bound(weights)[0]
         else:
             weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime, classes=True)
-            bound = labelled_bound(weights, y, known, conditional_weight)
+            bound = labelled_bound(weights, y, known, 0.0 if m_held else conditional_weight)
         total = (bound + context_of(weights) + shared_term(weights, batch.site, per_site)).mean()
-        if apart and known is None and conditional_weight:
+        if apart and conditional_weight and (known is None or m_held):
             part = batch.select(every_nth(batch, conditional_share))
-            bounds = mean_bound(log_weights(model, guide, part, do=do, samples=samples, regime=regime, classes=True))
-            log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])
-            total = total + conditional_weight * log_p.mean()
+            total = total + conditional_weight * conditional(part, do, m_held, regime)
         return total
+
+    def conditional(part: Batch, do: Mapping[str, float] | None, m_held: bool, regime: Regime) -> Tensor:
+        """The mean of log p(y | x) over the rows with a label."""
+        drawn = {graph.require_m().name: held(guide, part, samples)} if m_held else {}
+        asked: dict[str, Any] = {"samples": samples, "classes": True, "regime": regime, "proposals": drawn}
+        bounds = mean_bound(log_weights(model, guide, part, do=do, **asked))
+        log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])[0]
+        known = part.observed.get(graph.target)
+        return log_p.mean() if known is None else (log_p * known).sum() / known.sum().clamp_min(1)
 
     def of_both(moved: Batch, still: Batch) -> Tensor:
         """Eq. 4 of manipulated rows, p(m | y) among them, and of clean ones, in which somebody has set m."""
@@ -112,6 +124,17 @@ def fit_loss(
         return -total
 
     return loss
+
+
+def held(guide: CAMAGuide, rows: Batch, samples: int) -> TorchDistribution:
+    """Returns draws from q(m | x) as a distribution at these points, without gradients.
+
+    log p(m | y) is linear in m, more or less: q(m | x) would come to write what it knows of the class into m, where
+    p(y | x) finds it, and where the edge is cut it would be gone.
+    """
+    with torch.no_grad():
+        q = guide.m_dist(rows)
+        return dist.Delta(draw(q.expand((samples, 1, rows.rows))), event_dim=1)
 
 
 def every_nth(batch: Batch, share: float) -> Tensor:
