@@ -4,11 +4,11 @@ Digits below 5 or not, a quarter of the labels flipped; red or green agrees with
 training halves, and in .1 of the test rows (Arjovsky et al. 2019, *Invariant Risk Minimization*; 14 by 14 pixels, two
 channels).  Trusting the colour pays in training and gives about .1 in the test; the shape is worth .75.
 
-The graph says that the label causes the image and, by accident, the colour, a manipulation: p(colour | label) is learned
-in training (eq. 4) and cut in predictions (`regime="interventional"`).  The halves are pooled, and no test row is seen;
-then unlabelled test rows are adapted to.  Beside it the same without that edge; a net; a net on grey values, the oracle;
-and IRM, which is told the halves, with its authors' own options (chosen by them on the test rows).  Accuracies are of
-test rows that nobody adapted to.  Writes results/coloured_mnist.json (tidy rows) and .png.
+The graph says that the label causes the image and, by accident, the colour, a manipulation: p(colour | label) is
+learned in training (eq. 4) and cut in predictions (`regime="interventional"`).  The halves are pooled, and no test row
+is seen; then unlabelled test rows are adapted to.  Beside it the same without that edge; a net; a net on grey values,
+the oracle; and IRM, which is told the halves, with its authors' own options (chosen by them on the test rows).
+Accuracies are of test rows that nobody adapted to.  Writes results/coloured_mnist.json (tidy rows) and .png.
 
     python experiments/coloured_mnist.py            # 20,000 digits, three seeds
     python experiments/coloured_mnist.py --quick    # 4,000 digits, one seed

@@ -214,10 +214,13 @@ class CAMA(ModelGuidePair):
 
         Args:
             clean: labelled rows in raw units; some labels may be missing (eq. 7 serves those rows).  Files, folders
-                and loaders are read in parts, once an epoch; see :func:`pyro_cama.data.open_stream.open_stream`.
+                and loaders are read in parts, once an epoch; see :func:`pyro_cama.data.open_stream.open_stream`.  None
+                where every row is manipulated: then eq. 4 alone is maximised, in scope row, and do(m=0) is a mechanism
+                at rest that no row has shown.
             manipulated: labelled rows under unknown manipulations; 20,000 of what is read in parts.  In scope row
                 q(m | x) learns from them and from clean rows alike; in scope dataset their m is theirs alone, and
-                ``do=None`` reads them; of a scope column they need sites of their own.
+                ``do=None`` reads them; of a scope column they need sites of their own.  An m that goes with the class
+                does so in them: p(m | y) is learned here alone.
             interventions: simulate manipulations of clean rows while training, and learn q(m | x) from them: a scale,
                 or one a child (1.0 is offsets of one training standard deviation, say).  What such a child causes
                 follows, unless m ``affects`` its measurement.  An image's may be severities of manipulations,

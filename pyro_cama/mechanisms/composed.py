@@ -17,16 +17,28 @@ class Composed(ImageMechanism):
     """One mechanism after another, ``x = T_n(... T_1(x~))``, their thetas side by side.
 
     Args:
-        parts: in the order in which they act.
+        parts: in the order in which they act; one at most of a size that the image decides.
+
+    Raises:
+        ValueError: several parts of such a size.
     """
 
     guesses = simulates = True  # of a class; an object has them where its parts do
 
     def __init__(self, parts: tuple[ImageMechanism, ...]) -> None:
         self.parts = parts
-        self.numbers = sum(part.numbers for part in parts)
-        self.guesses = any(part.guesses for part in parts)
+        known = [part.numbers for part in parts if part.numbers is not None]
+        if len(known) < len(parts) - 1:
+            raise ValueError(
+                "found several parts whose size the image decides; expected one at most, such as one colour"
+            )
+        self.numbers = sum(known) if len(known) == len(parts) else None
+        self.known = sum(known)
+        self.guesses = self.numbers is not None and any(part.guesses for part in parts)
         self.simulates = all(part.simulates for part in parts)
+
+    def size(self, node: Node) -> int:
+        return sum(part.size(node) for part in self.parts)
 
     def prior_scale(self, node: Node) -> Tensor:
         return torch.cat([part.prior_scale(node) for part in self.parts])
@@ -44,9 +56,11 @@ class Composed(ImageMechanism):
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.cat([part.simulate(shape, node, scale) for part in self.parts], -1)
 
-    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+    def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
+        if not self.guesses:
+            return None
         found = [part.guess_from_moments(x, statistics) for part in self.parts]
-        rest = [x.new_zeros(part.numbers) for part in self.parts]
+        rest = [x.new_zeros(part.numbers or 0) for part in self.parts]
         return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
 
     def alternatives(
@@ -71,4 +85,6 @@ class Composed(ImageMechanism):
 
     def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
         """Returns every part with its own numbers of theta, ``(..., part.numbers)``."""
-        return list(zip(self.parts, theta.split([part.numbers for part in self.parts], -1), strict=True))
+        left = theta.shape[-1] - self.known
+        sizes = [left if part.numbers is None else part.numbers for part in self.parts]
+        return list(zip(self.parts, theta.split(sizes, -1), strict=True))

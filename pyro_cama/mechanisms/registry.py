@@ -60,7 +60,10 @@ def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Me
     if len(images) < len(parts):
         joined = sorted(name for name, m in MECHANISMS.items() if isinstance(m, ImageMechanism))
         raise GraphError(f"{where}: found {wanted!r}; expected only {', '.join(joined)} joined by +")
-    return Composed(images)
+    try:
+        return Composed(images)
+    except ValueError as error:
+        raise GraphError(f"{where}: {wanted!r}: {error}") from None
 
 
 def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:

@@ -19,7 +19,8 @@ NODES = {
     "oblong photograph": Node("x", "image", shape=(3, 16, 20)),
     "few pixels": Node("x", "image", shape=(2, 5, 7)),
 }
-COMPOSED = ("warp+intensity", "warp+blur+intensity", "intensity+field+warp", "warp+field", "intensity+intensity")
+COMPOSED = ("warp+intensity", "warp+blur+intensity", "intensity+field+warp", "warp+field", "intensity+intensity",
+            "warp+colour+intensity")  # fmt: skip
 CASES = [
     (name, scope, kind, likelihood)
     for name in (*MECHANISMS, *COMPOSED)
