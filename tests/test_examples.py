@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {
     "examples": (
+        "confounded.py",
         "custom_guide.py",
         "custom_likelihood.py",
         "custom_mechanism.py",
@@ -28,6 +29,7 @@ SCRIPTS = {
         "bayes_nets.py",
         "breast_cancer_drift.py",
         "cifar.py",
+        "coloured_mnist.py",
         "corruptions.py",
         "figure1.py",
         "figure10.py",

@@ -38,9 +38,10 @@ The keys of a latent: ``dim``, ``children`` (some of the target's); for the styl
 ``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
 affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other) and
 ``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
-child.  A manipulation that goes with the class has an edge from the target into it (``diagnosis -> m``, or its own key
+child.  A manipulation that goes with the class has an edge from the target into it, ``diagnosis -> m`` (or the key
 ``parents: [diagnosis]``), or a latent that causes both and nothing else, ``u: {causes: [diagnosis, m]}``; both give the
-same model.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says ``manipulation: true``.
+same model.  ``z: null`` drops a latent; a latent of another name replaces ``z``, or ``m`` if it says
+``manipulation: true``.
 
 Text that YAML reads as something else needs quotes: yes, no, on, off, numbers, dates.
 """
