@@ -49,9 +49,7 @@ plain = build(graph("bernoulli", [], {"m": None})).fit(rows, **options)
 cama = build(graph("grey", ["small -> colour"], colour)).fit(None, rows, **options)
 
 print(f"{'':28} printed alike   exchanged")
-for name, model, asked in (
-    ("no manipulation", plain, {}),
-    ("small -> colour", cama, {}),
-    ("... observational", cama, {"regime": "observational"}),
-):
-    print(f"{name:28} {model.score(same, **asked):13.3f} {model.score(exchanged, **asked):11.3f}")
+asked: dict[str, dict[str, Any]] = {"... observational": {"regime": "observational"}}
+for name, model in (("no manipulation", plain), ("small -> colour", cama), ("... observational", cama)):
+    found = [model.score(part, **asked.get(name, {})) for part in (same, exchanged)]
+    print(f"{name:28} {found[0]:13.3f} {found[1]:11.3f}")

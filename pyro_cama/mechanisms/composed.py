@@ -27,14 +27,14 @@ class Composed(ImageMechanism):
 
     def __init__(self, parts: tuple[ImageMechanism, ...]) -> None:
         self.parts = parts
-        known = [part.numbers for part in parts if part.numbers is not None]
+        known = [part.numbers for part in parts if part.numbers]
         if len(known) < len(parts) - 1:
             raise ValueError(
                 "found several parts whose size the image decides; expected one at most, such as one colour"
             )
-        self.numbers = sum(known) if len(known) == len(parts) else None
+        self.numbers = sum(known) if len(known) == len(parts) else 0
         self.known = sum(known)
-        self.guesses = self.numbers is not None and any(part.guesses for part in parts)
+        self.guesses = bool(self.numbers) and any(part.guesses for part in parts)
         self.simulates = all(part.simulates for part in parts)
 
     def size(self, node: Node) -> int:
@@ -60,7 +60,7 @@ class Composed(ImageMechanism):
         if not self.guesses:
             return None
         found = [part.guess_from_moments(x, statistics) for part in self.parts]
-        rest = [x.new_zeros(part.numbers or 0) for part in self.parts]
+        rest = [x.new_zeros(part.numbers) for part in self.parts]
         return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
 
     def alternatives(
@@ -86,5 +86,5 @@ class Composed(ImageMechanism):
     def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
         """Returns every part with its own numbers of theta, ``(..., part.numbers)``."""
         left = theta.shape[-1] - self.known
-        sizes = [left if part.numbers is None else part.numbers for part in self.parts]
+        sizes = [part.numbers or left for part in self.parts]
         return list(zip(self.parts, theta.split(sizes, -1), strict=True))

@@ -23,14 +23,13 @@ class ImageMechanism(Mechanism):
     """A mechanism of ``numbers`` numbers that acts on the image as a whole.
 
     Abstract are :meth:`push` and :meth:`invert`; ``numbers`` has to be set, on the class or by its constructor, or
-    :meth:`size` to say how many an image takes, where ``numbers`` is None.
+    :meth:`size` to say how many an image takes, where ``numbers`` is 0.
     """
 
     types = ("image",)
-    numbers: int | None
+    numbers: int
 
     def size(self, node: Node) -> int:
-        assert self.numbers is not None
         return self.numbers
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
