@@ -129,7 +129,7 @@ def test_fit_takes_all_fit_options() -> None:
         (lambda: defaults(CAMAClassifier), CAMA.fit, 11),
         (lambda: defaults(CAMAClassifier), FitOptions, 9),
         (lambda: defaults(CAMAClassifier), build, 3),
-        (lambda: defaults(CAMAClassifier), CAMA.predict_proba, 2),
+        (lambda: defaults(CAMAClassifier), CAMA.predict_proba, 3),
         (command_line, CAMA.fit, 7),
         (command_line, FitOptions, 5),
         (command_line, build, 4),

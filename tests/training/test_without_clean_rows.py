@@ -42,7 +42,7 @@ def test_colour_that_goes_with_the_class_is_evidence_only_where_nobody_intervene
     same, reversed_ = _rows(500, 0.95, 1), _rows(500, 0.05, 2)
     assert cama.m_trained
     assert cama.score(same, regime="observational") > 0.9
-    assert cama.score(reversed_, regime="observational") < 0.35
+    assert cama.score(reversed_, regime="observational") < 0.55
     assert cama.score(same) > 0.7
     assert cama.score(reversed_) > 0.7
     assert cama.predict_proba(same).shape == (500, 2)
@@ -54,7 +54,7 @@ def test_a_colour_says_nothing_of_the_class(cama: CAMA) -> None:
     gap = cama.predict_proba(rows, samples=200) - cama.predict_proba(turned, samples=200)
     assert abs(gap).max() < 0.02
     gap = cama.predict_proba(rows, regime="observational") - cama.predict_proba(turned, regime="observational")
-    assert abs(gap).min() > 0.1
+    assert abs(gap).mean() > 0.2
 
 
 def test_regime_survives_a_folder_and_an_export(cama: CAMA, tmp_path: Any) -> None:
