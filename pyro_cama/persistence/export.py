@@ -41,6 +41,7 @@ from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
 
 FORMAT = 2
+_TORCH = 2, 13
 PROGRAM, ENCODING = "program.pt2", "encoding.json"
 Kind = Literal["value", "observed", "site"]
 Input = tuple[Kind, str]
@@ -129,9 +130,11 @@ def export(
     Raises:
         DataError: the model was not fitted.
         FileExistsError: the folder is there.
+        ImportError: torch is older than 2.13.
         OSError: the disk is full, or the place cannot be written to; names the file.
         ValueError: an extension that cannot be exported, or ``do`` of single rows; says which.
     """
+    _expect_torch()
     folder = Path(folder)
     budget = PredictionOptions.checked(
         "export", pair.graph, None, samples=samples, m_samples=m_samples, power=power, regime=regime
@@ -169,13 +172,24 @@ def _expect_free(folder: Path) -> None:
         raise FileExistsError(f"{folder} is there already; choose another folder")
 
 
+def _expect_torch() -> None:
+    """Refuses a torch whose export cannot trace these models, or read them back; all else runs with 2.6."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _TORCH:
+        needed = ".".join(map(str, _TORCH))
+        raise ImportError(
+            f"export: found torch {torch.__version__}; expected {needed} or newer: pip install 'torch>={needed}'"
+        )
+
+
 @outside()
 def load(folder: str | Path) -> Exported:
     """Reads an exported model; nothing is run but ``torch.export.load``.
 
     Raises:
         DataError: a file is missing, damaged, or of another format; says which.
+        ImportError: torch is older than 2.13.
     """
+    _expect_torch()
     folder = Path(folder)
     lacking = [name for name in (PROGRAM, ENCODING) if not (folder / name).is_file()]
     if lacking:

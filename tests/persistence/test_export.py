@@ -270,3 +270,9 @@ def test_damage_is_named(name: str, harm: Callable[[Path], None], says: str, ser
     harm(tmp_path / name)
     with pytest.raises(DataError, match=says):
         load(tmp_path)
+
+
+def test_an_older_torch_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ImportError, match=r"found torch 2\.9\.1\+cpu; expected 2\.13 or newer"):
+        load(tmp_path)
