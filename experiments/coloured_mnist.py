@@ -254,7 +254,7 @@ def picture(rows: list[Row], setting: str, data_dir: str | None, path: Any) -> N
         values, errors = (frame.loc[tested_on, names].to_numpy(dtype=float) for frame in (mean, error))
         below.barh(at - shift, values, 0.38, xerr=np.nan_to_num(errors), color=colour, label=tested_on)
     below.axvline(1 - FLIPPED, color="#555555", linestyle=":")
-    below.text(1 - FLIPPED + 0.01, -0.72, "all that the shape tells", fontsize=8, va="center")
+    below.text(1 - FLIPPED + 0.01, -0.72, "the shape alone", fontsize=8, va="center")
     below.set_yticks(at, [STYLES[n] for n in names])
     below.set(xlim=(0, 1), ylim=(len(names) - 0.4, -1.0))
     below.set_xlabel("accuracy")
