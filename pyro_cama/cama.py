@@ -597,7 +597,8 @@ class CAMA(ModelGuidePair):
 
         z is drawn from the guide (of a linear style the exact posterior), a missing entry from its own factor.
         ``continuous`` readings keep their noise under an intervention; counts, levels and images of pixels on or off
-        that have other causes are drawn anew.  Values are encoded: ``encoder.encode_value`` and ``encoder.decode``.
+        that have other causes are drawn anew.  m has no cause in the program, also where the graph gives it one: under
+        another class it is as it was.  Values are encoded: ``encoder.encode_value`` and ``encoder.decode``.
 
         Example::
 
