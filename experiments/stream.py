@@ -85,7 +85,7 @@ def run_gas(seed: int, size: str, data_dir: str | None) -> list[Row]:
 def run_slow(seed: int, size: str) -> list[Row]:
     worlds, steps = Worlds.of(seed, size), SIZES[size]["slow"]
     batches = [("B", worlds.batch(i, 100, "B", by=4.0 * i / steps)) for i in range(steps)]
-    methods = ("monitor", "never", "tent_carried", "adwin")
+    methods = ("monitor", "never", "tent_carried")
     return run_readers("slow", worlds.stream(batches), seed, size, methods)
 
 
@@ -249,8 +249,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         own = [row for row in rows if row["experiment"] == part]
         if own:
             drawn[part](axis, own)
+        else:
+            axis.remove()
     handles = {
-        label: handle for axis in grid.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     shown = [style.label for style in LOOK.values() if style.label in handles]
     figure.legend([handles[n] for n in shown], shown, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
@@ -294,6 +296,9 @@ def _delays(axis: Axes, rows: list[Row]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(OFFSETS, [f"{by:g}" for by in OFFSETS])
     axis.set_yscale("log")
+    ticks = [20, 50, 100, 200, 400, 800]
+    axis.set_yticks(ticks, [str(tick) for tick in ticks])
+    axis.set_yticks([], minor=True)
     axis.set_xlabel("offset of a third of the readings (standard deviations)")
     axis.set_ylabel(f"rows to the alarm ({20 * LONGEST} where there was none)")
 
@@ -309,7 +314,9 @@ def _rates(axis: Axes, rows: list[Row]) -> None:
             fontsize=9,
         )  # fmt: skip
     axis.axvline(0.01, color="#1b7f5c", linestyle="--", linewidth=1.2)
-    axis.set_yticks(range(len(names)), [LOOK[name].label.removeprefix("adapted when ") for name in names])
+    axis.set_yticks(
+        range(len(names)), [LOOK[name].label.removeprefix("adapted when ").removesuffix(" alarms") for name in names]
+    )
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15)
     axis.set_xlabel("share of streams (dashed: the rate that the monitor states, 1 %)")

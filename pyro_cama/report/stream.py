@@ -72,7 +72,11 @@ def stream_report(lines: Sequence[Line], path: str | Path, *, title: str = "Stre
         "files": f"{len(lines)}, the last {lines[-1]['file'] if lines else 'none'}",
         "written": f"{today.day} {today:%B %Y}, by pyro_cama {__version__}",
     }
-    sections = [_chart(lines), _changes(lines), Section("Words", "", [Block("", head=["word", "meaning"], rows=WORDS)])]
+    sections = [
+        _chart(lines),
+        _changes(lines),
+        Section("Words", "", [Block("As this page uses them.", head=["word", "meaning"], rows=WORDS)]),
+    ]
     page = rendered(title, badge, said, facts, [section for section in sections if section is not None])
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
@@ -123,15 +127,7 @@ def _name_regimes(axis: Axes, read: Sequence[tuple[int, Line]]) -> None:
         axis.axvline(i - 0.5, color="#3f7fd0", linewidth=0.7, linestyle=":")
         if i - named >= apart:
             named = i
-            axis.text(
-                i - 0.4,
-                1.01,
-                last or "?",
-                color="#3f7fd0",
-                fontsize=9,
-                va="bottom",
-                transform=axis.get_xaxis_transform(),
-            )
+            axis.text(i - 0.4, 1.01, last or "?", fontsize=9, va="bottom", transform=axis.get_xaxis_transform())
 
 
 def _changes(lines: Sequence[Line]) -> Section:

@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 
 from pyro_cama import CAMA, build
 from pyro_cama.report.page import report
+from pyro_cama.report.stream import stream_report
 
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
 JUDGES = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
@@ -57,7 +58,27 @@ def written(folder: Path) -> dict[str, Path]:
     one = new[said == said.mode()[0]]
     assert one["y"].nunique() > 1, "the rows of a class it always reads as one"
     report(still, one, folder / "one.html")
+    stream_report(_stream(), folder / "stream.html", title=f"Stream of {HOSTILE[0]}")
     return {path.stem: path for path in folder.iterdir()}
+
+
+def _stream() -> list[dict[str, str]]:
+    """A ledger of sixty files, with hostile names, of which some could not be read."""
+    lines, regime = [], ""
+    kinds = {0: "calibrating", 9: "new", 20: "back", 30: "refused", 31: "undecided", 40: "failed", 50: "new"}
+    for i in range(60):
+        kind = kinds.get(i, "same")
+        regime = "" if kind == "undecided" else {"new": str(i), "back": "0"}.get(kind, regime or "3")
+        told = {
+            "file": f"{HOSTILE[i % len(HOSTILE)]} {i}.csv",
+            "kind": kind,
+            "regime": regime,
+            "rows": "100",
+            "step": "1",
+        }
+        evidence = "200" if kind == "new" else "6.1" if kind in ("back", "undecided") else f"{(i * 7 % 5) - 2.5:.2f}"
+        lines.append({**told, "evidence": evidence, "threshold": "4.61", "reason": f"{LONG} {HOSTILE[-1]}"})
+    return lines
 
 
 def _rows(

@@ -9,7 +9,7 @@ import pytest
 from tests.browser.pages import HOSTILE, SIZES, Opened
 
 Open = Callable[..., Opened]
-REPORTS = ("full", "hostile", "one")
+REPORTS = ("full", "hostile", "one", "stream")
 
 
 @pytest.fixture(params=REPORTS)
@@ -94,7 +94,8 @@ def test_structure(opened: Open, name: str) -> None:
     titles = page.get_by_role("heading", level=2).all_inner_texts()
     assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == titles
     assert page.get_by_role("main").get_by_role("region").count() == len(titles)
-    assert page.get_by_role("img", name="The causal graph").is_visible()
+    shown = "Evidence of a change" if name == "stream" else "The causal graph"
+    assert page.get_by_role("img", name=shown).is_visible()
     assert page.get_by_role("img").count() == page.locator("svg").count() > 0
 
 
