@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -333,11 +333,24 @@ class CAMA(ModelGuidePair):
 
     @one_at_a_time
     def adapt(
-        self, new_data: DataSource, clean: DataSource | None = None, *, unknown: Unknown = "error", **options: Any
+        self,
+        new_data: DataSource,
+        clean: DataSource | None = None,
+        *,
+        only: Sequence[str] | None = None,
+        unknown: Unknown = "error",
+        **options: Any,
     ) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
-        Options as :func:`pyro_cama.adaptation.adapt.adapt`; ``unknown`` as :meth:`predict_proba`.
+        Of several manipulations those that rows share move first, by themselves, and then those of every row's own,
+        each with a verdict of its own.
+
+        Args:
+            new_data, clean: rows, see :func:`pyro_cama.adaptation.adapt.adapt`.
+            only: names of the manipulations that move; None means all.
+            unknown: as :meth:`predict_proba`.
+            options: as :func:`pyro_cama.adaptation.adapt.adapt`.
 
         Returns:
             An adapted copy, ``self`` untouched; ``copy.adaptation`` says whether the change was kept, and why.
@@ -354,13 +367,18 @@ class CAMA(ModelGuidePair):
             (True, True)
         """
         from pyro_cama.adaptation.adapt import adapt
-        from pyro_cama.adaptation.options import AdaptOptions
+        from pyro_cama.adaptation.options import AdaptOptions, moving_together
 
         asked: dict[str, Any] = {name: options.get(name) for name in ("batch_size", "samples")}
         rows, draws = (n if whole(n, 1) else getattr(AdaptOptions, name) for name, n in asked.items())
+        copy, stages = self, moving_together(self.graph, only)
+        if len(stages) > 1:  # read more than once, and has to be the same
+            new_data = open_stream(new_data, self.graph) or new_data
         with self._cores(rows, draws), reading_unknown(unknown, "adapt"):
-            copy, adaptation = adapt(self, new_data, clean, **options)
-        copy.adaptation = adaptation.after(self.adaptation)
+            for moving in stages:
+                previous = copy.adaptation
+                copy, adaptation = adapt(copy, new_data, clean, only=moving, **options)
+                copy.adaptation = adaptation.after(previous)
         return copy
 
     @one_at_a_time

@@ -517,7 +517,8 @@ def test_adapting_changes_the_manipulation_parameters_and_nothing_else(scope: st
     assert np.array_equal(cama.predict_proba(FEW), prediction)
     assert cama.adaptation is None
     ours = {id(parameter): name for name, parameter in copy.manipulation_parameters().items()}
-    changed, remembered = set(), ("networks.m.world", "networks.m.share")  # what the new rows' m is, for sample
+    # what the new rows' m is, for sample
+    changed, remembered = set(), ("networks.m.items_.0.world", "networks.m.items_.0.share")
     for name, tensor in copy.modules.state_dict(keep_vars=True).items():
         if not torch.equal(tensor, before[name]) and not name.endswith(remembered):
             assert id(tensor) in ours, name

@@ -23,6 +23,7 @@ SCRIPTS = {
         "sites.py",
         "streams.py",
         "svi_loop.py",
+        "two_manipulations.py",
         "what_changed.py",
     ),
     "experiments": (
@@ -48,6 +49,7 @@ SCRIPTS = {
         "real_drift.py",
         "real_tables.py",
         "stream.py",
+        "several_manipulations.py",
     ),
 }
 

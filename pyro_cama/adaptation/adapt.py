@@ -9,20 +9,22 @@ original did.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.candidates import unadapted
+from pyro_cama._messages import listed
+from pyro_cama.adaptation.candidates import state_of, unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.drawn import Drawn
 from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
-from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options
+from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options, moving_together
 from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
@@ -47,6 +49,7 @@ def adapt(
     folds: int | None = None,
     class_prior: ClassPrior = "estimate",
     keep: Literal["trusted", "always"] = "trusted",
+    only: Sequence[str] | None = None,
     progress: bool = True,
     trainer_kwargs: dict[str, Any] | None = None,
 ) -> tuple[PairT, Adaptation]:
@@ -81,6 +84,8 @@ def adapt(
             500 at most, is kept from every adaptation and compared on.
         class_prior: "estimate" lets class proportions change, so that m need not absorb such a change.
         keep: "trusted" keeps the change only where :func:`pyro_cama.adaptation.guard.judge` accepts it.
+        only: names of the manipulations that move; the others stay as they are.  All that move are shared by rows, or
+            all are every row's own; :meth:`pyro_cama.CAMA.adapt` moves the one kind after the other.
         trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Returns:
@@ -90,13 +95,16 @@ def adapt(
         DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
         ValueError: the graph has no manipulation latent, or an argument is out of range.
     """
-    if pair.graph.m is None:
-        raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
+    moving = moving_together(pair.graph, only)
+    if len(moving) > 1:
+        kinds = "; then ".join(map(listed, moving))
+        raise ValueError(f"adapt(only=...): found manipulations of different kinds of scope; expected first {kinds}")
+    base = pair.copy(pair.encoder_with_sites(new_data))
+    base.moving = moving[0]
     defaults = default_options(
-        pair, steps=steps, batch_size=batch_size, lr=lr, samples=samples, restarts=restarts, folds=folds
+        base, steps=steps, batch_size=batch_size, lr=lr, samples=samples, restarts=restarts, folds=folds
     )
     options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
-    base = pair.copy(pair.encoder_with_sites(new_data))
     new = NewRows.of(base, new_data, clean, options)
     search: Solved | Drawn
     if can_solve(base, new.batch):
@@ -117,19 +125,24 @@ def adapt(
         best = search.examined(best)
         fit = _cross_fit(search, new, winner, best)
         reversed_from = new.expected if best.start == "alternatives" else None
-        unmoved = not base.m_trained and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
+        first = base.trained.isdisjoint(base.moving)
+        unmoved = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
     insisted = insisted and options.proves_proportions
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
     modes = search.modes(best, candidates, before, fit)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
     if applied:
-        adapted.load_manipulation(best.state, [mode.state for mode in modes.averaged[1:]])
-        adapted.m_trained = True
+        adapted.load_manipulation(best.state)
+        adapted.trained |= {*base.moving}
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
+    adapted.moving = pair.moving
+    if applied:
+        here = state_of(adapted)
+        adapted.modes = tuple(here | mode.state for mode in modes.averaged[1:])
     mixed = before.proportions if unmoved else new.expected
     kept = best.proportions if applied else mixed
-    return adapted, _record(verdict, before, modes, fit, applied, new, new.sites(base), kept)
+    return adapted, _record(verdict, before, modes, fit, applied, new, new.sites(base), kept, base.moving)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
@@ -169,6 +182,7 @@ def _record(
     new: NewRows,
     sites: tuple[Any, ...],
     class_prior: Tensor,
+    moving: tuple[str, ...],
 ) -> Adaptation:
     (accepted, reason, agreement), best = verdict, modes.starts[0]
     return Adaptation(
@@ -190,5 +204,6 @@ def _record(
         accuracy_after=ADAPTED.of(modes.sureness(modes.labels)),
         theta=best.theta,
         replicates=fit.replicates,
+        manipulations=moving,
         sites=sites,
     )

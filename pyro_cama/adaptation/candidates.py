@@ -15,9 +15,11 @@ from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.class_prior import imagined_rows, log_ratio_of, posterior_mode
+from pyro_cama.inference.do import clean_do, encode_do, held_do
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import joined
 
 NUMBERS = 2**24  # of theta, held at once
 
@@ -29,8 +31,8 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
     """
     manipulation = pair.manipulation
     with torch.no_grad(), pair.seeded():
-        if pair.graph.require_m().per_row:
-            m = draw(pair.guide.m_dist(batch), (draws,))
+        if pair.moves_by_row:
+            m = _drawn(pair, batch, draws)
             at_a_time = max(1, NUMBERS // (batch.rows * max(manipulation.size, 1)))
             theta = torch.cat([manipulation(part).mean(1) for part in m.split(at_a_time)]).mean(0)
         else:
@@ -38,12 +40,20 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
     return tuple(tuple(site) for site in torch.atleast_2d(theta[..., : manipulation.size]).tolist())
 
 
+def _drawn(pair: ModelGuidePair, batch: Batch, draws: int) -> Tensor:
+    """m of every row, ``(draws, rows, dim)``, what does not move held."""
+    posteriors = zip(pair.graph.manipulations, pair.guide.m_dists(batch, pair.moving), strict=True)
+    drawn = {m.name: draw(q, (draws,)) for m, q in posteriors if q is not None}
+    rest = encode_do(pair, clean_do(pair.graph)) or {}
+    return joined(pair.graph.require_m(), rest | held_do(pair) | drawn, batch.site)
+
+
 def _penalty(pair: ModelGuidePair, sparsity: float) -> float:
     """Minus the log-prior of a shared theta; zero in scope row, where theta belongs to the rows."""
-    if sparsity == 0 or pair.graph.require_m().per_row:
+    if sparsity == 0 or pair.moves_by_row:
         return 0.0
     with torch.no_grad():
-        theta = pair.manipulation.structured(shared_mean(pair.guide))
+        theta = pair.manipulation.structured(shared_mean(pair.guide)) * pair.manipulation.of_latents(pair.moving)
     return sparsity * float(pair.manipulation.extent(theta / pair.manipulation.prior_scale()).sum())
 
 

@@ -68,7 +68,7 @@ def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, reversed_from: Ten
 def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[Moment]:
     graph, by_class = pair.graph, pair.encoder.by_class
     rows = torch.ones(batch.rows, dtype=torch.bool) if site is None else (batch.site == site).cpu()  # type: ignore[union-attr]
-    for name in graph.require_m().children:
+    for name in pair.moved_children:
         node, known = graph.nodes[name], by_class.get(name)
         if known is None:
             continue

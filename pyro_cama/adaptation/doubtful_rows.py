@@ -33,7 +33,7 @@ def warn_of_doubtful(pair: ModelGuidePair, batch: Batch) -> None:
 def _standing_still(pair: ModelGuidePair, batch: Batch) -> dict[str, tuple[float, int]]:
     """Returns continuous children of m that have one value in all new rows, and had several in training."""
     found = {}
-    for name in pair.graph.require_m().children:
+    for name in pair.moved_children:
         node, statistics = pair.graph.nodes[name], pair.encoder.statistics[name]
         if node.type != "continuous" or node.dim or bool(statistics["least"] == statistics["most"]):
             continue

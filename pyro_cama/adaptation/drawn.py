@@ -19,6 +19,7 @@ from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
 from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
+from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
@@ -80,8 +81,9 @@ class Drawn:
             learns = options.learns_proportions and k is not None
             twin, _, ratio = self._optimised(k, rest, title, learns_proportions=learns)
             rows = new.batch.select(part.to(pair.device))
-            evidence[part] = importance_evidence(twin, rows, ratio, do=None)
-            posterior = class_log_posterior(twin, rows, None, PredictionOptions(options.label_draws))
+            do = encode_do(twin, "auto")
+            evidence[part] = importance_evidence(twin, rows, ratio, do=do)
+            posterior = class_log_posterior(twin, rows, do, PredictionOptions(options.label_draws))
             labels[part] = (posterior + ratio[:, None]).argmax(0).cpu()
             thetas.append(mean_theta(twin, new.batch.select(rest.to(pair.device))))
         return CrossFit(evidence, labels, tuple(thetas))
@@ -94,7 +96,8 @@ class Drawn:
         new, options = self.new, self.options
         learns = options.learns_proportions and k is not None
         twin, start, ratio = self._optimised(k, new.adapted_to, title, learns_proportions=learns)
-        return examine(twin, start, new.compared, new.counted, ratio, options, do=None, sparsity=options.sparsity)
+        do = encode_do(twin, "auto")
+        return examine(twin, start, new.compared, new.counted, ratio, options, do=do, sparsity=options.sparsity)
 
     def _optimised(
         self, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
@@ -141,6 +144,7 @@ class Drawn:
                     per_step=twin.minibatches_per_step,
                     trainer_kwargs=self.trainer_kwargs,
                 )
+        twin.trained |= {*twin.moving}
         return twin, start, log_ratio(twin, new.fixed, free.detach())
 
     def _epochs(self) -> int:

@@ -8,6 +8,8 @@ whose intervals take Student's t with folds - 1 degrees of freedom.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,14 @@ from torch import Tensor
 from pyro_cama._arguments import expect, number
 from pyro_cama.adaptation.explanation import Explanation
 from pyro_cama.adaptation.result import Adaptation
+from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.model.groups import Acting, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
+
+Reading = Callable[[Tensor], dict[str, float]]
+"""From all of theta to the parameters of one component."""
 
 FOLDS = 4  # to be asked for where there are no intervals
 _MOST = 8  # parameters in a reading without intervals: a confusion of many levels has many
@@ -48,44 +55,28 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
             "(affine, rate, confusion)"
         )
     expect("explain_shift", "level", level, number(level) and 0 < level < 1, "a number above 0, less than 1")
-    sites = pair.encoder.sites if pair.graph.require_m().site_column is not None else (None,)
     rows: list[dict[str, Any]] = []
     parameters: list[dict[str, Any]] = []
-    groups = {child: group for group, columns in pair.graph.require_m().groups.items() for child in columns}
     uncertain: list[Adaptation] = []
-    for index, site in enumerate(sites):
-        carried = adaptation.carried(site)
-        if carried is None and site is not None and site not in adaptation.sites:
-            continue
-        place = {} if site is None else {"site": site}
-        zero = torch.zeros(manipulation.size)
-        whole = zero if carried is None else torch.tensor(carried.theta[index])
-        folds = [zero] * 2 if carried is None else [torch.tensor(theta[index]) for theta in carried.replicates]
-        known = len(folds) > 1
-        uncertain += [carried] if carried is not None and not known else []
-        for node, column, mechanism, read in _readings(pair, manipulation):
-            estimate, resting = read(whole), read(zero)
-            others = [read(fold) for fold in folds]
-            real = False
-            for name, value in estimate.items():
-                low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
-                if name != "change":
-                    real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
-                    parameters.append(
-                        {"column": column, **place, "parameter": name, "estimate": value, "low": low, "high": high,
-                         "unchanged": resting[name]}
-                    )  # fmt: skip
-            low, high = _interval(
-                estimate["change"], [o["change"] for o in others], level, mechanism.range_of("change")
-            )
-            moved = bool(real and estimate["change"] >= mechanism.noticeable)
-            own = parameters[-len(estimate) + 1 :]
-            together = {"group": groups.get(node, "")} if groups else {}
-            rows.append(
-                {"column": column, **together, **place, "moved": moved if known else pd.NA,
-                 "change": estimate["change"], "low": low, "high": high, "small": mechanism.noticeable,
-                 "reading": _words(estimate, resting, own, moved) if known else _estimates(own)}
-            )  # fmt: skip
+    grouped = any(m.groups for m in pair.graph.manipulations)
+    for m in pair.graph.manipulations:
+        groups = {child: group for group, columns in m.groups.items() for child in columns}
+        for index, site in enumerate(pair.encoder.sites if m.site_column is not None else (None,)):
+            carried = adaptation.carried(m.name, site)
+            if carried is None and site is not None and site not in adaptation.sites:
+                continue
+            place: dict[str, Any] = {} if site is None else {"site": site}
+            if len(pair.graph.manipulations) > 1:
+                place = {"manipulation": m.name, **place}
+            zero = torch.zeros(manipulation.size)
+            whole = zero if carried is None else torch.tensor(carried.theta[index])
+            folds = [zero] * 2 if carried is None else [torch.tensor(theta[index]) for theta in carried.replicates]
+            uncertain += [carried] if carried is not None and len(folds) < 2 else []
+            for node, column, mechanism, read in _readings(pair, manipulation, m.name):
+                of_group = {"group": groups.get(node, "")} if grouped else {}
+                row, own = _row({"column": column, **of_group, **place}, mechanism, read, whole, folds, level)
+                rows.append(row)
+                parameters += [{"column": column, **place, **one} for one in own]
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
     note = ""
     if uncertain:
@@ -98,11 +89,42 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
     )
 
 
-def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[str, str, Mechanism, Any]]:
-    """Every manipulated component: its node, name and mechanism, and a function from all of theta to its parameters."""
-    found: list[tuple[str, str, Mechanism, Any]] = []
+def _row(
+    about: Mapping[str, Any], mechanism: Mechanism, read: Reading, whole: Tensor, folds: list[Tensor], level: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a manipulation did to a component: the row of the table, and those of its parameters.
+
+    Args:
+        about: which component it is.
+        whole, folds: theta, and that of every fold.
+    """
+    estimate, resting = read(whole), read(torch.zeros_like(whole))
+    others = [read(fold) for fold in folds]
+    known, real, own = len(folds) > 1, False, list[dict[str, Any]]()
+    for name, value in estimate.items():
+        low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
+        if name != "change":
+            real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
+            own.append({"parameter": name, "estimate": value, "low": low, "high": high, "unchanged": resting[name]})
+    change = estimate["change"]
+    low, high = _interval(change, [o["change"] for o in others], level, mechanism.range_of("change"))
+    moved = bool(real and change >= mechanism.noticeable)
+    row = {
+        **about, "moved": moved if known else pd.NA, "change": change, "low": low, "high": high,
+        "small": mechanism.noticeable,
+        "reading": _words(estimate, resting, own, moved) if known else _estimates(own),
+    }  # fmt: skip
+    return row, own
+
+
+def _readings(
+    pair: ModelGuidePair, manipulation: Manipulation, latent: str
+) -> list[tuple[str, str, Mechanism, Reading]]:
+    """Every component that a manipulation acts on: its node, name and mechanism, and what reads theta of it."""
+    found: list[tuple[str, str, Mechanism, Reading]] = []
     for group in manipulation.groups:
-        if not group.theta_size:
+        acting = next((one for one in group.acting if one.latent == latent), None)
+        if not group.theta_size or acting is None:
             continue
         for name in group.nodes:
             node = pair.graph.nodes[name]
@@ -111,15 +133,23 @@ def _readings(pair: ModelGuidePair, manipulation: Manipulation) -> list[tuple[st
             start = (span.start or 0) if isinstance(span, slice) else span
             for i in range(node.dim or 1):
                 own = {k: v.reshape(-1)[i] if node.is_number else v for k, v in statistics.items()}
-
-                def read(
-                    theta: Tensor, group: Any = group, node: Any = node, own: Any = own, at: int = start + i
-                ) -> Any:
-                    theta = manipulation.theta(theta, group)
-                    return group.mechanism.describe(theta if group.image else theta[at], node, own)
-
-                found.append((name, name if node.dim is None else f"{name}[{i}]", group.mechanism, read))
+                read = partial(_described, manipulation, group, acting, node, own, start + i)
+                found.append((name, name if node.dim is None else f"{name}[{i}]", acting.mechanism, read))
     return found
+
+
+def _described(
+    manipulation: Manipulation,
+    group: MovedGroup,
+    acting: Acting,
+    node: Node,
+    statistics: Mapping[str, Tensor],
+    at: int,
+    theta: Tensor,
+) -> dict[str, float]:
+    """What theta says of one component, in a manipulation's part of it."""
+    own = manipulation.theta(theta, group)
+    return acting.mechanism.describe((own if group.image else own[at])[acting.numbers], node, statistics)
 
 
 def _interval(

@@ -12,10 +12,12 @@ from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
 from pyro_cama.data.batch import Batch
+from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
-from pyro_cama.model.groups import Group
-from pyro_cama.model.manipulation import Manipulation
+from pyro_cama.inference.do import held_do
+from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import side_by_side
 from pyro_cama.model.posteriors import SharedPosterior
 
 SLEEP = 1  # the start that sleeps, where one can
@@ -45,20 +47,22 @@ def initialise_start(
     manipulation = pair.manipulation
     if manipulation.size == 0:
         return "here"
-    if pair.graph.require_m().per_row and all(group.image for group in manipulation.groups):
+    trained = pair.trained.issuperset(pair.moving)
+    if pair.moves_by_row and all(group.image for group in _moved(pair)):
         if k == 0:
-            return "here" if pair.m_trained or not _guesses(manipulation) else _at_moments(pair, batch)
+            return "here" if trained or not _guesses(pair) else _at_moments(pair, batch)
         if k == SLEEP and can_sleep(pair):
             sleep(pair, batch, clean, steps, seed=pair.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
             return "sleep"
-        for module in [*manipulation.network.modules(), *pair.guide.m_posterior.modules()]:
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.reset_parameters()
+        for name in pair.moving:
+            for module in [*manipulation.networks[name].modules(), *pair.guide.posteriors[name].modules()]:
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    module.reset_parameters()
         return f"random {k}"
     if k == 0:
         return _at_moments(pair, batch)
     if k == 1:
-        if not pair.m_trained:
+        if not trained:
             set_theta(pair, batch, torch.zeros(_sites(pair), manipulation.size))
         return "here"
     set_theta(pair, batch, torch.stack([random_theta(pair) for _ in range(_sites(pair))]))
@@ -96,9 +100,7 @@ def _of_moved(pair: ModelGuidePair, batch: Batch, site: int | None) -> Tensor:
                     continue
                 x = batch.values[name][rows & batch.observed.get(name, rows)].reshape(-1, width)[:, i]
                 mean, sd = (torch.tensor(value).to(theta) for value in moved[name, i])
-                guess = group.mechanism.guess_from_moments(x, {"mean": mean, "sd": sd})
-                if guess is not None:
-                    theta[place] = guess.to(theta)
+                theta[place] = _guessed(pair, group, x, {"mean": mean, "sd": sd})
     return theta
 
 
@@ -111,7 +113,7 @@ def statistics_of(pair: ModelGuidePair) -> dict[str, dict[str, Tensor]]:
 def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
     sites = list(range(_sites(pair)))
     m, theta = set_theta(pair, batch, theta_at_moments(pair, batch))
-    if batch.site is not None:
+    if batch.site is not None and not pair.moves_by_row:
         sites = torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     # a fold searches by itself: what the whole batch found would be chosen with a look at the rows it holds out
     search_alternatives(pair, batch, m, theta, statistics_of(pair), sites)
@@ -120,17 +122,36 @@ def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
 
 def _sites(pair: ModelGuidePair) -> int:
     """How many thetas there are to begin with: one for all rows in scope row."""
-    q = pair.guide.m_posterior
-    return q.loc.shape[0] if isinstance(q, SharedPosterior) else 1
+    return 1 if pair.moves_by_row else pair.model.sites
 
 
-def _guesses(manipulation: Manipulation) -> bool:
+def _moved(pair: ModelGuidePair) -> list[MovedGroup]:
+    """The groups that what is moving acts on."""
+    return [group for group in pair.manipulation.groups if {*group.latents} & {*pair.moving}]
+
+
+def _guesses(pair: ModelGuidePair) -> bool:
     """Whether any mechanism guesses theta from moments."""
-    return any(group.mechanism.guesses for group in manipulation.groups)
+    acting = [acting for group in pair.manipulation.groups for acting in group.acting]
+    return any(one.mechanism.guesses for one in acting if one.latent in pair.moving)
+
+
+def _guessed(pair: ModelGuidePair, group: MovedGroup, x: Tensor, statistics: dict[str, Tensor]) -> Tensor:
+    """A component's theta from its readings: of the first manipulation that moves and guesses; the others rest."""
+    theta = torch.zeros(group.theta_size).to(pair.model.like)
+    for acting in group.acting:
+        if acting.latent in pair.moving and acting.mechanism.guesses:
+            guess = acting.mechanism.guess_from_moments(x, statistics)
+            if guess is not None:
+                theta[acting.numbers] = guess.to(theta)
+                break
+    return theta
 
 
 def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor, raw_scale: float = -4.0) -> tuple[Tensor, Tensor]:
-    """Sets NN_pM and NN_qM so that theta is the given one, ``(sites, size)``; sites without new rows keep theirs.
+    """Sets NN_pM and NN_qM of what moves so that theta is the given one, ``(sites, size)``.
+
+    Sites without new rows keep theirs, and so do manipulations that do not move.
 
     Args:
         raw_scale: of a shared m's posterior, before its softplus.
@@ -138,32 +159,49 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor, raw_scale: floa
     Returns:
         m, ``(sites, dim)``, and the theta it stands for.
     """
-    manipulation = pair.manipulation
-    q = pair.guide.m_posterior
+    manipulation, latent = pair.manipulation, pair.graph.require_m()
     theta, sites = theta.to(pair.model.like, copy=True), len(theta)
-    if batch.site is not None:
+    resting = torch.zeros(sites, dtype=torch.bool, device=theta.device)
+    if batch.site is not None and not pair.moves_by_row:
         absent = absent_sites(pair, batch)
         theta[absent] = thetas_of(pair)[absent]
-    direction = torch.nn.functional.normalize(torch.randn(sites, manipulation.dim), dim=-1).to(pair.model.like)
-    if batch.site is not None:
-        # a site at rest stands at m = 0 and takes no direction from the others, who get one each while there are enough
-        drifting = ~(absent & (theta.abs() < 0.05).all(-1))
-        direction[~drifting] = 0.0
-        theta[~drifting] = 0.0
-        if int(drifting.sum()) <= manipulation.dim:
-            direction[drifting] = torch.linalg.qr(direction[drifting].T)[0].T
+        moves = theta[:, manipulation.of_latents(pair.moving)]
+        resting = absent & (moves.abs() < 0.05).all(-1)
+        theta[resting] = 0.0
+    values = held_do(pair)
+    for m in latent.each:
+        if m.name in pair.moving:
+            values[m.name] = _directions(m, sites, resting).to(pair.model.like)
+        elif m.name not in values:
+            values[m.name] = torch.zeros(m.dim).to(pair.model.like)
+    value = side_by_side(latent, values)
     if manipulation.size:
-        manipulation.solve_for(direction, theta.to(direction))
+        manipulation.solve_for(value, theta, pair.moving)
     with torch.no_grad():
-        if isinstance(q, SharedPosterior):
-            q.loc.copy_(direction)
-            q.raw_scale.fill_(raw_scale)
-        else:
-            last = q.network[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
-    return direction, theta
+        for name in pair.moving:
+            q, direction = pair.guide.posterior_of(name), values[name]
+            if isinstance(q, SharedPosterior):
+                q.loc.copy_(direction)
+                q.raw_scale.fill_(raw_scale)
+            else:
+                last = q.network[-1]
+                assert isinstance(last, nn.Linear)
+                last.weight.mul_(0.1)
+                last.bias.copy_(torch.cat([direction[0], torch.full_like(direction[0], -3.0)]))
+    return value, theta
+
+
+def _directions(m: Latent, sites: int, resting: Tensor) -> Tensor:
+    """Where m stands at every site, ``(sites, dim)``, each in a direction of its own while there are enough.
+
+    A site at rest stands at 0 and takes no direction from the others.
+    """
+    direction = torch.nn.functional.normalize(torch.randn(sites, m.dim), dim=-1).to(resting.device)
+    if m.site_column is not None:
+        direction[resting] = 0.0
+        if int((~resting).sum()) <= m.dim:
+            direction[~resting] = torch.linalg.qr(direction[~resting].T)[0].T
+    return direction
 
 
 def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:
@@ -175,11 +213,14 @@ def absent_sites(pair: ModelGuidePair, batch: Batch) -> Tensor:
 
 def keep_at_rest(pair: ModelGuidePair, before: ModelGuidePair, batch: Batch) -> None:
     """Sets q(m) of sites without rows here back to 0 where it stood there before: minibatches have jogged it."""
-    q = pair.guide.m_posterior
-    if batch.site is not None and isinstance(q, SharedPosterior):
-        resting = sites_at_rest(before.guide) & absent_sites(pair, batch)
-        with torch.no_grad():
-            q.loc[resting] = 0.0
+    if batch.site is None:
+        return
+    resting = sites_at_rest(before.guide) & absent_sites(pair, batch)
+    for m in pair.graph.manipulations:
+        q = pair.guide.posterior_of(m.name)
+        if isinstance(q, SharedPosterior) and m.site_column is not None:
+            with torch.no_grad():
+                q.loc[resting] = 0.0
 
 
 def thetas_of(pair: ModelGuidePair) -> Tensor:
@@ -187,7 +228,7 @@ def thetas_of(pair: ModelGuidePair) -> Tensor:
     manipulation = pair.manipulation
     with torch.no_grad():
         theta = manipulation.structured(shared_mean(pair.guide))
-    return theta if pair.m_trained else torch.zeros_like(theta)
+    return theta * manipulation.of_latents(pair.trained)
 
 
 def _moments(pair: ModelGuidePair, batch: Batch, site: int | None, mix: Tensor | None) -> Tensor:
@@ -207,12 +248,9 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None, mix: Tensor |
             values = batch.values[name][known]
             values = values.reshape(-1, 1) if group.image else values.reshape(-1, width)
             for i in range(width):
-                start = None
-                if len(values) >= 2:
-                    start = group.mechanism.guess_from_moments(
-                        values[:, i], {k: v[i] for k, v in statistics[name].items()}
-                    )
-                parts.append(torch.zeros(group.theta_size).to(pair.model.like) if start is None else start)
+                own = {k: v[i] for k, v in statistics[name].items()}
+                start = torch.zeros(group.theta_size)
+                parts.append(_guessed(pair, group, values[:, i], own) if len(values) >= 2 else start)
     return torch.cat([p.to(pair.model.like) for p in parts])
 
 

@@ -119,21 +119,21 @@ def expect_readings(pair: ModelGuidePair, new: Batch) -> None:
     Raises:
         DataError: of what m manipulates, and of all that this causes, nothing was measured; or no row is of a site.
     """
-    graph, m = pair.graph, pair.graph.require_m()
+    graph, children, affects = pair.graph, pair.moved_children, pair.graph.require_m().affects
     placed = torch.ones(new.rows, dtype=torch.bool) if new.site is None else (new.site >= 0).cpu()
     if not placed.any():
         raise DataError(
-            f"adapt: found no {m.scope!r} in the new rows ({new.rows} looked at); expected some, since it says "
-            "which rows share a manipulation"
+            f"adapt: found no {graph.site_column!r} in the new rows ({new.rows} looked at); expected some, since it "
+            "says which rows share a manipulation"
         )
-    reached = {name for name in m.children if m.affects[name] == "quantity"}
+    reached = {name for name in children if affects[name] == "quantity"}
     for name in graph.order:  # causes first; a missing child is drawn manipulated, and its effects tell of it
         if reached & set(graph.parents_of(name)):
             reached.add(name)
-    reached |= set(m.children)
+    reached |= set(children)
     if all(name in new.observed and not bool(new.observed[name].cpu()[placed].any()) for name in reached):
         raise DataError(
-            f"adapt: found no reading of {listed(m.children)} in the new rows ({new.rows} looked at); expected "
+            f"adapt: found no reading of {listed(children)} in the new rows ({new.rows} looked at); expected "
             "some to learn the manipulation from: adapt to rows that were measured"
         )
 

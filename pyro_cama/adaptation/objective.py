@@ -21,8 +21,10 @@ from pyro_cama.inference.bounds import (
     shared_term,
 )
 from pyro_cama.inference.class_prior import imagined_rows
+from pyro_cama.inference.do import clean_do, encode_do, held_do
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import joined, side_by_side
 from pyro_cama.training.objective import labelled_bound
 
 HOLD = 10.0  # nats for a squared change of a theta that is to stay where it is
@@ -53,13 +55,13 @@ def adaptation_loss(
         free: learnt addition to it, ``(classes,)``.
         ambiguity: see :class:`pyro_cama.adaptation.new_rows.NewRows`.
     """
-    m = pair.graph.require_m()
-    bound = (_row_bound if m.per_row else _shared_bound)(pair, new, samples, sparsity)
+    per_row = pair.moves_by_row
+    bound = (_row_bound if per_row else _shared_bound)(pair, new, samples, sparsity)
 
     def loss(batch: Batch) -> Tensor:
         ratio = log_ratio(pair, fixed, free)
         total = bound(batch, ratio) + _log_prior_of_proportions(pair, fixed, ratio, new.rows, ambiguity)
-        if clean is not None and alpha > 0 and m.per_row:
+        if clean is not None and alpha > 0 and per_row:
             total = alpha * _clean_bound(pair, clean, batch.rows, samples) + (1 - alpha) * total
         return -total
 
@@ -68,13 +70,16 @@ def adaptation_loss(
 
 def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) -> Bound:
     """Eq. 7's tighter bound where every row has its own m; their thetas are held to their mean, and that to zero."""
-    prior_scale = pair.manipulation.prior_scale()
+    prior_scale, m = pair.manipulation.prior_scale(), pair.graph.require_m()
+    held, rest = held_do(pair), encode_do(pair, clean_do(pair.graph)) or {}
 
     def bound(batch: Batch, ratio: Tensor) -> Tensor:
-        weights = log_weights(pair.model, pair.guide, batch, samples=samples, classes=True)
+        weights = log_weights(pair.model, pair.guide, batch, do=held, samples=samples, classes=True)
         total = (marginal(importance_bound(weights), ratio) + context_of(weights)).mean()
         if sparsity:
-            mean = mean_of(pair.guide.m_dist(batch), "q(m | x)")
+            posteriors = zip(m.each, pair.guide.m_dists(batch, pair.moving), strict=True)
+            means = {latent.name: mean_of(q, "q(m | x)") for latent, q in posteriors if q is not None}
+            mean = joined(m, rest | means, batch.site)
             theta = pair.manipulation(mean)[..., : len(prior_scale)] / prior_scale
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
@@ -90,20 +95,21 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
     What no gradient moves (switches, whose prior scale is infinite) stays where it is; so do sites without new rows,
     since NN_pM serves all of them.
     """
-    name, manipulation = pair.graph.require_m().name, pair.manipulation
+    manipulation, held = pair.manipulation, held_do(pair)
     counts = new.rows_per_site(pair.model.sites)
     prior_scale = manipulation.prior_scale()
     switches = prior_scale.isinf()
     began = manipulation(shared_mean(pair.guide)).detach()
+    m, rest = pair.graph.require_m(), encode_do(pair, clean_do(pair.graph)) or {}
     absent = None if new.site is None else absent_sites(pair, new)
 
     def bound(batch: Batch, ratio: Tensor) -> Tensor:
-        value, prior_ratio = shared_draw(pair.model, pair.guide)
-        weights = log_weights(pair.model, pair.guide, batch, do={name: value}, samples=samples, classes=True)
+        drawn, prior_ratio = shared_draw(pair.model, pair.guide, pair.moving)
+        weights = log_weights(pair.model, pair.guide, batch, do=held | drawn, samples=samples, classes=True)
         weights = replace(weights, shared=prior_ratio)
         rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
         total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
-        theta = manipulation(value)
+        theta = manipulation(side_by_side(m, rest | held | drawn))
         moved = theta[..., : len(prior_scale)][..., switches] - began[..., : len(prior_scale)][..., switches]
         total = total - HOLD * moved.square().sum()
         if absent is not None:

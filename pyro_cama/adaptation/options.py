@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect, expect_whole, number
+from pyro_cama._messages import listed
 from pyro_cama.adaptation.wake_sleep import can_sleep
+from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.model.pair import ModelGuidePair
 
 ClassPrior = Literal["train", "estimate"] | NDArray[np.float64]
@@ -83,3 +86,26 @@ def default_options(pair: ModelGuidePair, **given: float | None) -> AdaptOptions
     if can_sleep(pair):
         defaults = replace(defaults, restarts=2)
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def moving_together(graph: CausalGraph, only: Sequence[str] | str | None) -> list[tuple[str, ...]]:
+    """Returns which manipulations an adaptation moves at a time: what rows share, then what is every row's own.
+
+    Args:
+        only: names of manipulations; None means all.
+
+    Raises:
+        ValueError: there is no manipulation, or none of such a name.
+    """
+    names = [m.name for m in graph.manipulations]
+    if not names:
+        raise ValueError("adapt: this graph has no manipulation latent (m is null), so nothing can adapt")
+    chosen = names if only is None else [only] if isinstance(only, str) else list(only)
+    unknown = [name for name in chosen if name not in names]
+    if unknown or not chosen:
+        raise ValueError(f"adapt(only=...): found {listed(unknown) or 'no name'}; expected some of {listed(names)}")
+    by_scope: dict[bool, list[str]] = {False: [], True: []}
+    for m in graph.manipulations:
+        if m.name in chosen:
+            by_scope[m.per_row].append(m.name)
+    return [tuple(together) for together in by_scope.values() if together]

@@ -21,13 +21,17 @@ def recovery_of(pair: ModelGuidePair, new: Batch, do: dict[str, Tensor] | None, 
     Images are drawn in black and white and in greys, and the more recognised ones count: with a small offset most of a
     draw is noise, and where the new images are noisy, smooth greys are what NN_qM has not seen.
     """
-    m, rows, samples = pair.graph.require_m(), options.recovery_rows, options.recovery_draws
+    rows, samples = options.recovery_rows, options.recovery_draws
     shares = []
     for greys in (False, True) if pair.model.has_images else (False,):
         with torch.no_grad(), fast(), pair.seeded():
             like = new.select(torch.randint(new.rows, (rows,), device=pair.device))
-            value = do[m.name] if do is not None else draw(pair.guide.m_dist(like))
-            drawn = ancestral_sample(pair, {m.name: value}, rows, like.site, greys=greys)
+            values = dict(do or {})
+            inferred = [m.name for m in pair.graph.manipulations if m.name not in values]
+            for m, q in zip(pair.graph.manipulations, pair.guide.m_dists(like, inferred), strict=True):
+                if q is not None:
+                    values[m.name] = draw(q)
+            drawn = ancestral_sample(pair, values, rows, like.site, greys=greys)
         y = drawn.values.pop(pair.graph.target)
         recognised = class_log_posterior(pair, drawn, do, PredictionOptions(samples, 2)).argmax(0) == y.long()
         shares.append(float(recognised.float().mean()))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama import _html
+from pyro_cama._messages import listed
 from pyro_cama.adaptation.expected_accuracy import Accuracy
 
 BEHIND = 1.0  # nats a row: a start that is so far from the best is not near it
@@ -125,6 +126,7 @@ class Adaptation:
             the change was not applied, the mix that explains the rows by itself, or else those that were expected.
         theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
         replicates: the same of every fold, adapted to the other rows.
+        manipulations: names of those that it moved.
         sites: the sites that had new rows, in a scope that has sites.
         earlier: adaptations before this one whose changes the copy still carries, the newest first.
     """
@@ -146,6 +148,7 @@ class Adaptation:
     accuracy_after: Accuracy
     theta: Theta = ()
     replicates: tuple[Theta, ...] = ()
+    manipulations: tuple[str, ...] = ()
     sites: tuple[Any, ...] = ()
     applied: bool = False
     earlier: tuple[Adaptation, ...] = ()
@@ -155,14 +158,22 @@ class Adaptation:
         if previous is None:
             return self
         chain = (replace(previous, earlier=()), *previous.earlier)
-        replaced = set(self.sites) if self.applied else set()
-        standing = [a for a in chain if a.applied and (not self.applied or set(a.sites) - replaced)]
-        return replace(self, earlier=tuple(standing))
 
-    def carried(self, site: Any = None) -> Adaptation | None:
-        """Returns the adaptation whose change the copy carries, at a site where a column is m's scope; None if none."""
+        def stands(other: Adaptation) -> bool:
+            untouched = {*other.manipulations} - {*self.manipulations} or {*other.sites} - {*self.sites}
+            return other.applied and (not self.applied or bool(untouched))
+
+        return replace(self, earlier=tuple(filter(stands, chain)))
+
+    def carried(self, manipulation: str, site: Any = None) -> Adaptation | None:
+        """Returns the adaptation whose change of a manipulation the copy carries; None if none.
+
+        Args:
+            site: where a column is its scope.
+        """
         chain = (self, *self.earlier)
-        return next((a for a in chain if a.applied and (site is None or site in a.sites)), None)
+        fits = (a for a in chain if a.applied and manipulation in a.manipulations)
+        return next((a for a in fits if site is None or site in a.sites), None)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -201,6 +212,12 @@ class Adaptation:
         return _html.card(self.reason, _html.table(rows, ("", "before", "after")), _html.paragraph(said), badge=badge)
 
     def __str__(self) -> str:
+        if len({name for one in (self, *self.earlier) for name in one.manipulations}) > 1:
+            each = (f"{listed(one.manipulations)}: {one._verdict()}" for one in (self, *self.earlier))
+            return "; ".join(each)
+        return self._verdict()
+
+    def _verdict(self) -> str:
         return (
             f"{'kept' if self.accepted else 'not kept'}: {self.reason}; estimated accuracy {self.accuracy_before} "
             f"without the change, {self.accuracy_after} with it"

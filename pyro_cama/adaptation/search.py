@@ -17,6 +17,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.comparison import compare
+from pyro_cama.inference.do import held_do
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.log_weights import Request, draw_latents
 from pyro_cama.mechanisms.base import Readings
@@ -68,26 +69,26 @@ def search_alternatives(
     """
     rows = min(rows, max(16, NUMBERS // _numbers_per_row(pair)))
     part = batch if batch.rows <= rows else batch.select(torch.randperm(batch.rows)[:rows].to(pair.device))
-    zero = torch.zeros(pair.model.classes).to(pair.model.like)
+    zero, held = torch.zeros(pair.model.classes).to(pair.model.like), held_do(pair)
     best: Tensor | None = None
     refused: set[tuple[int, int, int]] = set()
     kept = True
     while kept:
         kept = False
-        pair.manipulation.solve_for(m, theta)
+        pair.manipulation.solve_for(m, theta, pair.moving)
         options = [o for o in _promising(pair, part, m, theta, statistics, sites) if o.key not in refused]
         for option in sorted(options, key=lambda option: -option.promises)[:TRIED]:
             if best is None:
-                best = importance_evidence(pair, part, zero, do=None, samples=SAMPLES)
+                best = importance_evidence(pair, part, zero, do=held, samples=SAMPLES)
             changed = theta.clone()
             changed[option.site, option.place] = option.theta
-            pair.manipulation.solve_for(m, changed)
-            found = importance_evidence(pair, part, zero, do=None, samples=SAMPLES)
+            pair.manipulation.solve_for(m, changed, pair.moving)
+            found = importance_evidence(pair, part, zero, do=held, samples=SAMPLES)
             if compare(found, best)[0] * part.rows > worth:
                 theta, best, kept = changed, found, True
             else:
                 refused.add(option.key)
-    pair.manipulation.solve_for(m, theta)
+    pair.manipulation.solve_for(m, theta, pair.moving)
 
 
 def _numbers_per_row(pair: ModelGuidePair) -> int:
@@ -102,13 +103,16 @@ def _promising(
 
     An image's are all returned, without a look: its z says more than given draws can.
     """
-    found = []
+    found, free = [], pair.manipulation.of_latents(pair.moving)
     with torch.no_grad(), fast(), common_noise(pair.settings.seed), pair.manipulation.calibrated():
         for component in _components(pair, part, m, theta, sites):
             mechanism, readings = component.group.mechanism, component.readings
             own = {k: v[component.number] for k, v in statistics[component.node].items()}
             now = theta[component.site, component.place]
+            still = ~free[component.place]
             for number, other in enumerate(mechanism.alternatives(now, own, readings)):
+                if bool((other != now)[still].any()):  # of a manipulation that does not move
+                    continue
                 promises = torch.inf
                 if readings is not None:
                     gain = readings.log_evidence(mechanism.transform(readings.clean, other))
@@ -133,8 +137,11 @@ def _components(
     pair: ModelGuidePair, part: Batch, m: Tensor, theta: Tensor, sites: Sequence[int]
 ) -> Iterator[Component]:
     """Yields every component at every site where it was measured, with its readings; with none if it is an image."""
-    model, manipulation, latent = pair.model, pair.manipulation, pair.graph.require_m()
-    given = {latent.name: m if latent.site_column is not None else m[0]}
+    model, manipulation = pair.model, pair.manipulation
+    given = held_do(pair)
+    for latent, place_in_m in zip(pair.graph.manipulations, pair.graph.require_m().slices.values(), strict=True):
+        if latent.name in pair.moving:
+            given[latent.name] = m[:, place_in_m] if latent.site_column is not None else m[0, place_in_m]
     z, value, ratio, _ = draw_latents(model, pair.guide, part, Request(given, SAMPLES, True))
     causes = model.causes(part, z, value, samples=SAMPLES, classes=True)
     shape = (SAMPLES, model.classes, part.rows)
@@ -149,7 +156,7 @@ def _components(
                 if group.image:
                     yield Component(group, name, i, site, place, None)
                     continue
-                rows = _rows_of(part, name, site)
+                rows = _rows_of(part, name, None if pair.moves_by_row else site)
                 if not len(rows):
                     continue
                 free, constants = causes.params(group)
@@ -165,10 +172,10 @@ def _components(
                 )
 
 
-def _rows_of(part: Batch, name: str, site: int) -> Tensor:
-    """Returns numbers of the rows in which a node was measured; at one site where rows have sites."""
+def _rows_of(part: Batch, name: str, site: int | None) -> Tensor:
+    """Returns numbers of the rows in which a node was measured; at one site where rows share m by sites."""
     rows = torch.arange(part.rows, device=part.values[name].device)
-    if part.site is not None:
+    if part.site is not None and site is not None:
         rows = rows[part.site == site]
     known = part.observed.get(name)
     return rows if known is None else rows[known[rows]]

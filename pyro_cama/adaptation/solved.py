@@ -36,6 +36,7 @@ from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import sites_at_rest
 from pyro_cama.inference.class_prior import imagined_rows
 from pyro_cama.inference.comparison import winsorised
+from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.exact import joint_of_thetas, solves_exactly, summed_evidence, units_of
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.stacked_lbfgs import minimise_stacked, rooted, unrooted
@@ -53,12 +54,13 @@ def can_solve(pair: ModelGuidePair, batch: Batch) -> bool:
 
     NN_pM is linear in m, so that no more sites than ``dim`` of m can stand each where it wants.
     """
-    if pair.graph.require_m().per_row or not solves_exactly(pair.model, pair.guide, batch):
+    by_row = {m.name for m in pair.graph.manipulations if m.per_row}
+    if pair.moves_by_row or by_row & pair.trained or not solves_exactly(pair.model, pair.guide, batch):
         return False
     moved = torch.atleast_1d(~sites_at_rest(pair.guide))
     if batch.site is not None:
         moved = moved | ~absent_sites(pair, batch)
-    return int(moved.sum()) <= pair.manipulation.dim
+    return all(int(moved.sum()) <= m.dim for m in pair.graph.manipulations if m.name in pair.moving)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Solved:
         self.used = self._used()
         self.part = new.batch.select(self.used.to(pair.device))
         self.scale = pair.manipulation.prior_scale()
+        self.free = pair.manipulation.of_latents(pair.moving)
         self.train = log_train(pair)
         self.units = units_of(pair.model, self.part)
         self.problems: list[Problem] = []
@@ -140,7 +143,9 @@ class Solved:
         """Returns the winner with its recovery, which only the guard asks for."""
         twin = self.pair.copy()
         twin.load_manipulation(best.state)
-        return replace(best, recovery=recovery_of(twin, self.new.compared, None, self.options))
+        twin.trained |= {*twin.moving}
+        do = encode_do(twin, "auto")
+        return replace(best, recovery=recovery_of(twin, self.new.compared, do, self.options))
 
     def modes(self, best: Candidate, candidates: list[Candidate], before: Candidate, fit: CrossFit) -> Modes:
         """Returns what predictions average over: the starts, the new rows' moments, and the model as it was.
@@ -151,7 +156,7 @@ class Solved:
         """
         pair, everything = self.pair, torch.ones(len(self.used))
         here = torch.atleast_2d(thetas_of(pair))
-        at_moments = self._where_rows_are(self.part, theta_at_moments(pair, self.part, best.proportions).to(here), here)
+        at_moments = self._allowed(self.part, theta_at_moments(pair, self.part, best.proportions).to(here), here)
         begun = {"moments of the mix": at_moments, "as it was": here}
         others = self._examined([Problem(name, at, everything, False, self.new.fixed) for name, at in begun.items()])
         starts = [best, *(other for other in candidates if other.state is not best.state)]
@@ -193,6 +198,7 @@ class Solved:
         imagined = imagined_rows(rows, new.ambiguity)
         felt, units, even = pair.manipulation.felt(first), self.units, pair.manipulation.even()
         switches = self.scale.isinf()  # of an infinite scale: no gradient moves them
+        moves = bool(self.free.all())
         scale = torch.where(switches, 1.0, self._scale_at(felt))
         present = torch.ones(sites) if self.part.site is None else ~absent_sites(pair, self.part)
         expected, present = torch.softmax(train + new.fixed, 0), present.to(weights)
@@ -202,7 +208,8 @@ class Solved:
             return torch.log_softmax(train + new.fixed + free, -1) - train
 
         def theta_of(x: Tensor) -> Tensor:
-            return unrooted(x[:, :numbers].reshape(count, sites, size) * units, even) * felt
+            theta = unrooted(x[:, :numbers].reshape(count, sites, size) * units, even) * felt
+            return theta if moves else torch.where(self.free, theta, first)
 
         def loss(x: Tensor) -> Tensor:
             theta, ratio = theta_of(x), ratio_of(x[:, numbers:])
@@ -245,14 +252,18 @@ class Solved:
             start, theta = "here", here.clone()
         else:
             start, theta = f"random {k - 2}", torch.stack([random_theta(pair) for _ in range(sites)]).to(here)
-        theta = self._where_rows_are(own, theta, here)
+        theta = self._allowed(own, theta, here)
         if k == 0:  # a fold searches by itself: what the whole batch found was chosen with a look at what it holds out
             found = search_stacked(pair, own, theta, statistics_of(pair))
             start, theta = start if torch.equal(found, theta) else "alternatives", found
         return Problem(start, theta, weights, self.options.learns_proportions and k is not None, self.new.fixed)
 
-    def _where_rows_are(self, part: Batch, theta: Tensor, here: Tensor) -> Tensor:
-        """Returns theta where a site has rows in a part, and where it stands elsewhere, ``(sites, size)``."""
+    def _allowed(self, part: Batch, theta: Tensor, here: Tensor) -> Tensor:
+        """Returns theta where a site has rows in a part and a manipulation moves, and elsewhere where it stands now.
+
+        Shapes are ``(sites, size)``.
+        """
+        theta = torch.where(self.free, theta, here)
         if part.site is None:
             return theta
         return torch.where(absent_sites(self.pair, part)[:, None], here, theta)

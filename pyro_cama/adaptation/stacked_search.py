@@ -164,14 +164,17 @@ def _alternatives(
     found: list[list[Tried]] = []
     if group.image or not group.theta_size:
         return found
-    at = pair.manipulation.slice_of(group).start
+    at, free = pair.manipulation.slice_of(group).start, pair.manipulation.of_latents(pair.moving)
     for name, width in zip(group.nodes, group.widths, strict=True):
         for i in range(width):
             place = slice(at, at + group.theta_size)
-            here = theta[:, place]
+            here, still = theta[:, place], ~free[place]  # numbers of what does not move
             if at not in known or not torch.equal(known[at].theta, here):
                 own = {key: value[i] for key, value in statistics[name].items()}
-                of_sites = [tuple(group.mechanism.alternatives(site, own)) for site in here]
+                of_sites = [
+                    tuple(o for o in group.mechanism.alternatives(site, own) if bool((o == site)[still].all()))
+                    for site in here
+                ]
                 most = max(map(len, of_sites))
                 filled = [
                     [*others, *[site] * (most - len(others))] for others, site in zip(of_sites, here, strict=True)

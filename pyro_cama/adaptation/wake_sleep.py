@@ -29,9 +29,12 @@ FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 
 
 def can_sleep(pair: ModelGuidePair) -> bool:
-    """Returns whether m is each row's own, manipulates images alone, and has a direction for every number of theta."""
+    """Returns whether m is each row's own, manipulates images alone, and has a direction for every number of theta.
+
+    And the only manipulation: what several did to a row is learnt where they are simulated, by ``fit(interventions=)``.
+    """
     m = pair.graph.m
-    if m is None or not m.per_row:
+    if m is None or not m.per_row or m.parts:
         return False
     manipulation = pair.manipulation
     simulates = all(g.image and g.theta_size and g.mechanism.simulates for g in manipulation.groups)

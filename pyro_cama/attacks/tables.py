@@ -228,8 +228,7 @@ def _frame(pair: ModelGuidePair, data: Table) -> pd.DataFrame:
     """Returns the caller's rows as a frame of our own; of a mapping or dataset, the columns that the model reads."""
     if isinstance(data, pd.DataFrame):
         return data.copy()
-    m = pair.graph.m
-    scope = {m.site_column} if m is not None and m.site_column is not None else set()
+    scope = {pair.graph.site_column} if pair.graph.site_column is not None else set()
     columns = read_table(data, {*pair.graph.order, *scope}).columns
     plain = {name: column.reset_index(drop=True) if isinstance(column, pd.Series) else column
              for name, column in columns.items()}  # fmt: skip

@@ -159,6 +159,7 @@ def predict(**given: Any) -> None:
 @click.option("--clean", type=click.Path(path_type=Path), help="The training rows; used where m belongs to rows.")
 @click.option("--steps", type=click.IntRange(1), help="Gradient steps of every start; 100, or 200 with images.")
 @click.option("--folds", type=click.IntRange(1), help="Of the rows, for intervals of what moved; 4, or 1 with images.")
+@click.option("--only", multiple=True, help="A manipulation that moves, of several; all by default. May be repeated.")
 @unknown_option
 @output_option("The adapted model, a new folder.")
 def adapt(**given: Any) -> None:

@@ -139,7 +139,7 @@ def predict(
     claim(output, force, SUFFIXES)
     cama = load(model)
     usual = NoveltyThreshold.load(model)
-    site = None if cama.graph.m is None else cama.graph.m.site_column
+    site = cama.graph.site_column
     rows, odd = 0, 0
 
     def labelled() -> Iterator[pd.DataFrame]:
@@ -191,6 +191,7 @@ def adapt(
     clean: Path | None,
     steps: int | None,
     folds: int | None,
+    only: tuple[str, ...],
     unknown: Unknown,
     output: Path,
     force: bool,
@@ -205,7 +206,7 @@ def adapt(
             kept = cama.read(read_rows(clean, cama.graph), "require")
     with errors_in(data), reading_unknown(unknown, "adapt"):
         rows = read_rows(data, cama.graph)
-        adapted = cama.adapt(rows, kept, steps=steps, folds=folds, progress=shows_progress())
+        adapted = cama.adapt(rows, kept, only=only or None, steps=steps, folds=folds, progress=shows_progress())
         if usual is not None and adapted.adaptation is not None and adapted.adaptation.applied:
             usual = usual.after(Scored.of(adapted, adapted.read(rows, "ignore")))
     write_model(adapted, None if usual is None else usual.to_json(), output, force)

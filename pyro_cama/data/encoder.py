@@ -325,8 +325,7 @@ class TableEncoder:
     @property
     def scope(self) -> str | None:
         """The name of the scope column, None if there is none."""
-        m = self.graph.m
-        return None if m is None or m.scope in ("row", "dataset") else m.scope
+        return self.graph.site_column
 
     def _node(self, name: str) -> Node:
         if name not in self.graph.order:

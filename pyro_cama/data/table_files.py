@@ -59,8 +59,8 @@ class _Files(Stream):
             DataError: such a column is used.
         """
         used = {*self._graph.nodes, *self._parts_of(self._graph.nodes)}
-        if self._graph.m is not None and self._graph.m.site_column is not None:
-            used.add(self._graph.m.site_column)
+        if self._graph.site_column is not None:
+            used.add(self._graph.site_column)
         doubled = {name: times for name, times in Counter(header).items() if times > 1 and name}
         if wrong := [name for name in doubled if name in used]:
             raise DataError(f"{path}: found column {wrong[0]!r} more than once; expected one: rename the others")

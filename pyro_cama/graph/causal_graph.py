@@ -17,7 +17,7 @@ from pyro_cama._messages import listed, one_of
 from pyro_cama.graph.confounding import apart, with_causes
 from pyro_cama.graph.directions import Orient
 from pyro_cama.graph.formats import read_graph
-from pyro_cama.graph.latents import declared_latents, resolve_latents
+from pyro_cama.graph.latents import declared_latents, resolve_latents, taken_together
 from pyro_cama.graph.nodes import Blanket, Latent, Node
 from pyro_cama.graph.schema import Edge, GraphSpec, NodeSpec, graph_error, validated
 from pyro_cama.graph.yaml_text import dump_yaml, parse_yaml, quoted_text
@@ -53,7 +53,8 @@ class CausalGraph:
         edges: (cause, effect), in the order in which the nodes are declared.
         target: the name of the node to predict.
         z: the latent style, or None.
-        m: the latent manipulation, or None.
+        m: the latent manipulation, or None; of a graph with several, all of them taken together.
+        manipulations: each of them, in the order written.
         blanket: the target's :class:`Blanket`.
         order: the target and its blanket in topological order, ties in the order of declaration.
         source: where the graph comes from, for messages; no part of equality.
@@ -77,6 +78,7 @@ class CausalGraph:
     target: str
     z: Latent | None
     m: Latent | None
+    manipulations: tuple[Latent, ...]
     blanket: Blanket
     order: tuple[str, ...]
     source: str
@@ -176,8 +178,9 @@ class CausalGraph:
             coparents=by_order(causes - children - {self.target}),
         )
         self.order = by_order(causes | children | set(graph.predecessors(self.target)))
-        self.z, m = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
-        self.m = with_causes(m, behind, self.z, self.target, self.nodes, source)
+        self.z, manipulations = resolve_latents(spec.latents, self.nodes, self.target, self.blanket, source)
+        self.manipulations = with_causes(manipulations, behind, self.z, self.target, self.nodes, source)
+        self.m = taken_together(self.manipulations)
 
     def parents_of(self, name: str) -> tuple[str, ...]:
         """Returns the observed causes of a node within :attr:`order`, in its order.
@@ -189,6 +192,16 @@ class CausalGraph:
             raise graph_error(self.source, f"found {name!r}, no node; {one_of(name, self.nodes)}")
         edges = set(self.edges)
         return tuple(cause for cause in self.order if (cause, name) in edges)
+
+    @property
+    def latents(self) -> tuple[Latent, ...]:
+        """The style and the manipulations."""
+        return (*(() if self.z is None else (self.z,)), *self.manipulations)
+
+    @property
+    def site_column(self) -> str | None:
+        """The column whose every value has an m of its own; None where no manipulation has such a scope."""
+        return next((latent.site_column for latent in self.manipulations if latent.site_column is not None), None)
 
     def require_m(self) -> Latent:
         """Returns the manipulation :attr:`m` of a graph that has to have one.
@@ -206,7 +219,7 @@ class CausalGraph:
 
     def factorisation(self) -> str:
         """Returns the joint density of :attr:`order` and the latents as text: causes, latents, effects."""
-        latents = [latent for latent in (self.z, self.m) if latent is not None]
+        latents = self.latents
         first: list[str] = []
         then: list[str] = []
         for name in self.order:
@@ -235,7 +248,7 @@ class CausalGraph:
             "target": self.target,
             "nodes": nodes,
             "edges": edges,
-            "latents": declared_latents(self.z, self.m, self.target),
+            "latents": declared_latents(self.z, self.manipulations, self.target),
         }
 
     def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -280,7 +293,7 @@ class CausalGraph:
             "parents": self.blanket.parents,
             "children": self.blanket.children,
             "coparents": self.blanket.coparents,
-            "latents": tuple(latent.name for latent in (self.z, self.m) if latent is not None),
+            "latents": tuple(latent.name for latent in self.latents),
         }
         text = "; ".join(f"{role} {listed(names) or 'none'}" for role, names in roles.items())
         return f"<CausalGraph: target {self.target!r}; {text}>"

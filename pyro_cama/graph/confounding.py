@@ -41,39 +41,51 @@ def apart(spec: GraphSpec) -> tuple[GraphSpec, LatentCauses]:
 
 
 def with_causes(
-    m: Latent | None, causes: LatentCauses, z: Latent | None, target: str, nodes: Mapping[str, object], source: str
-) -> Latent | None:
-    """Returns the manipulation with what causes it.
+    manipulations: tuple[Latent, ...],
+    causes: LatentCauses,
+    z: Latent | None,
+    target: str,
+    nodes: Mapping[str, object],
+    source: str,
+) -> tuple[Latent, ...]:
+    """Returns the manipulations with what causes them.
 
     Args:
-        m, z: as they are resolved.
+        manipulations, z: as they are resolved.
         causes: see :func:`apart`.
         target, nodes: of the graph.
         source: where the graph comes from, for messages.
 
     Raises:
         GraphError: an edge into another latent than a manipulation, or from another node than the target; a confounder
-            of anything else than these two; or a manipulation that many rows share.
+            of anything else than these two; a manipulation that many rows share, or that is one of several.
     """
-    names = [] if m is None else [m.name]
+    if not (causes.edges or causes.confounders):
+        return manipulations
+    names = [m.name for m in manipulations]
     faults = [_edge_fault(edge, names, target) for edge in causes.edges]
     for name, latent in causes.confounders.items():
         faults += _confounder_faults(name, latent, names, target, nodes)
-    taken = {latent.name for latent in (z, m) if latent is not None} & set(causes.confounders)
+    taken = {latent.name for latent in (z, *manipulations) if latent is not None} & set(causes.confounders)
     faults += [f"latent {name!r}: found causes; expected a name of its own: it is the style" for name in sorted(taken)]
     if len(causes.confounders) > 1:
         both = listed(causes.confounders)
         faults.append(f"latents: found {both}, which cause the same two; expected one, which says all that two could")
-    if m is not None and not m.per_row and (causes.edges or causes.confounders):
+    faults += [
+        f"latent {m.name!r}: found scope {m.scope!r} beside a cause that it shares with {target!r}; expected "
+        f"'row': where many rows share one manipulation, it cannot go with the class of each"
+        for m in manipulations[:1]
+        if not m.per_row
+    ]
+    if len(manipulations) > 1:
         faults.append(
-            f"latent {m.name!r}: found scope {m.scope!r} beside a cause that it shares with {target!r}; expected "
-            f"'row': where many rows share one manipulation, it cannot go with the class of each"
+            f"latents: found {listed(names)}, and a cause that one of them shares with {target!r}; expected one "
+            "manipulation where it goes with the class"
         )
     if faults := [fault for fault in faults if fault]:
         raise graph_error(source, faults)
-    if m is None or not (causes.edges or causes.confounders):
-        return m
-    return replace(m, parents=(target,) if causes.edges else (), confounder=next(iter(causes.confounders), None))
+    parents, confounder = (target,) if causes.edges else (), next(iter(causes.confounders), None)
+    return tuple(replace(m, parents=parents, confounder=confounder) for m in manipulations)
 
 
 def _edge_fault(edge: Edge, names: list[str], target: str) -> str:

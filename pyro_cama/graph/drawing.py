@@ -76,8 +76,12 @@ class Drawable(Protocol):
         """The style."""
 
     @property
-    def m(self) -> Latent | None:
-        """The manipulation."""
+    def manipulations(self) -> tuple[Latent, ...]:
+        """The manipulations."""
+
+    @property
+    def latents(self) -> tuple[Latent, ...]:
+        """The style and the manipulations."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,8 @@ def _roles(graph: Drawable) -> dict[str, str]:
     roles |= dict.fromkeys(blanket.coparents, "co-parent") | dict.fromkeys(blanket.parents, "parent")
     roles |= {name: "parent, co-parent" for name in blanket.parents if name in blanket.coparents}
     roles |= dict.fromkeys(blanket.children, "child") | {graph.target: "target"}
-    if graph.m is not None and graph.m.confounder is not None:
-        roles[graph.m.confounder] = "u"
-    return roles | {latent.name: key for key, latent in (("z", graph.z), ("m", graph.m)) if latent is not None}
+    roles |= {latent.confounder: "u" for latent in graph.manipulations if latent.confounder is not None}
+    return roles | {latent.name: "m" if latent.manipulation else "z" for latent in graph.latents}
 
 
 def _drawn(graph: Drawable) -> nx.DiGraph[str]:
@@ -169,12 +172,11 @@ def _drawn(graph: Drawable) -> nx.DiGraph[str]:
     drawn: nx.DiGraph[str] = nx.DiGraph()
     drawn.add_nodes_from(graph.nodes)
     drawn.add_edges_from(graph.edges)
-    for latent in (graph.z, graph.m):
-        if latent is not None:
-            drawn.add_edges_from((latent.name, child) for child in latent.children)
-            drawn.add_edges_from((parent, latent.name) for parent in latent.parents)
-            if latent.confounder is not None:
-                drawn.add_edges_from((latent.confounder, effect) for effect in (graph.target, latent.name))
+    for latent in graph.latents:
+        drawn.add_edges_from((latent.name, child) for child in latent.children)
+        drawn.add_edges_from((parent, latent.name) for parent in latent.parents)
+        if latent.confounder is not None:
+            drawn.add_edges_from((latent.confounder, effect) for effect in (graph.target, latent.name))
     return drawn
 
 

@@ -1,6 +1,7 @@
 """The latents of a graph: what a file leaves out of z and m, which latents fit the graph, and back to the file's form.
 
-``z`` and ``m`` name the two roles, style and manipulation; a latent of another name may stand in either.
+``z`` and ``m`` name the two roles, style and manipulation; a latent of another name may stand in either.  There is one
+style at most, and there may be several manipulations, each with its own scope, children and mechanism.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def resolve_latents(
     target: str,
     blanket: Blanket,
     source: str,
-) -> tuple[Latent | None, Latent | None]:
-    """Returns the style and the manipulation of a graph, each None where it was dropped.
+) -> tuple[Latent | None, tuple[Latent, ...]]:
+    """Returns the style of a graph, None where it was dropped, and its manipulations in the order written.
 
     Args:
         declared: the latents by name as the graph file has them; None drops z or m, and one left out has its defaults.
@@ -40,30 +41,91 @@ def resolve_latents(
         source: where the graph comes from, for messages.
 
     Raises:
-        GraphError: two latents of a role, or one whose name, children, scope, mechanism or affects does not fit the
-            graph; all faults are listed.
+        GraphError: two styles, or a latent whose name, children, scope, mechanism or affects does not fit the graph or
+            the other manipulations; all faults are listed.
     """
     faults: list[str] = []
-    chosen = _names_by_role(declared, faults)
-    for role, name in chosen.items():
+    chosen = _role_by_name(declared, faults)
+    for name, role in chosen.items():
         if name in nodes:
             rename = "{style: {}, z: null}" if role == _STYLE else "{drift: {manipulation: true}, m: null}"
             faults.append(
                 f"latent {name!r}: found a node of the same name; expected another: rename the latent, "
                 f"as in latents: {rename}"
             )
-    built = {}
-    for role, name in chosen.items():
+    styles, manipulations = list[Latent](), list[Latent]()
+    for name, role in chosen.items():
         spec = declared.get(name) or LatentSpec()
         faults += _faults(name, role, spec, nodes, target, blanket)
-        built[role] = _latent(name, role, spec, nodes, blanket.children)
+        (styles if role == _STYLE else manipulations).append(_latent(name, role, spec, nodes, blanket.children))
+    faults += _faults_together(manipulations)
     if faults:
         raise graph_error(source, faults)
-    return built.get(_STYLE), built.get(_MANIPULATION)
+    return (styles[0] if styles else None), tuple(manipulations)
 
 
-def _names_by_role(declared: Mapping[str, LatentSpec | None], faults: list[str]) -> dict[str, str]:
-    """The name of the latent in each role that is not dropped; adds to ``faults`` what two names contend for."""
+def taken_together(manipulations: Sequence[Latent]) -> Latent | None:
+    """Returns all manipulations of a graph as one: of one, itself; None of none.
+
+    Its value holds theirs side by side.  Where any of them is every row's own, it is too.
+    """
+    if len(manipulations) < 2:
+        return manipulations[0] if manipulations else None
+    shared = [latent.scope for latent in manipulations if not latent.per_row]
+    children = tuple(dict.fromkeys(child for latent in manipulations for child in latent.children))
+    mechanism: dict[str, str] = {}
+    for latent in manipulations:
+        for child, name in latent.mechanism.items():
+            mechanism[child] = f"{mechanism[child]}, {name}" if child in mechanism else name
+    return Latent(
+        name="+".join(latent.name for latent in manipulations),
+        dim=sum(latent.dim for latent in manipulations),
+        children=children,
+        manipulation=True,
+        scope=shared[0] if len(shared) == len(manipulations) else "row",
+        mechanism=mechanism,
+        affects={child: affects for latent in manipulations for child, affects in latent.affects.items()},
+        groups={group: columns for latent in manipulations for group, columns in latent.groups.items()},
+        parts=tuple(manipulations),
+    )
+
+
+def _faults_together(manipulations: Sequence[Latent]) -> list[str]:
+    """What does not fit among several manipulations, as sentences."""
+    faults: list[str] = []
+    affects: dict[str, tuple[str, str]] = {}
+    groups: dict[str, str] = {}
+    scopes: dict[str, str] = {}
+    for latent in manipulations:
+        where = f"latent {latent.name!r}: "
+        if not latent.per_row:
+            other = next((scope for scope in scopes if scope != latent.scope), None)
+            if other is not None:
+                faults.append(
+                    f"{where}found scope {latent.scope!r}, and {other!r} of {scopes[other]!r}; "
+                    "expected one shared scope, beside 'row'"
+                )
+            scopes.setdefault(latent.scope, latent.name)
+        for child, value in latent.affects.items():
+            of, before = affects.setdefault(child, (latent.name, value))
+            if before != value:
+                faults.append(
+                    f"{where}affects: found {value!r} of {child!r}, and {before!r} in {of!r}; expected the same in both"
+                )
+        for group in latent.groups:
+            if group in groups:
+                faults.append(f"{where}groups: found {group!r}, as in {groups[group]!r}; expected another name")
+            groups[group] = latent.name
+        if "concat" in latent.mechanism.values() and len(manipulations) > 1:
+            faults.append(
+                f"{where}found mechanism 'concat' in a graph of several manipulations; expected one with parameters, "
+                "which can follow another"
+            )
+    return faults
+
+
+def _role_by_name(declared: Mapping[str, LatentSpec | None], faults: list[str]) -> dict[str, str]:
+    """The role of every latent that is not dropped; adds to ``faults`` what two styles contend for."""
     chosen: dict[str, str] = {}
     for name, latent in declared.items():
         where = f"latent {name!r}: "
@@ -79,16 +141,17 @@ def _names_by_role(declared: Mapping[str, LatentSpec | None], faults: list[str])
                 f"{where}found manipulation: {str(manipulation).lower()}; "
                 f"expected another name: {name} is {kind} a manipulation"
             )
-        elif role in chosen:
+        elif role == _STYLE and role in chosen.values():
+            first = next(name for name, other in chosen.items() if other == role)
             faults.append(
-                f"{where}found a second latent with manipulation: {str(manipulation).lower()}, "
-                f"beside {chosen[role]!r}; expected at most one: join them, raising dim"
+                f"{where}found a second latent with manipulation: false, beside {first!r}; expected at most one: join "
+                "them, raising dim"
             )
         else:
-            chosen[role] = name
+            chosen[name] = role
     for role in _DIM:
-        if role not in declared:
-            chosen.setdefault(role, role)
+        if role not in declared and role not in chosen.values():
+            chosen = {role: role, **chosen} if role == _STYLE else {**chosen, role: role}
     return chosen
 
 
@@ -218,32 +281,37 @@ def _latent(name: str, role: str, spec: LatentSpec, nodes: Mapping[str, Node], k
     )
 
 
-def declared_latents(z: Latent | None, m: Latent | None, target: str) -> dict[str, dict[str, Any] | None]:
+def declared_latents(
+    z: Latent | None, manipulations: Sequence[Latent], target: str
+) -> dict[str, dict[str, Any] | None]:
     """Returns the latents in the form of the graph file, nothing left to defaults."""
     declared: dict[str, dict[str, Any] | None] = {}
-    for role, latent in ((_STYLE, z), (_MANIPULATION, m)):
-        if latent is None or latent.name != role:
+    for role, latents in ((_STYLE, [] if z is None else [z]), (_MANIPULATION, list(manipulations))):
+        if all(latent.name != role for latent in latents):
             declared[role] = None
-        if latent is None:
-            continue
-        entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
-        declared[latent.name] = entry
-        if not latent.manipulation:
-            entry |= {"effect": latent.effect} | ({} if latent.effect == "deep" else {"loadings": latent.loadings})
-        else:
-            entry |= {
-                "manipulation": True,
-                "scope": latent.scope,
-                "mechanism": _folded(latent.mechanism),
-                "affects": _folded(latent.affects),
-            }
-            if latent.groups:
-                entry["groups"] = {group: list(columns) for group, columns in latent.groups.items()}
-            if latent.parents:
-                entry["parents"] = list(latent.parents)
-            if latent.confounder is not None:
-                declared[latent.confounder] = {"causes": [target, latent.name]}
+        declared |= {latent.name: _declared(latent) for latent in latents}
+    for latent in manipulations:
+        if latent.confounder is not None:
+            declared[latent.confounder] = {"causes": [target, latent.name]}
     return declared
+
+
+def _declared(latent: Latent) -> dict[str, Any]:
+    """What the graph file says of a latent."""
+    entry: dict[str, Any] = {"dim": latent.dim, "children": list(latent.children)}
+    if not latent.manipulation:
+        return entry | {"effect": latent.effect} | ({} if latent.effect == "deep" else {"loadings": latent.loadings})
+    entry |= {
+        "manipulation": True,
+        "scope": latent.scope,
+        "mechanism": _folded(latent.mechanism),
+        "affects": _folded(latent.affects),
+    }
+    if latent.groups:
+        entry["groups"] = {group: list(columns) for group, columns in latent.groups.items()}
+    if latent.parents:
+        entry["parents"] = list(latent.parents)
+    return entry
 
 
 def _by_child(given: Mapping[str, str] | str | None, default: dict[str, str]) -> dict[str, str]:

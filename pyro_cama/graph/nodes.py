@@ -61,6 +61,9 @@ class Latent:
 
     ``groups`` are children of a manipulation that move together, such as one sensor's features, by the group's name.
 
+    ``parts`` are the manipulations that this one is made of, where a graph has several: their values side by side are
+    its value, and a child stands under each of them that names it, the first nearest to the clean child.
+
     ``effect`` says how a style acts on continuous children: through a ``deep`` network, the paper's way, or ``linear``
     on their means, so that it can be summed out exactly; ``auto`` is linear where nothing speaks against it, which
     :func:`pyro_cama.build` finds out.  The ``loadings`` of a linear one, and the scales of its children, are every
@@ -79,11 +82,26 @@ class Latent:
     loadings: Loadings = "shared"
     parents: tuple[str, ...] = ()
     confounder: str | None = None
+    parts: tuple[Latent, ...] = ()
 
     @property
     def goes_with_class(self) -> bool:
         """Whether it depends on the target where nobody intervenes: caused by it, or by what causes both."""
         return bool(self.parents) or self.confounder is not None
+
+    @property
+    def each(self) -> tuple[Latent, ...]:
+        """The latents that are sampled: the parts, or this one."""
+        return self.parts or (self,)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where the value of each of :attr:`each` stands in the value of this one, by name."""
+        found, start = {}, 0
+        for latent in self.each:
+            found[latent.name] = slice(start, start + latent.dim)
+            start += latent.dim
+        return found
 
     @property
     def per_row(self) -> bool:

@@ -34,9 +34,9 @@ def role_rows(graph: Drawable) -> list[tuple[str, str]]:
     ]
     if graph.z is not None:
         rows.append(("style", f"{graph.z.name}, dim {graph.z.dim}, effect {graph.z.effect}"))
-    if graph.m is not None:
-        kinds = ", ".join(sorted(set(graph.m.mechanism.values())))
-        rows.append(("manipulation", f"{graph.m.name}, dim {graph.m.dim}, scope {graph.m.scope}, by {kinds}"))
-        if graph.m.goes_with_class:
-            rows.append(("its cause", graph.m.confounder or graph.target))
+    for m in graph.manipulations:
+        kinds = ", ".join(sorted(set(m.mechanism.values())))
+        rows.append(("manipulation", f"{m.name}, dim {m.dim}, scope {m.scope}, by {kinds}"))
+        if m.goes_with_class:
+            rows.append(("its cause", m.confounder or graph.target))
     return [(role, who) for role, who in rows if who]

@@ -7,6 +7,7 @@ Shapes are ``(samples, classes, rows)``, reduced from the left.  The importance-
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -15,22 +16,35 @@ from pyro_cama.handlers.distributions import draw, mean_of
 from pyro_cama.inference.log_weights import LogWeights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.plates import side_by_side
 
 
-def shared_draw(model: CAMAModel, guide: CAMAGuide) -> tuple[Tensor, Tensor]:
-    """Draws a shared m once, reparameterised, for ``do`` of all its rows, and its ratio.
+def shared_draw(model: CAMAModel, guide: CAMAGuide, names: Collection[str]) -> tuple[dict[str, Tensor], Tensor]:
+    """Draws shared manipulations once, reparameterised, for ``do`` of all their rows, and their ratio.
 
     Returns:
-        m, ``(dim,)`` or ``(sites, dim)``; log p(m) - log q(m), ``(1, sites)``.
+        m by name, ``(dim,)`` or ``(sites, dim)`` each; log p(m) - log q(m), ``(1, sites)``.
     """
-    q = guide.m_dist(None)
-    m = draw(q)
-    return m, (model.m_dist().log_prob(m) - q.log_prob(m)).reshape(1, -1)
+    values, ratio = {}, torch.zeros(1, 1).to(model.like)
+    for latent, q in zip(model.graph.manipulations, guide.m_dists(None, names), strict=True):
+        if q is not None:
+            value = values[latent.name] = draw(q)
+            ratio = ratio + (model.prior(latent).log_prob(value) - q.log_prob(value)).reshape(1, -1)
+    return values, ratio
+
+
+def shared_means(guide: CAMAGuide) -> dict[str, Tensor]:
+    """Returns the means of the posteriors of shared manipulations by name, ``(dim,)`` or ``(sites, dim)`` each."""
+    names = [latent.name for latent in guide.graph.manipulations if not latent.per_row]
+    posteriors = zip(guide.graph.manipulations, guide.m_dists(None, names), strict=True)
+    return {latent.name: mean_of(q, f"q({latent.name})") for latent, q in posteriors if q is not None}
 
 
 def shared_mean(guide: CAMAGuide) -> Tensor:
-    """Returns the mean of a shared m's posterior, ``(dim,)`` or ``(sites, dim)``."""
-    return mean_of(guide.m_dist(None), "q(m)")
+    """Returns m at :func:`shared_means`, ``(dim,)`` or ``(sites, dim)``; manipulations of every row's own are at 0."""
+    graph, means = guide.graph, shared_means(guide)
+    rest = {latent.name: guide.like.new_zeros(latent.dim) for latent in graph.manipulations}
+    return side_by_side(graph.require_m(), rest | means)
 
 
 def sites_at_rest(guide: CAMAGuide) -> Tensor:

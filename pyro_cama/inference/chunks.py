@@ -15,8 +15,7 @@ SHARED = 4  # draws of a shared m that predictions take
 
 def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> int:
     """Counts the draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m not given."""
-    m = pair.graph.m
-    shared = m is not None and not m.per_row and m.name not in (do or {})
+    shared = any(not m.per_row and m.name not in (do or {}) for m in pair.graph.manipulations)
     return options.samples * options.m_samples if shared else options.samples
 
 

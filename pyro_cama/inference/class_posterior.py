@@ -16,7 +16,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
-from pyro_cama.inference.bounds import class_log_probs, shared_mean
+from pyro_cama.inference.bounds import class_log_probs, shared_means
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_prior import prior_log_ratio
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do, expect_rows, rows_at_rest
@@ -83,7 +83,8 @@ def class_log_posterior(
     pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:
     """Returns log p(y | x, a, c), ``(classes, rows)``, in chunks of bounded memory; each row's result is its own."""
-    if batch.site is not None and do is None and bool((batch.site < 0).any()):
+    inferred = any(m.site_column is not None and m.name not in (do or {}) for m in pair.graph.manipulations)
+    if batch.site is not None and inferred and bool((batch.site < 0).any()):
         message = "rows of a site the model was never adapted to are read with m = 0"
         warnings.warn(message, UserWarning, stacklevel=caller_level())
 
@@ -112,7 +113,7 @@ def log_posterior_of(
 
     Where m is inferred, it is the mean of p(y | x, a, c) over the modes of its posterior.
     """
-    if do is not None or not pair.modes:
+    if not pair.modes or (do or {}).keys() >= {m.name for m in pair.graph.manipulations}:
         return _of_mode(pair, part, rows, do, options)
     found = [_of_mode(pair, part, rows, do, options) for _ in pair.each_mode()]
     return torch.stack(found).logsumexp(0) - math.log(len(found))
@@ -127,7 +128,9 @@ def _of_mode(
     if resting is None or not bool(resting.any()):
         return _within(pair, part, do_of_rows(pair, do, rows), options)
     if bool(resting.all()):
-        return _within(pair, part, encode_do(pair, clean_do(pair.graph)), options)
+        clean = encode_do(pair, clean_do(pair.graph)) or {}
+        of_sites = {m.name: clean[m.name] for m in pair.graph.manipulations if m.site_column is not None}
+        return _within(pair, part, do_of_rows(pair, of_sites | (do or {}), rows), options)
     parts = [torch.nonzero(own).flatten() for own in (resting, ~resting)]
     found = [_of_mode(pair, part.select(own), rows[own], do, options) for own in parts]
     return torch.cat(found, 1)[:, torch.cat(parts).argsort()]
@@ -136,13 +139,18 @@ def _of_mode(
 def _at_mean(
     pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> dict[str, Tensor] | None:
-    """Puts m of a data set at its mean where draws of theta would not fit, as evidence has it."""
+    """Puts shared manipulations at their mean where draws of theta would not fit, as evidence has it.
+
+    And beside manipulations of every row's own, which take the draws.
+    """
     m = pair.graph.m
-    if m is None or not m.per_dataset or m.name in (do or {}):
+    if m is None or m.name in (do or {}):
         return do
-    if draws_per_row(pair, do, options) * pair.manipulation.size <= NUMBERS:
+    beside = m.per_row and any(not latent.per_row for latent in m.each)
+    fit = not m.per_dataset or draws_per_row(pair, do, options) * pair.manipulation.size <= NUMBERS
+    if fit and not beside:
         return do
-    return {**(do or {}), m.name: shared_mean(pair.guide)}
+    return shared_means(pair.guide) | (do or {})
 
 
 def _within(pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions) -> Tensor:

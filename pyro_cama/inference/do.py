@@ -1,4 +1,4 @@
-"""``do`` of the manipulation latent: as users write it, as tensors, and for some of the rows."""
+"""``do`` of manipulation latents: as users write it, as tensors, and for some of the rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_cama._messages import shown
+from pyro_cama._messages import listed, shown
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.inference.bounds import sites_at_rest
+from pyro_cama.graph.nodes import Latent
+from pyro_cama.inference.bounds import shared_means, sites_at_rest
 from pyro_cama.model.pair import ModelGuidePair
 
 UserDo = Mapping[str, Any] | None
@@ -18,42 +19,48 @@ UserDo = Mapping[str, Any] | None
 
 
 def clean_do(graph: CausalGraph) -> UserDo:
-    """Returns do(m=0): nothing is manipulated."""
-    return None if graph.m is None else {graph.m.name: 0.0}
+    """Returns do(m=0) of every manipulation: nothing is manipulated."""
+    return {m.name: 0.0 for m in graph.manipulations} or None
 
 
 def encode_do(pair: ModelGuidePair, do: Literal["auto"] | UserDo, rows: int | None = None) -> dict[str, Tensor] | None:
-    """Returns ``do`` as tensors.
+    """Returns ``do`` as tensors, by name; a manipulation that it lacks is inferred.
 
     Shapes are ``(dim,)``, ``(rows, dim)`` in scope row, and ``(sites, dim)`` where a column is the scope.
 
     Args:
-        do: "auto" is do(m=0) until the pair is said to infer m (``m_trained``), and None, the inferred m, after.
+        do: "auto" is do(m=0) of every manipulation that the pair is not said to infer (``trained``); None infers all.
         rows: of the table; None where they are not counted yet.
 
     Raises:
         ValueError: no such latent, or a value that does not fit it or the rows.
     """
-    m = pair.graph.m
+    latents = {m.name: m for m in pair.graph.manipulations}
     if isinstance(do, str) and do == "auto":
-        do = None if pair.m_trained or m is None else {m.name: 0.0}
+        do = {name: 0.0 for name in latents if name not in pair.trained}
     if do is not None and not isinstance(do, Mapping):
         raise ValueError(f"do: expected 'auto', None or a mapping such as {{'m': 0.0}}, found {shown(do)}")
     if not do:
         return None
-    unknown = [name for name in do if m is None or name != m.name]
+    unknown = [name for name in do if name not in latents]
     if unknown:
-        expected = f"{m.name!r}" if m else "no latent: this graph has no manipulation"
-        raise ValueError(
-            f"do: {unknown} is not the manipulation latent; expected {expected} (nodes: use sample(do=...))"
-        )
-    assert m is not None
+        which = "a manipulation latent" if len(latents) > 1 else "the manipulation latent"
+        expected = listed(latents) if latents else "no latent: this graph has no manipulation"
+        raise ValueError(f"do: {unknown} is not {which}; expected {expected} (nodes: use sample(do=...))")
+    given = {name: _value_of(pair, latents[name], value) for name, value in do.items()}
+    if rows is not None:
+        expect_rows(pair, given, rows)
+    return given
+
+
+def _value_of(pair: ModelGuidePair, m: Latent, given: Any) -> Tensor:
+    """The value of a manipulation as a tensor, ``(dim,)``, ``(rows, dim)`` or ``(sites, dim)``."""
     try:
-        value = torch.as_tensor(do[m.name], dtype=pair.model.like.dtype, device=pair.device)
+        value = torch.as_tensor(given, dtype=pair.model.like.dtype, device=pair.device)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"do: {m.name!r} takes a number or {m.dim} of them, found {do[m.name]!r}") from None
+        raise ValueError(f"do: {m.name!r} takes a number or {m.dim} of them, found {given!r}") from None
     if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"do: {m.name!r} has to be finite, found {do[m.name]!r}")
+        raise ValueError(f"do: {m.name!r} has to be finite, found {given!r}")
     if value.dim() == 0:
         value = value.expand(m.dim)
     if value.shape[-1] != m.dim or value.dim() > 2:
@@ -66,10 +73,18 @@ def encode_do(pair: ModelGuidePair, do: Literal["auto"] | UserDo, rows: int | No
                 f"do: {m.name!r} has {_counted(len(value))}; scope {m.scope!r} has no value of every row: expected "
                 f"a number or ({m.dim},), one for all{more}"
             )
-    given = {m.name: value}
-    if rows is not None:
-        expect_rows(pair, given, rows)
-    return given
+    return value
+
+
+def held_do(pair: ModelGuidePair) -> dict[str, Tensor]:
+    """Returns ``do`` of the manipulations that stand still while others are adapted: 0, or the mean of what is shared.
+
+    Those of every row's own that have been trained are not among them: they are inferred.
+    """
+    still = [m for m in pair.graph.manipulations if m.name not in pair.moving]
+    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
+    nothing = {m.name: pair.model.like.new_zeros(m.dim) for m in still if m.name not in pair.trained}
+    return {m.name: means[m.name] for m in still if m.name in means} | nothing
 
 
 def do_of_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: Tensor) -> dict[str, Tensor] | None:
@@ -90,10 +105,10 @@ def rows_at_rest(pair: ModelGuidePair, do: dict[str, Tensor] | None, site: Tenso
 
     They are of a site that is not known, or of one that nothing was learnt of while others were: its q(m) stands at 0.
     """
-    m = pair.graph.m
-    if site is None or do or m is None or m.site_column is None:
+    of_sites = {m.name for m in pair.graph.manipulations if m.site_column is not None}
+    if site is None or not of_sites - (do or {}).keys():
         return None
-    if not pair.m_trained:
+    if not of_sites & pair.trained:
         return site < 0
     resting = sites_at_rest(pair.guide)
     return (site < 0) | resting[site.clamp_min(0)]
@@ -112,8 +127,8 @@ def expect_rows(pair: ModelGuidePair, do: dict[str, Tensor] | None, rows: int) -
 
 def _by_row(graph: CausalGraph, do: dict[str, Tensor] | None) -> dict[str, Tensor]:
     """The part of ``do`` that is a value of every row."""
-    by_row = graph.m is not None and graph.m.per_row
-    return {name: value for name, value in (do or {}).items() if by_row and value.dim() > 1}
+    by_row = {m.name for m in graph.manipulations if m.per_row}
+    return {name: value for name, value in (do or {}).items() if name in by_row and value.dim() > 1}
 
 
 def _counted(rows: int) -> str:

@@ -96,7 +96,7 @@ class InterventionELBO(_RowELBO):
 
     def intervention(self, model: CAMAModel) -> Do | None:
         """Returns ``do``, by default do(m=0)."""
-        return {model.graph.m.name: 0.0} if self.do is None and model.graph.m is not None else self.do
+        return {m.name: 0.0 for m in model.graph.manipulations} or None if self.do is None else self.do
 
 
 class JointELBO(_RowELBO):

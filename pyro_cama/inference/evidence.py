@@ -15,7 +15,7 @@ from pyro_cama.data.tables import Table
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Regime
-from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_mean, shared_term
+from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_means, shared_term
 from pyro_cama.inference.chunks import chunk_size, row_chunks
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import log_weights
@@ -37,10 +37,8 @@ def importance_evidence(
         do: an intervention on m; None infers it.
         samples: draws of the latents: 32, of images 8.
     """
-    m = pair.graph.require_m()
     samples = samples or (8 if pair.model.has_images else 32)
-    if do is None and not m.per_row:
-        do = {m.name: shared_mean(pair.guide)}
+    do = shared_means(pair.guide) | dict(do or {})
     calibrated = pair.manipulation.calibrated()
     with torch.no_grad(), fast(), common_noise(pair.settings.seed), calibrated:
         parts = []
@@ -91,9 +89,7 @@ def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.
         DataError: the rows do not fit the graph.
     """
     unlabelled = pair.encode(rows, target="ignore")
-    m = pair.graph.m
-    do: Literal["clean"] | UserDo = "clean"
-    if m is not None and pair.m_trained:
-        do = None if m.per_row else {m.name: shared_mean(pair.guide).detach()}
+    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
+    do = means | (encode_do(pair, "auto") or {})
     bounds: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
     return bounds

@@ -59,7 +59,8 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
         raise ValueError(f"sample(do=...): expected 'auto', None or a mapping of node or latent, found {shown(do)}")
     named: Mapping[str, Any] = {} if auto or do is None else do  # type: ignore[assignment]
     m = pair.graph.m
-    of_m = {name: value for name, value in named.items() if m and name == m.name}
+    latents = {latent.name for latent in pair.graph.manipulations}
+    of_m = {name: value for name, value in named.items() if name in latents}
     nodes: dict[str, Any] = {
         name: _encode_value(pair, name, value, n) for name, value in named.items() if name not in of_m
     }
@@ -67,13 +68,13 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
     calibrated = pair.manipulation.calibrated() if m else nullcontext()
     with torch.no_grad(), fast(), pair.seeded(seed), calibrated:
         site = draw_sites(pair, n)
-        if m and not given and do is not None:
-            given = {m.name: draw_m(pair, n)}
+        if m and do is not None:
+            given = draw_m(pair, n) | (given or {})
         program = intervene(pair.model, given)
         if nodes:
             program = poutine.do(program, data=nodes)
         start = Batch(values={}, observed={}, site=site, rows=n)
-        if site is not None and m and m.site_column in pair.graph.order:
+        if site is not None and pair.graph.site_column in pair.graph.order:
             start = _placed(pair, program, start, nodes)
         values = program(start)
     return _frame_of(pair, values, start.site, n)
@@ -81,7 +82,7 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
 
 def _placed(pair: ModelGuidePair, program: Callable[..., Any], start: Batch, nodes: Mapping[str, Tensor]) -> Batch:
     """Rows whose sites are the drawn values of a node: it and what causes it, for the rest to be drawn given these."""
-    name = pair.graph.require_m().site_column
+    name = pair.graph.site_column
     assert name is not None
     nowhere = torch.full((start.rows,), -1, device=pair.device)
     drawn = program(Batch(values={}, observed={}, site=nowhere, rows=start.rows))
@@ -103,7 +104,7 @@ def _frame_of(pair: ModelGuidePair, values: Mapping[str, Tensor], site: Tensor |
         shape = pair.graph.nodes[name].event_shape
         decoded = pair.encoder.decode(name, values[name].expand(rows, *shape))
         frame[name] = list(decoded) if shape else decoded
-    if site is not None and (column := pair.graph.require_m().scope) not in frame:
+    if site is not None and (column := str(pair.graph.site_column)) not in frame:
         frame[column] = [pair.encoder.sites[i] for i in site.tolist()]
     return pd.DataFrame(frame)
 

@@ -25,9 +25,9 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.handlers.interventions import Do, Proposed, Regime, cut_from_class, intervene
 from pyro_cama.model.generative_model import CAMAModel
-from pyro_cama.model.guide import CAMAGuide
+from pyro_cama.model.guide import CAMAGuide, shared_first
 from pyro_cama.model.linear_style import sums_out
-from pyro_cama.model.plates import EncodedRows, as_batch
+from pyro_cama.model.plates import EncodedRows, as_batch, joined
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def log_weights(
     """Returns the log-weights of every sample, class and row.
 
     Args:
-        do: values of the manipulation latent, ``(dim,)`` or ``(rows, dim)``, for model and guide alike.
+        do: values of manipulation latents by name, ``(dim,)`` or ``(rows, dim)``, for model and guide alike; those that
+            are not given are drawn.
         regime: of an m that goes with the class: "observational" weighs it by p(m | y), as it came about where nobody
             intervened; "interventional" cuts that edge, and p(m) tells nothing of the class.
         classes: weigh every class of the target instead of the rows' labels.
@@ -78,9 +79,9 @@ def log_weights(
             where :func:`is_exact` holds: every draw would give the same weight.
     """
     batch = as_batch(data, None)
-    do = {name: _value(model, value) for name, value in (do or {}).items()}
+    do = {name: _value(model, name, value) for name, value in (do or {}).items()}
     if trace is None:
-        trace = not is_grouped(model, guide) or any(model.graph.m is None or n != model.graph.m.name for n in do)
+        trace = not is_grouped(model, guide) or bool(do.keys() - {m.name for m in model.graph.manipulations})
     given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples), regime)
     if trace:
         return traced_draws(model, guide, batch, given)[0]
@@ -169,11 +170,10 @@ def causes_known(model: CAMAModel, batch: Batch, classes: bool) -> bool:
     return all(name in batch.values and name not in batch.observed for name in causes)
 
 
-def _value(model: CAMAModel, value: Tensor | float) -> Tensor:
+def _value(model: CAMAModel, name: str, value: Tensor | float) -> Tensor:
     given = torch.as_tensor(value, dtype=model.like.dtype, device=model.like.device)
-    if model.graph.m is not None and given.dim() == 0:
-        given = given.expand(model.graph.m.dim)
-    return given
+    latent = next((m for m in model.graph.manipulations if m.name == name), None)
+    return given.expand(latent.dim) if latent is not None and given.dim() == 0 else given
 
 
 def traced_draws(
@@ -190,7 +190,8 @@ def traced_draws(
     if given.proposals:
         drawn = Proposed(given.proposals)(drawn)
     if given.run > 1:
-        drawn = _Runs(graph.require_m().name, given.run)(drawn)
+        for latent in graph.manipulations:
+            drawn = _Runs(latent.name, given.run)(drawn)
     guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
     program: Callable[..., Any] = model
     if graph.m is not None and graph.m.goes_with_class and given.regime == "interventional":
@@ -201,8 +202,10 @@ def traced_draws(
     log_p, log_q = _site_log_probs(model_trace), _site_log_probs(guide_trace)
     values: dict[str, Any] = {name: model_trace.nodes[name]["value"] for name in log_p}
     shared = None
-    if graph.m is not None and not graph.m.per_row and graph.m.name in log_p:
-        shared = (log_p.pop(graph.m.name) - log_q.pop(graph.m.name)).reshape(samples, -1)
+    for latent in graph.manipulations:
+        if not latent.per_row and latent.name in log_p:
+            own = (log_p.pop(latent.name) - log_q.pop(latent.name)).reshape(samples, -1)
+            shared = own if shared is None else shared + own
     context_nodes = {n for n in graph.order if n != graph.target and n not in graph.blanket.children}
     zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
     context = sum((log_p.pop(n) for n in context_nodes if n in log_p), zero)
@@ -227,7 +230,7 @@ def check_sites(model: CAMAModel, guide_trace: Any, do: Do) -> None:
     Raises:
         ValueError: the guide's sites are not the model's latents.
     """
-    latents = {latent.name for latent in (model.graph.z, model.graph.m) if latent is not None} - set(do)
+    latents = {latent.name for latent in model.graph.latents} - set(do)
     found = {
         n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"
     }
@@ -252,7 +255,7 @@ def _collapsed(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request)
     """Weights with the style summed out; a draw of m serves all the samples that share it."""
     samples, run = given.samples, given.run
     m, ratio, shared = draw_m(model, guide, batch, given)
-    drawn = m is not None and model.graph.m is not None and model.graph.m.name not in given.do
+    drawn = any(latent.name not in given.do for latent in model.graph.manipulations)
     if drawn and run > 1:
         assert m is not None
         m = m[::run]
@@ -296,7 +299,7 @@ def draw_latents(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Reques
         single = samples == width == 1 and len(q.batch_shape) < 2  # dimensions of one cost a view in every operation
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
         z = draw_site(q, graph.z.name)
-        ratio = ratio + _ratio(model.z_dist, q, z)
+        ratio = ratio + _ratio(model.z_dist(), q, z)
     return Latents(z, m, ratio, shared)
 
 
@@ -304,29 +307,40 @@ def draw_m(
     model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Request
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Draws m from the guide, or takes what ``do`` gives: m, ratio and shared of :class:`Latents`."""
-    graph = model.graph
-    zero = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
-    if graph.m is None or graph.m.name in given.do:
-        return None if graph.m is None else torch.as_tensor(given.do[graph.m.name]), zero, None
-    q = given.proposals.get(graph.m.name) or guide.m_dist(batch)
-    sites = q.batch_shape[-1] if q.batch_shape else 1
-    q = q.expand((given.samples, 1, sites))
-    m = draw_in_runs(q, graph.m.name, given.run)
-    if graph.m.goes_with_class:  # p(m | y) is added where y is at hand
-        prior = zero if goes_with_class(model, given) else model.m_dist().log_prob(m)
-        return m, prior - q.log_prob(m), None
-    ratio = _ratio(model.m_dist, q, m)
-    return (m, ratio, None) if graph.m.per_row else (m, zero, ratio.reshape(given.samples, -1))
+    graph, shared = model.graph, None
+    ratio = torch.zeros((), dtype=model.like.dtype, device=model.like.device)
+    if graph.m is None:
+        return None, ratio, None
+    values = {name: torch.as_tensor(value) for name, value in given.do.items()}
+    for latent in shared_first(graph):
+        name = latent.name
+        if name in values:
+            continue
+        q = given.proposals.get(name) or guide.posterior(batch, latent, values)
+        sites = q.batch_shape[-1] if q.batch_shape else 1
+        q = q.expand((given.samples, 1, sites))
+        values[name] = draw_in_runs(q, name, given.run)
+        if latent.goes_with_class:  # p(m | y) is added where y is at hand
+            own = -q.log_prob(values[name])
+            own = own if goes_with_class(model, given) else own + model.prior(latent).log_prob(values[name])
+        else:
+            own = _ratio(model.prior(latent), q, values[name])
+        if latent.per_row:
+            ratio = ratio + own
+        else:
+            own = own.reshape(given.samples, -1)
+            shared = own if shared is None else shared + own
+    return joined(graph.m, values, batch.site), ratio, shared
 
 
-def _ratio(prior: Callable[[], TorchDistribution], q: TorchDistribution, value: Tensor) -> Tensor:
+def _ratio(prior: TorchDistribution, q: TorchDistribution, value: Tensor) -> Tensor:
     """log p - log q of a reparameterised draw from q, p standard normal; a normal q's in closed form.
 
     With value = loc + scale * eps, log q is eps's density less log scale: gradients through value and loc cancel.
     """
     normal = getattr(q, "base_dist", None)
     if type(normal) is not dist.Normal or len(q.event_shape) != 1:
-        return prior().log_prob(value) - q.log_prob(value)
+        return prior.log_prob(value) - q.log_prob(value)
     with torch.no_grad():
         squared = ((value - normal.loc) / normal.scale).square_()
     return (0.5 * (squared - value.square()) + normal.scale.log()).sum(-1)

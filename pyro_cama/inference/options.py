@@ -51,8 +51,10 @@ class PredictionOptions:
                 expect_whole(where, name, value, least)
                 options[name] = int(value)
         found = cls(**options)
-        if (found.widen != 1 or found.refine) and (graph.m is None or not graph.m.per_row):
-            raise ValueError(f"{where}: widen and refine are for a manipulation of scope row, where each row has its m")
+        if (found.widen != 1 or found.refine) and (graph.m is None or not graph.m.per_row or graph.m.parts):
+            raise ValueError(
+                f"{where}: widen and refine are for one manipulation of scope row, where each row has its m"
+            )
         if (found.widen != 1 or found.refine) and do:
             raise ValueError(
                 f"{where}: widen and refine are for an m that is inferred, and here it is given ('auto' is do(m=0) "

@@ -67,12 +67,12 @@ def _inferred(pair: ModelGuidePair, batch: Batch, samples: int) -> dict[str, Ten
     labelled = Batch(values, observed, batch.site, batch.rows)
     at_rest = encode_do(pair, "auto", batch.rows) or {}
     guided = poutine.trace(intervene(pair.guide, at_rest)).get_trace(labelled, samples=samples)
-    found: dict[str, Any] = {latent.name: guided.nodes[latent.name]["value"] for latent in (graph.z, graph.m)
-             if latent is not None and latent.name not in at_rest}  # fmt: skip
+    found: dict[str, Any] = {latent.name: guided.nodes[latent.name]["value"] for latent in graph.latents
+             if latent.name not in at_rest}  # fmt: skip
     found |= {name: value.expand(samples, 1, 1, -1) for name, value in at_rest.items()}
-    if graph.m is not None and graph.m.site_column is not None and not at_rest:  # of sites of clean rows
-        resting = sites_at_rest(pair.guide)
-        found[graph.m.name] = found[graph.m.name].masked_fill(resting[:, None], 0.0)
+    for latent in graph.manipulations:
+        if latent.site_column is not None and latent.name not in at_rest:  # of sites of clean rows
+            found[latent.name] = found[latent.name].masked_fill(sites_at_rest(pair.guide)[:, None], 0.0)
     whole = {name: value for name, value in labelled.values.items() if name not in observed}
     parts = {name: (labelled.values[name], known) for name, known in observed.items()}
     with poutine.condition(data={**found, **whole}), _Filled(parts):

@@ -14,7 +14,7 @@ Bayesian inference via coarsening*).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,11 +26,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.interventions import Regime
-from pyro_cama.inference.bounds import importance_bound, marginal, shared_mean
+from pyro_cama.inference.bounds import importance_bound, marginal
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
-from pyro_cama.model.plates import class_values
+from pyro_cama.model.plates import class_values, joined
 
 
 def proposals(
@@ -49,10 +49,8 @@ def proposals(
         )
     if options.refine_z:
         assert graph.z is not None
-        m = None
-        if graph.m is not None:
-            with torch.no_grad():
-                m = _mean_of_m(pair, batch, do, found.get(graph.m.name))
+        with torch.no_grad():
+            m = _means_of_m(pair, batch, do, found)
         found[graph.z.name] = z_proposal(pair, batch, m, steps=options.refine_z, power=power)
     return found
 
@@ -78,16 +76,18 @@ def weights_within(
     return log_weights(pair.model, pair.guide, batch, do=do, samples=draws, **asked)
 
 
-def _mean_of_m(pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, proposal: Any) -> Tensor:
-    assert pair.graph.m is not None
-    if do:
-        return do[pair.graph.m.name]
-    if not pair.graph.m.per_row:
-        return shared_mean(pair.guide)
-    if proposal is None:
-        return _moments(pair.guide.m_dist(batch), "refine_z needs", f"q({pair.graph.m.name} | x)")[0]
-    mean: Tensor = proposal.mean
-    return mean
+def _means_of_m(
+    pair: ModelGuidePair, batch: Batch, do: dict[str, Tensor] | None, found: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """m of every manipulation by name: as given, or the mean of what it would be drawn from."""
+    means = dict(do or {})
+    asked = [m.name for m in pair.graph.manipulations if m.name not in {*means, *found}]
+    for m, posterior in zip(pair.graph.manipulations, pair.guide.m_dists(batch, asked), strict=True):
+        if m.name in found:
+            means[m.name] = found[m.name].mean
+        elif posterior is not None:
+            means[m.name] = _moments(posterior, "refine_z needs", f"q({m.name} | x)")[0]
+    return means
 
 
 def m_proposal(
@@ -127,14 +127,14 @@ def m_proposal(
 
 
 def z_proposal(
-    pair: ModelGuidePair, batch: Batch, m: Tensor | None, *, steps: int, power: float = 1.0, lr: float = 0.1
+    pair: ModelGuidePair, batch: Batch, m: dict[str, Tensor], *, steps: int, power: float = 1.0, lr: float = 0.1
 ) -> TorchDistribution:
     """Finds a normal proposal for the z of every row under every class, batch shape ``(classes, rows)``.
 
     Its scale is that of q(z | x, y) and its mean ``steps`` Adam steps away from that of q, up log p(x, y, z | m).
 
     Args:
-        m: ``(dim,)``, ``(rows, dim)`` or of every site, ``(sites, dim)``; None where the graph has none.
+        m: of every manipulation by name: ``(dim,)``, ``(rows, dim)`` or of every site, ``(sites, dim)``.
         power: of the children's densities.
 
     Raises:
@@ -142,16 +142,17 @@ def z_proposal(
     """
     graph, classes = pair.graph, len(pair.classes)
     assert graph.z is not None
-    name, do = graph.z.name, {graph.m.name: m} if graph.m is not None else None
+    name = graph.z.name
     with torch.no_grad():
-        q = pair.guide.z_dist(batch, pair.guide.target_value(batch, classes=True), m)
+        value = None if graph.m is None else joined(graph.m, m, batch.site)
+        q = pair.guide.z_dist(batch, pair.guide.target_value(batch, classes=True), value)
         shape = (classes, batch.rows, graph.z.dim)
         loc, scale = (moment.expand(shape) for moment in _moments(q, "refine_z needs", f"q({name} | x, y)"))
 
     def joint(z: Tensor) -> Tensor:
         here: TorchDistribution = dist.Delta(z, event_dim=1)
         scoring: dict[str, Any] = {"classes": True, "proposals": {name: here}, "power": power}
-        return log_weights(pair.model, pair.guide, batch, do=do, **scoring).w[0]
+        return log_weights(pair.model, pair.guide, batch, do=m, **scoring).w[0]
 
     return dist.Normal(_gradient_ascent(pair, joint, loc, steps, lr), scale).to_event(1)
 

@@ -22,7 +22,7 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.distributions import mean_of
-from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.bounds import shared_means
 from pyro_cama.inference.chunks import row_chunks
 from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import Request, traced_draws
@@ -30,6 +30,7 @@ from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import MovedGroup
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import joined
 
 GivenDo = dict[str, Tensor] | None
 
@@ -38,9 +39,8 @@ def reconstruct(pair: ModelGuidePair, data: Table, do: Literal["clean"] | UserDo
     """Returns the children as they would have been under ``do``; see :meth:`pyro_cama.CAMA.reconstruct`."""
     expect_whole("reconstruct", "samples", samples)
     batch = pair.encode(data, target="ignore")
-    seen, m = encode_do(pair, "auto"), pair.graph.m
-    if seen is None and m is not None and not m.per_row:
-        seen = {m.name: shared_mean(pair.guide).detach()}
+    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
+    seen = means | (encode_do(pair, "auto") or {})
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
     with torch.no_grad(), fast(), pair.seeded(), common_noise(pair.settings.seed):
         frames = [
@@ -61,7 +61,12 @@ def undone_readings(pair: ModelGuidePair, batch: Batch) -> dict[str, Tensor]:
     causes, m = Causes(pair.model, batch), pair.graph.m
     causes.values.update(batch.values)
     if m is not None:
-        causes.set_m(mean_of(pair.guide.m_dist(batch), "q(m)") if m.per_row else shared_mean(pair.guide))
+        known = encode_do(pair, "auto") or {}
+        inferred = [latent.name for latent in m.each if latent.name not in known]
+        for latent, q in zip(m.each, pair.guide.m_dists(batch, inferred), strict=True):
+            if q is not None:
+                known[latent.name] = mean_of(q, f"q({latent.name})")
+        causes.set_m(joined(m, known, batch.site))
     return {name: causes.undone(name) for name in pair.graph.blanket.children if name in batch.values}
 
 
@@ -71,10 +76,11 @@ def _part(pair: ModelGuidePair, batch: Batch, seen: GivenDo, given: GivenDo, sam
     weights, drawn = traced_draws(model, pair.guide, batch, Request(seen or {}, samples, classes=True))
     # mixed over samples as well as classes: the weights are each draw's share of the posterior
     share = torch.softmax(weights.w.flatten(0, 1), 0)
-    causes = _causes(model, batch, drawn, {**drawn, **(seen or {})}, samples)
+    of_m = {**drawn, **(seen or {})}
+    causes = _causes(model, batch, drawn, of_m, samples)
     if given:
         before = causes
-        causes = _causes(model, batch, drawn, given, samples)
+        causes = _causes(model, batch, drawn, of_m | given, samples)
         _carry_over(model, before, causes)
     frame: dict[str, Any] = {}
     for name in graph.blanket.children:
@@ -98,7 +104,7 @@ def _causes(model: CAMAModel, batch: Batch, drawn: dict[str, Tensor], of_m: dict
     causes = Causes(model, batch, drawn[graph.z.name] if graph.z else None, samples)
     causes.values.update({name: drawn[name] for name in graph.order})
     if graph.m is not None:
-        causes.set_m(of_m[graph.m.name])
+        causes.set_m(joined(graph.m, of_m, batch.site))
     return causes
 
 

@@ -4,7 +4,7 @@ from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.colour import Colour
-from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.composed import Composed, ComposedImages
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
@@ -21,6 +21,7 @@ __all__ = [
     "Blur",
     "Colour",
     "Composed",
+    "ComposedImages",
     "Concat",
     "Confusion",
     "Field",

@@ -1,41 +1,51 @@
-"""Composed: mechanisms of images one after another, as ``warp+intensity`` in a graph file."""
+"""Composed: mechanisms one after another, as ``warp+intensity`` in a graph file, or under several manipulations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.mechanisms.base import Readings
+from pyro_cama.mechanisms.base import Clean, Line, Mechanism, Readings
 from pyro_cama.mechanisms.image import ImageMechanism
 
 
-class Composed(ImageMechanism):
+class Composed(Mechanism):
     """One mechanism after another, ``x = T_n(... T_1(x~))``, their thetas side by side.
 
     Args:
-        parts: in the order in which they act; one at most of a size that the image decides.
+        parts: in the order in which they act; the first is nearest to the clean child, and one at most is of a size
+            that the image decides.
+        node: that they act on; of images it is not needed.
 
     Raises:
         ValueError: several parts of such a size.
     """
 
-    guesses = simulates = True  # of a class; an object has them where its parts do
+    types: ClassVar[tuple[str, ...]] = ("continuous", "count")
+    guesses = simulates = pulls_back = True  # of a class; an object has them where its parts do
 
-    def __init__(self, parts: tuple[ImageMechanism, ...]) -> None:
-        self.parts = parts
-        known = [part.numbers for part in parts if part.numbers]
-        if len(known) < len(parts) - 1:
+    def __init__(self, parts: Sequence[Mechanism], node: Node | None = None) -> None:
+        self.parts = tuple(parts)
+        self._sizes = tuple(_size(part, node) for part in parts)
+        if self._sizes.count(0) > 1:
             raise ValueError(
                 "found several parts whose size the image decides; expected one at most, such as one colour"
             )
-        self.numbers = sum(known) if len(known) == len(parts) else 0
-        self.known = sum(known)
-        self.guesses = bool(self.numbers) and any(part.guesses for part in parts)
+        self.guesses = all(self._sizes) and any(part.guesses for part in parts)
         self.simulates = all(part.simulates for part in parts)
+        self.pulls_back = all(part.pulls_back for part in parts)
+        self.linear = all(part.linear for part in parts)
+
+    @property
+    def composes(self) -> bool:  # type: ignore[override]
+        """Whether every part does."""
+        return all(part.composes for part in self.parts)
 
     def size(self, node: Node) -> int:
         return sum(part.size(node) for part in self.parts)
@@ -43,30 +53,63 @@ class Composed(ImageMechanism):
     def prior_scale(self, node: Node) -> Tensor:
         return torch.cat([part.prior_scale(node) for part in self.parts])
 
-    def push(self, x: Tensor, theta: Tensor) -> Tensor:
-        for part, own in self._with_theta(theta):
-            x = part.push(x, own)
-        return x
+    def even(self, node: Node) -> Tensor:
+        return torch.cat([part.even(node) for part in self.parts])
+
+    def felt(self, theta: Tensor) -> Tensor:
+        return torch.cat([part.felt(own) for part, own in self.with_theta(theta)], -1)
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        for part, own in self.with_theta(theta):
+            clean = part.transform(clean, own)
+        return clean
 
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
-        for part, own in reversed(self._with_theta(theta)):
+        for part, own in reversed(self.with_theta(theta)):
             x = part.invert(x, own, frequencies)
+        return x
+
+    def pull_back(self, x: Tensor, theta: Tensor) -> Clean:
+        slope = variance = torch.zeros_like(x)
+        for part, own in reversed(self.with_theta(theta)):
+            found = part.pull_back(x, own)
+            x, slope = found.x, slope + found.log_slope
+            variance = found.variance + variance * (2 * found.log_slope).exp()
+        return Clean(x, slope, variance)
+
+    def line(self, theta: Tensor) -> Line:
+        lines = [part.line(own) for part, own in reversed(self.with_theta(theta))]
+        whole = lines[0]
+        for line in lines[1:]:
+            whole = Line(
+                line.slope * whole.slope,
+                line.slope * whole.offset + line.offset,
+                whole.log_slope + line.log_slope,
+                line.variance + whole.variance * line.slope.square(),
+            )
+        return whole
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        for part, own in self.with_theta(theta):
+            x = part.push(x, own)
         return x
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.cat([part.simulate(shape, node, scale) for part in self.parts], -1)
 
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
-        if not self.guesses:
-            return None
-        found = [part.guess_from_moments(x, statistics) for part in self.parts]
-        rest = [x.new_zeros(part.numbers) for part in self.parts]
-        return torch.cat([zero if own is None else own for own, zero in zip(found, rest, strict=True)])
+        """Returns the guess of the first part that has one; the others rest, since one is enough."""
+        for i, part in enumerate(self.parts):
+            own = part.guess_from_moments(x, statistics) if part.guesses and self.guesses else None
+            if own is not None:
+                rest = [x.new_zeros(size) for size in self._sizes]
+                return torch.cat([*rest[:i], own, *rest[i + 1 :]])
+        return None
 
     def alternatives(
         self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
     ) -> tuple[Tensor, ...]:
-        parts = self._with_theta(theta)
+        parts = self.with_theta(theta)
         found = []
         for i, (part, own) in enumerate(parts):
             for other in part.alternatives(own, statistics):
@@ -74,7 +117,7 @@ class Composed(ImageMechanism):
         return tuple(found)
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        each = [part.describe(own, node, statistics) for part, own in self._with_theta(theta)]
+        each = [part.describe(own, node, statistics) for part, own in self.with_theta(theta)]
         change = math.hypot(*(found.pop("change") for found in each))
         return {"change": change} | {name: value for found in each for name, value in found.items()}
 
@@ -83,8 +126,42 @@ class Composed(ImageMechanism):
         lows, highs = zip(*(part.range_of(parameter) for part in self.parts), strict=True)
         return max(lows), min(highs)
 
-    def _with_theta(self, theta: Tensor) -> list[tuple[ImageMechanism, Tensor]]:
-        """Returns every part with its own numbers of theta, ``(..., part.numbers)``."""
-        left = theta.shape[-1] - self.known
-        sizes = [part.numbers or left for part in self.parts]
-        return list(zip(self.parts, theta.split(sizes, -1), strict=True))
+    def sizes(self, total: int) -> list[int]:
+        """Returns how many numbers of theta each part takes, of so many in all."""
+        return [size or total - sum(self._sizes) for size in self._sizes]
+
+    def with_theta(self, theta: Tensor) -> list[tuple[Mechanism, Tensor]]:
+        """Returns every part with its own numbers of theta, ``(..., size of the part)``."""
+        return list(zip(self.parts, theta.split(self.sizes(theta.shape[-1]), -1), strict=True))
+
+
+class ComposedImages(Composed, ImageMechanism):
+    """Mechanisms of images one after another; the mean is moved by all of them, and bounded once.
+
+    Args:
+        parts: in the order in which they act.
+    """
+
+    types = ("image",)
+
+    def __init__(self, parts: Sequence[ImageMechanism]) -> None:
+        super().__init__(parts)
+        self.numbers = sum(self._sizes) if all(self._sizes) else 0
+
+    def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
+        return ImageMechanism.transform(self, clean, theta)
+
+
+def one_after_another(parts: Sequence[Mechanism], node: Node) -> Composed:
+    """Returns the mechanisms composed, the first nearest to the clean node."""
+    images = [part for part in parts if isinstance(part, ImageMechanism)]
+    return ComposedImages(images) if len(images) == len(parts) else Composed(parts, node)
+
+
+def _size(part: Mechanism, node: Node | None) -> int:
+    """How many numbers of theta a part takes; 0 where the image decides."""
+    if isinstance(part, ImageMechanism):
+        return part.numbers
+    if node is None:
+        raise ValueError(f"Composed: found {type(part).__name__} and no node; expected the node that it acts on")
+    return part.size(node)

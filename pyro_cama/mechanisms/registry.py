@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from pyro_cama._messages import listed
 from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.colour import Colour
-from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.composed import ComposedImages, one_after_another
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
@@ -61,29 +62,41 @@ def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Me
         joined = sorted(name for name, m in MECHANISMS.items() if isinstance(m, ImageMechanism))
         raise GraphError(f"{where}: found {wanted!r}; expected only {', '.join(joined)} joined by +")
     try:
-        return Composed(images)
+        return ComposedImages(images)
     except ValueError as error:
         raise GraphError(f"{where}: {wanted!r}: {error}") from None
 
 
 def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] | None = None) -> Mechanism | None:
-    """Returns the mechanism by which m acts on a node, None where it does not.
+    """Returns the mechanism by which m acts on a node, that of several manipulations composed; None where none acts.
 
     Raises:
         GraphError: the mechanism is unknown, or does not serve the node's type.
     """
-    if graph.m is None or name not in graph.m.children:
-        return None
-    node, where = graph.nodes[name], f"latent {graph.m.name!r}, child {name!r}"
-    if chosen and name in chosen:
-        mechanism = chosen[name]
-    else:
-        remedy = f", or pass build(mechanisms={{{name!r}: ...}})"
-        mechanism = mechanism_named(graph.m.mechanism[name], graph.m.scope, where, remedy)
-    if node.type not in mechanism.types:
-        able = sorted(known for known, m in MECHANISMS.items() if node.type in m.types)
+    node, own = graph.nodes[name], chosen.get(name) if chosen else None
+    acting = [latent for latent in graph.manipulations if name in latent.children]
+    if own is not None and len(acting) > 1:
         raise GraphError(
-            f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
-            f"expected one of {able}"
+            f"build(mechanisms=...): found {name!r}, on which {listed(latent.name for latent in acting)} act; expected "
+            "children of one manipulation: name the mechanisms of this one in the graph"
         )
-    return mechanism
+    parts = list[Mechanism]()
+    for latent in acting:
+        where = f"latent {latent.name!r}, child {name!r}"
+        remedy = f", or pass build(mechanisms={{{name!r}: ...}})"
+        mechanism = own or mechanism_named(latent.mechanism[name], latent.scope, where, remedy)
+        if node.type not in mechanism.types:
+            able = sorted(known for known, m in MECHANISMS.items() if node.type in m.types)
+            raise GraphError(
+                f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
+                f"expected one of {able}"
+            )
+        if parts and not (mechanism.composes or isinstance(mechanism, ImageMechanism)):
+            raise GraphError(
+                f"{where}: found {latent.mechanism[name]!r}, which cannot follow another mechanism; expected "
+                f"{name!r} among the children of one manipulation"
+            )
+        parts.append(mechanism)
+    if len(parts) > 1:
+        return one_after_another(parts, node)
+    return parts[0] if parts else None

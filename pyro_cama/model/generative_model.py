@@ -11,8 +11,9 @@ Call signature, of model and guide alike::
 sampled, and ``model()`` is a draw of one row from the prior.  Plates: ``samples`` at dim -3 (with ``samples=K``),
 ``classes`` at -2 (with ``classes=True``: the target takes every class), ``rows`` at -1.  z stands in all of them; m
 never in ``classes``: scope ``row`` puts it in ``rows``, scope ``dataset`` in ``samples`` alone, a scope column in a
-plate of ``sites`` at -1.  An m that goes with the class stands in ``classes`` too, after the target: p(m | y); under
-:func:`pyro_cama.handlers.interventions.cut_from_class` it is p(m).
+plate of ``sites`` at -1.  Several manipulations are a site each, by their names.  An m that goes with the class stands
+in ``classes`` too, after the target: p(m | y), or p(m) under
+:func:`pyro_cama.handlers.interventions.cut_from_class`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.nodes import Latent
 from pyro_cama.handlers.common_noise import draw_site
 from pyro_cama.model.build_networks import build_networks, start_of
 from pyro_cama.model.causes import Causes
@@ -36,7 +38,7 @@ from pyro_cama.model.class_manipulation import ClassManipulation
 from pyro_cama.model.groups import Group
 from pyro_cama.model.linear_style import style_log_prob
 from pyro_cama.model.manipulation import Manipulation
-from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values
+from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, joined
 from pyro_cama.networks.features import Merge, NamedModules, NetworkFactory, network_of
 from pyro_cama.networks.images import DecoderFactory, EncoderFactory
 from pyro_cama.networks.inputs import NodeInputs
@@ -186,8 +188,11 @@ class CAMAModel(PyroModule):
         causes = Causes(self, batch, samples=samples)
         with plates.samples:
             if self.graph.m is not None and not self.graph.m.goes_with_class:
-                with plates.m:
-                    causes.set_m(pyro.sample(self.graph.m.name, self.m_dist()))
+                drawn: dict[str, Tensor] = {}
+                for latent in self.graph.manipulations:
+                    with plates.of(latent):
+                        drawn[latent.name] = pyro.sample(latent.name, self.prior(latent))
+                causes.set_m(joined(self.graph.m, drawn, batch.site))
             with plates.classes, plates.rows:
                 if self.graph.z is not None:
                     causes.z = pyro.sample(self.graph.z.name, self.z_dist())
@@ -197,16 +202,23 @@ class CAMAModel(PyroModule):
                         causes.set_m(pyro.sample(self.graph.m.name, self.m_given(causes.values[name])))
         return causes.values
 
-    def m_dist(self) -> TorchDistribution:
+    def m_dist(self, latent: Latent | None = None) -> TorchDistribution:
         """Returns p(m), event ``(dim,)``: standard normal; of an m that goes with the class that of the training rows,
         sum_y p(y) p(m | y).
+
+        Args:
+            latent: which of the graph's manipulations, where it has several.
         """
-        assert self.graph.m is not None
-        if self.graph.m.goes_with_class:
+        latent = latent or self.graph.require_m()
+        if latent.goes_with_class:
             proportions = self.inputs.frequencies(self.graph.target)
             assert proportions is not None
             return self._class_manipulation.marginal(proportions)
-        return dist.Normal(*self._standard).expand([self.graph.m.dim]).to_event(1)
+        return dist.Normal(*self._standard).expand([latent.dim]).to_event(1)
+
+    def prior(self, latent: Latent) -> TorchDistribution:
+        """Returns :meth:`m_dist` of a manipulation; of a graph's only one as a model may have overridden it."""
+        return self.m_dist(latent) if len(self.graph.manipulations) > 1 else self.m_dist()
 
     def m_given(self, y: Tensor) -> TorchDistribution:
         """Returns p(m | y) of an m that goes with the class, batch shape that of y, event ``(dim,)``."""

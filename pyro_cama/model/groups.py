@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from pyro_cama.errors import GraphError
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.likelihoods import Likelihood, Normal, likelihood_of
 from pyro_cama.mechanisms.base import Mechanism
+from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.registry import mechanism_of
 
 
@@ -107,22 +108,43 @@ class Group:
         return torch.cat(columns, -1)
 
 
+class Acting(NamedTuple):
+    """A manipulation that acts on a group: its name, mechanism, and where its numbers stand in a component's theta."""
+
+    latent: str
+    mechanism: Mechanism
+    numbers: slice
+
+
 @dataclass(frozen=True, kw_only=True)
 class MovedGroup(Group):
     """Nodes that the manipulation acts on, all by the same mechanism.
 
     Attributes:
-        mechanism: how m changes every component.
+        mechanism: how m changes every component; of several manipulations, theirs composed.
         theta_size: how many numbers it takes per component, of an image as a whole; 0 for ``concat``.
+        latents: names of the manipulations that act, the first nearest to the clean nodes.
     """
 
     mechanism: Mechanism
     theta_size: int
+    latents: tuple[str, ...]
 
     @property
     def units(self) -> int:
         """How many thetas there are: one a component, or one an image."""
         return 1 if self.image else self.width
+
+    @property
+    def acting(self) -> tuple[Acting, ...]:
+        """What each of :attr:`latents` does."""
+        if len(self.latents) == 1 or not isinstance(self.mechanism, Composed):
+            return (Acting(self.latents[0], self.mechanism, slice(0, self.theta_size)),)
+        found, start, sizes = [], 0, self.mechanism.sizes(self.theta_size)
+        for latent, part, size in zip(self.latents, self.mechanism.parts, sizes, strict=True):
+            found.append(Acting(latent, part, slice(start, start + size)))
+            start += size
+        return tuple(found)
 
 
 def acts_linearly(graph: CausalGraph, name: str, likelihood: Likelihood) -> bool:
@@ -205,7 +227,8 @@ def make_groups(
         group_type: type[Group] = Group
         if mechanism is not None:
             group_type = MovedGroup
-            kind |= {"mechanism": mechanism, "theta_size": mechanism.size(node)}
+            acting = tuple(latent.name for latent in graph.manipulations if name in latent.children)
+            kind |= {"mechanism": mechanism, "theta_size": mechanism.size(node), "latents": acting}
         alone = name == graph.target or node.type == "image"
         key = (group_type, *kind.values(), name if alone else None)
         members.setdefault(key, []).append(name)

@@ -7,7 +7,7 @@ undone, it sees m itself.  A missing value goes in as filled in, beside a flag.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pyro
 import torch
@@ -19,18 +19,24 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.graph.nodes import Latent
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.linear_style import StylePosterior, style_log_prob, style_posterior
 from pyro_cama.model.manipulation import Manipulation
-from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, m_of_rows
+from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, joined, m_of_rows
 from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
 from pyro_cama.networks.features import Merge, NamedModules, mlp, network_of
 from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise_weights
 from pyro_cama.networks.inputs import NodeInputs
 
 MISSING = "missing flags"
+
+
+def shared_first(graph: CausalGraph) -> list[Latent]:
+    """Returns the manipulations in the order in which a guide draws them: what rows share, then what is their own."""
+    return sorted(graph.manipulations, key=lambda latent: latent.per_row)
 
 
 def _image(name: str) -> str:
@@ -104,13 +110,15 @@ class CAMAGuide(PyroModule):
                 initialise_weights(nn.ModuleList([networks[part] for part in ("encoder", "z") if part in networks]))
                 nn.init.zeros_(encoder.projections[MISSING].weight)  # type: ignore[arg-type]
         # NN_qM stands by itself: adaptation trains it and NN_pM, nothing else
-        if graph.m is not None:
-            x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
-            networks["m"] = (
-                RowPosterior(x_width, hidden, graph.m.dim, layers, encoders_of(graph.blanket.children))
-                if graph.m.per_row
-                else SharedPosterior(self.sites, graph.m.dim)
+        x_width = sum(inputs.width(n) for n in graph.blanket.children) + len(graph.blanket.children)
+        posteriors: dict[str, nn.Module] = {}
+        for latent in graph.manipulations:
+            posteriors[latent.name] = (
+                RowPosterior(x_width, hidden, latent.dim, layers, encoders_of(graph.blanket.children))
+                if latent.per_row
+                else SharedPosterior(self.sites if latent.site_column else 1, latent.dim)
             )
+        networks["m"] = NamedModules(posteriors)
         self.networks = nn.ModuleDict(networks)
 
     def forward(
@@ -129,24 +137,65 @@ class CAMAGuide(PyroModule):
         m = None
         with plates.samples:
             if self.graph.m is not None:
-                with plates.m:
-                    m = pyro.sample(self.graph.m.name, self.m_dist(batch))
+                drawn: dict[str, Tensor] = {}
+                for latent in shared_first(self.graph):
+                    with plates.of(latent):
+                        drawn[latent.name] = pyro.sample(latent.name, self.posterior(batch, latent, drawn))
+                m = joined(self.graph.m, drawn, batch.site)
             with plates.classes, plates.rows:
                 if self.graph.z is not None:
                     pyro.sample(self.graph.z.name, self.z_dist(batch, self.target_value(batch, classes), m))
 
-    def m_dist(self, batch: Batch | None) -> TorchDistribution:
-        """Returns q(m | x), batch shape ``(rows,)``; of a shared m q(m), ``()``, or ``(sites,)`` for a scope column."""
-        assert self.graph.m is not None
-        posterior = self._networks["m"]
-        if self.graph.m.per_row:
+    def m_dist(
+        self, batch: Batch | None, latent: Latent | None = None, shared: Mapping[str, Tensor] | None = None
+    ) -> TorchDistribution:
+        """Returns q(m | x), batch shape ``(rows,)``; of a shared m q(m), ``()``, or ``(sites,)`` for a scope column.
+
+        Of every row's own m beside one that rows share it is q(m | T^{-1} x), T what they share.
+
+        Args:
+            batch: rows; None will do for a shared m.
+            latent: which of the graph's manipulations, where it has several.
+            shared: values of those that rows share, by name; None takes the means of their posteriors.
+        """
+        latent = latent or self.graph.require_m()
+        network = self.posteriors[latent.name]
+        if latent.per_row:
             assert batch is not None
-            loc, scale = posterior(*self._children(batch))
+            loc, scale = network(*self._children(batch, self._shared(batch, shared)))
         else:
-            loc, scale = posterior()
-            if self.graph.m.per_dataset:
+            loc, scale = network()
+            if latent.per_dataset:
                 loc, scale = loc[0], scale[0]
         return dist.Normal(loc, scale).to_event(1)
+
+    def posterior(
+        self, batch: Batch | None, latent: Latent, shared: Mapping[str, Tensor] | None = None
+    ) -> TorchDistribution:
+        """Returns :meth:`m_dist` of a manipulation; of a graph's only one as a guide may have overridden it."""
+        return self.m_dist(batch, latent, shared) if len(self.graph.manipulations) > 1 else self.m_dist(batch)
+
+    def m_dists(self, batch: Batch | None, names: Collection[str] | None = None) -> list[TorchDistribution | None]:
+        """Returns q of every manipulation of the graph, what rows share at its mean.
+
+        Args:
+            batch: as :meth:`m_dist`.
+            names: of those that are asked for; the others' are None.
+        """
+        return [
+            self.posterior(batch, latent) if names is None or latent.name in names else None
+            for latent in self.graph.manipulations
+        ]
+
+    def _shared(self, batch: Batch, shared: Mapping[str, Tensor] | None) -> Tensor | None:
+        """m with what rows share, and nothing of their own; None where they share none."""
+        own = [latent for latent in self.graph.manipulations if not latent.per_row]
+        if not own:
+            return None
+        given = {name: value for name, value in (shared or {}).items() if name in {latent.name for latent in own}}
+        means = {latent.name: self.m_dist(None, latent).mean for latent in own if latent.name not in given}
+        rest = {latent.name: self.like.new_zeros(latent.dim) for latent in self.graph.manipulations}
+        return joined(self.graph.require_m(), rest | means | given, batch.site)
 
     def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
         """Returns q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.
@@ -232,11 +281,21 @@ class CAMAGuide(PyroModule):
         return batch.values.get(self.graph.target)
 
     @property
-    def m_posterior(self) -> RowPosterior | SharedPosterior:
-        """NN_qM, of a graph that has a manipulation latent."""
-        found = self._networks["m"]
+    def posteriors(self) -> NamedModules:
+        """NN_qM of every manipulation, by its name."""
+        return network_of(self._networks, "m", NamedModules)
+
+    def posterior_of(self, name: str) -> RowPosterior | SharedPosterior:
+        """Returns NN_qM of a manipulation."""
+        found = self.posteriors[name]
         assert isinstance(found, RowPosterior | SharedPosterior)
         return found
+
+    @property
+    def m_posterior(self) -> RowPosterior | SharedPosterior:
+        """NN_qM of the only manipulation."""
+        (name,) = self.posteriors
+        return self.posterior_of(name)
 
     @property
     def like(self) -> Tensor:
@@ -311,15 +370,25 @@ class CAMAGuide(PyroModule):
         """Whether the networks read a group's values as they are."""
         return self.graph.nodes[group.nodes[0]].type == "continuous"
 
-    def _children(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns what q(m | x) sees: children as measured and missing flags, ``(rows, width)``; images by name."""
-        networks = self._networks
+    def _children(self, batch: Batch, m: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns what q(m | x) sees: children and missing flags, ``(rows, width)``; images by name.
+
+        Args:
+            m: what is undone first, see :meth:`_shared`; None leaves the children as measured.
+        """
+        networks, manipulation = self._networks, self._manipulation
         children = self.graph.blanket.children
         values = self._filled(batch, children)
+        if m is not None and manipulation is not None and not manipulation.is_identity(m):
+            theta = manipulation(m)
+            for group in manipulation.groups:
+                clean = self._filled_in(group, batch, values, manipulation.undo(values, theta, group))
+                apart = {n: clean[..., group.component(n)] for n in group.nodes} if isinstance(clean, Tensor) else clean
+                values.update(apart)
         images = {n: values[n] for n in children if self.graph.nodes[n].type == "image"}
         plain = [networks["inputs"](n, values[n]) for n in children if n not in images]
-        joined = _join(plain, batch.rows, self.like)
-        return torch.cat([joined, self._missing(batch, children)], -1), images
+        flags = self._missing(batch, children)
+        return _join([*plain, flags], batch.rows, self.like), images
 
     def _filled(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Returns values by name; zeros for a node the batch lacks altogether."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -14,7 +14,7 @@ from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior
-from pyro_cama.networks.features import mlp
+from pyro_cama.networks.features import NamedModules, mlp
 from pyro_cama.networks.inputs import NodeInputs
 
 _ALL = slice(None)
@@ -24,10 +24,11 @@ _calibrated: ContextVar[frozenset[nn.Module]] = ContextVar("pyro_cama_calibrated
 class Manipulation(nn.Module):
     """theta(m) = NN_pM(m) - NN_pM(0), dealt out to the groups of manipulated children; zero at m = 0 by construction.
 
-    Shared by model and guide: the model applies the mechanisms, the guide undoes them.
+    Shared by model and guide: the model applies the mechanisms, the guide undoes them.  Of several manipulations each
+    has a network of its own, which makes its own numbers of theta and no other's.
 
     Args:
-        latent: m.
+        latent: m; of a graph of several manipulations, all of them taken together.
         groups: all of the graph; those that m acts on are kept as :attr:`groups`.
         inputs: for the nodes' types and the frequencies of their levels.
         hidden, layers: units of a layer, and hidden layers; a shared m has none.
@@ -36,6 +37,7 @@ class Manipulation(nn.Module):
     def __init__(self, latent: Latent, groups: tuple[Group, ...], inputs: NodeInputs, hidden: int, layers: int) -> None:
         super().__init__()
         self.dim = latent.dim
+        self.latent = latent
         self.affects = dict(latent.affects)
         self.groups = tuple(g for g in groups if isinstance(g, MovedGroup))
         self.inputs = inputs
@@ -51,13 +53,51 @@ class Manipulation(nn.Module):
         self.hidden = hidden
         self.calibration: Tensor
         self.register_buffer("calibration", torch.zeros(start))  # no parameter: SVI would train it, or warn
+        numbers = {one.name: self._numbers(one.name) for one in latent.each}
         # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
-        self.network = mlp(latent.dim, hidden, self._features.stop, layers if latent.per_row else 0)
+        widths = (
+            {name: len(own) for name, own in numbers.items()} if latent.parts else {latent.name: self._features.stop}
+        )
+        self.networks = NamedModules(
+            {one.name: mlp(one.dim, hidden, widths[one.name], layers if one.per_row else 0) for one in latent.each}
+        )
+        self._order: Tensor
+        self.register_buffer("_order", torch.cat([*numbers.values()]).argsort(), persistent=False)
 
     def forward(self, m: Tensor) -> Tensor:
         """Returns all of theta side by side, ``(..., total)``, from m ``(..., dim)``."""
-        theta: Tensor = self.network(m) - self.network(torch.zeros_like(m[..., :1, :] if m.dim() > 1 else m))
-        return theta
+        parts = []
+        for name, at in self.latent.slices.items():
+            network, own = self.networks[name], m[..., at]
+            parts.append(network(own) - network(torch.zeros_like(own[..., :1, :] if m.dim() > 1 else own)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)[..., self._order]
+
+    @property
+    def network(self) -> nn.Sequential:
+        """NN_pM of the only manipulation."""
+        (name,) = self.networks
+        return self._network(name)
+
+    def _network(self, name: str) -> nn.Sequential:
+        found = self.networks[name]
+        assert isinstance(found, nn.Sequential)
+        return found
+
+    def _numbers(self, name: str) -> Tensor:
+        """Where the numbers of a manipulation stand in theta, ``(numbers,)``, component by component."""
+        found = [torch.zeros(0, dtype=torch.long)]
+        for group in self.groups:
+            places = torch.arange(group.units * group.theta_size).reshape(group.units, group.theta_size)
+            places = places + self._slices[group.nodes[0]].start
+            found += [places[:, acting.numbers].flatten() for acting in group.acting if acting.latent == name]
+        return torch.cat(found)
+
+    def of_latents(self, names: Collection[str]) -> Tensor:
+        """Returns which numbers of theta are these manipulations', bool ``(size,)``."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        for name in names:
+            found[self._numbers(name)] = True
+        return found.to(self.calibration.device)
 
     def structured(self, m: Tensor) -> Tensor:
         """Returns theta without ``concat``'s features, ``(..., size)``, from m ``(..., dim)``."""
@@ -183,23 +223,28 @@ class Manipulation(nn.Module):
             _calibrated.reset(token)
 
     @torch.no_grad()
-    def solve_for(self, m: Tensor, theta: Tensor) -> None:
-        """Changes NN_pM's last layer, as little as possible, so that ``theta(m_s)`` is as given for every s.
+    def solve_for(self, m: Tensor, theta: Tensor, names: Collection[str] | None = None) -> None:
+        """Changes the last layer of every NN_pM, as little as possible, so that ``theta(m_s)`` is as given for every s.
 
         Args:
             m: ``(s, dim)``, at most ``hidden`` of them; ``dim`` where m is shared, since the map is linear there.  Of
                 more, theta comes as near as least squares can.
             theta: ``(s, size)``.
+            names: of the manipulations whose numbers are to be so; None means all.
         """
-        last, body = self.network[-1], self.network[:-1]
-        assert isinstance(last, nn.Linear)
-        step = body(m) - body(torch.zeros_like(m[:1]))
         gap = theta - self.structured(m)
-        last.weight[: self.size] += (torch.linalg.pinv(step) @ gap).T
+        for name, at in self.latent.slices.items():
+            if names is not None and name not in names:
+                continue
+            network, own, numbers = self._network(name), m[..., at], self._numbers(name)
+            last, body = network[-1], network[:-1]
+            assert isinstance(last, nn.Linear)
+            step = body(own) - body(torch.zeros_like(own[:1]))
+            last.weight[: len(numbers)] += (torch.linalg.pinv(step) @ gap[..., numbers.to(gap.device)]).T
 
     def prior_scale(self) -> Tensor:
         """Returns the mechanisms' prior scales of theta, ``(size,)``."""
-        weight = next(self.network.parameters())
+        weight = next(self.networks.parameters())
         parts = [g.mechanism.prior_scale(self.inputs.nodes[g.nodes[0]]).repeat(g.units) for g in self.groups]
         return torch.cat([*parts, torch.zeros(0)]).to(weight)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -121,7 +121,9 @@ class ModelGuidePair:
             contract.
         modules: both of them, for optimisers and state dicts.
         encoder: the :class:`TableEncoder` between raw units and tensors.
-        m_trained: whether ``do="auto"`` infers m, with a q(m | x) that has been trained; until then it is do(m=0).
+        trained: names of the manipulations that ``do="auto"`` infers, with a q(m | x) that has been trained; the others
+            are 0.
+        moving: names of the manipulations that an adaptation trains: all, but in a copy that is being adapted by some.
         modes: of the posterior of m, beside the one that the modules stand at: values of
             :meth:`manipulation_parameters`.  Predictions average over all; the first tells everything else.
         usual_evidence: mean log p(x | a, c) of rows held out of the fit, winsorised, in nats a row; NaN where it takes
@@ -144,7 +146,8 @@ class ModelGuidePair:
         self.extensions = extensions
         self.device = device
         self.encoder = encoder or TableEncoder(graph)
-        self.m_trained = False
+        self.trained: frozenset[str] = frozenset()
+        self.moving = tuple(m.name for m in graph.manipulations)
         self.modes: tuple[Mapping[str, torch.Tensor], ...] = ()
         self.usual_evidence = math.nan
         name = f"cama{next(_numbers)}"
@@ -193,6 +196,22 @@ class ModelGuidePair:
         return self.model.manipulation
 
     @property
+    def m_trained(self) -> bool:
+        """Whether ``do="auto"`` infers every manipulation."""
+        return bool(self.trained) and self.trained.issuperset(m.name for m in self.graph.manipulations)
+
+    @property
+    def moves_by_row(self) -> bool:
+        """Whether what is moving is every row's own; what one adaptation moves is so, or shared, all alike."""
+        return any(m.per_row for m in self.graph.manipulations if m.name in self.moving)
+
+    @property
+    def moved_children(self) -> tuple[str, ...]:
+        """The children that what is :attr:`moving` acts on."""
+        own = [m for m in self.graph.manipulations if m.name in self.moving]
+        return tuple(name for name in self.graph.blanket.children if any(name in m.children for m in own))
+
+    @property
     def minibatches_per_step(self) -> int:
         """Minibatches of one Lightning step: what an image costs hides the step's own cost."""
         return 1 if self.model.has_images else 64
@@ -203,12 +222,22 @@ class ModelGuidePair:
         nodes = [self.graph.nodes[name] for name in self.graph.order]
         return min(SAMPLE, max(1, NUMBERS // sum(math.prod(node.event_shape) for node in nodes)))
 
-    def manipulation_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns exactly what adaptation trains: NN_pM and NN_qM (eq. 8), by name."""
-        if self.graph.m is None:
-            return {}
-        found = {f"NN_pM.{n}": p for n, p in self.manipulation.network.named_parameters()}
-        return found | {f"NN_qM.{n}": p for n, p in self.guide.m_posterior.named_parameters()}
+    def manipulation_parameters(self, names: Collection[str] | None = None) -> dict[str, nn.Parameter]:
+        """Returns exactly what adaptation trains: NN_pM and NN_qM (eq. 8), by name.
+
+        Args:
+            names: of the manipulations whose they are; None means :attr:`moving`.
+        """
+        found: dict[str, nn.Parameter] = {}
+        for prefix, root in self._manipulation_modules(names):
+            found |= {f"{prefix}.{name}": parameter for name, parameter in root.named_parameters()}
+        return found
+
+    def _manipulation_modules(self, names: Collection[str] | None = None) -> list[tuple[str, nn.Module]]:
+        """NN_pM and NN_qM of manipulations, each beside its name."""
+        names = self.moving if names is None else names
+        found = [(f"NN_pM.{name}", self.manipulation.networks[name]) for name in names]
+        return found + [(f"NN_qM.{name}", self.guide.posteriors[name]) for name in names]
 
     @torch.no_grad()
     def load_manipulation(
@@ -241,7 +270,7 @@ class ModelGuidePair:
     def _manipulation_places(self) -> dict[str, tuple[nn.Module, str]]:
         """Maps every name of :meth:`manipulation_parameters` to the module that holds it, and its name there."""
         found = {}
-        for prefix, root in (("NN_pM", self.manipulation.network), ("NN_qM", self.guide.m_posterior)):
+        for prefix, root in self._manipulation_modules():
             for name, _ in root.named_parameters():
                 path, _, key = name.rpartition(".")
                 found[f"{prefix}.{name}"] = (root.get_submodule(path), key)
@@ -264,7 +293,7 @@ class ModelGuidePair:
             state[name] = _grown(state[name], fresh)
         begun = {name: value.detach().clone() for name, value in twin.manipulation_parameters().items()}
         twin.modules.load_state_dict(state)
-        twin.m_trained, twin.usual_evidence = self.m_trained, self.usual_evidence
+        twin.trained, twin.moving, twin.usual_evidence = self.trained, self.moving, self.usual_evidence
         twin.modes = tuple({name: _grown(mode[name], fresh) for name, fresh in begun.items()} for mode in self.modes)
         return twin
 

@@ -25,7 +25,7 @@ class Plates:
         rows: at dim -1.
         samples: draws of the latents, at -3.
         classes: of the target, at -2.
-        m: where m stands: ``rows`` in scope row, none in scope dataset, ``sites`` at -1 for a scope column.
+        sites: at -1.
     """
 
     def __init__(self, graph: CausalGraph, rows: int, samples: int | None, classes: bool, sites: int) -> None:
@@ -37,18 +37,20 @@ class Plates:
         self.classes: AbstractContextManager[Any] = (
             pyro.plate(free("classes"), graph.nodes[graph.target].classes, dim=-2) if classes else nullcontext()
         )
-        self.m: AbstractContextManager[Any]
-        if graph.m is None or graph.m.per_row:
-            self.m = self.rows
-        elif graph.m.per_dataset:
-            self.m = nullcontext()
-        else:
-            self.m = pyro.plate(free("sites"), sites, dim=-1)
+        self.sites: AbstractContextManager[Any] = (
+            pyro.plate(free("sites"), sites, dim=-1) if graph.site_column is not None else nullcontext()
+        )
+
+    def of(self, latent: Latent) -> AbstractContextManager[Any]:
+        """Returns where a manipulation stands: ``rows`` in scope row, none in scope dataset, ``sites`` for a column."""
+        if latent.per_row:
+            return self.rows
+        return nullcontext() if latent.per_dataset else self.sites
 
 
 def _free_name(graph: CausalGraph, name: str) -> str:
     """A plate name that no node or latent has taken."""
-    taken = {*graph.nodes, *(latent.name for latent in (graph.z, graph.m) if latent)}
+    taken = {*graph.nodes, *(latent.name for latent in graph.latents)}
     while name in taken:
         name += "_"
     return name
@@ -69,6 +71,31 @@ def class_values(graph: CausalGraph, like: Tensor) -> Tensor:
     node = graph.nodes[graph.target]
     values = torch.arange(node.classes, device=like.device)[:, None]
     return values.to(like.dtype) if node.type == "binary" else values
+
+
+def joined(latent: Latent, values: Mapping[str, Tensor], site: Tensor | None) -> Tensor:
+    """Returns the value of m from those of the manipulations that it is made of, by name.
+
+    Args:
+        latent: m.
+        values: as sampled or given by ``do``, see :func:`m_of_rows`.
+        site: of the rows.
+
+    Returns:
+        Their values side by side; where their scopes differ, as every row sees them.
+    """
+    if any(one.scope != latent.scope for one in latent.each):
+        values = {one.name: m_of_rows(values[one.name], one, site) for one in latent.each}
+    return side_by_side(latent, values)
+
+
+def side_by_side(latent: Latent, values: Mapping[str, Tensor]) -> Tensor:
+    """Returns the value of m from those of its manipulations by name, their leading shapes broadcast."""
+    own = [values[one.name] for one in latent.each]
+    if len(own) == 1:
+        return own[0]
+    lead = torch.broadcast_shapes(*(value.shape[:-1] for value in own))
+    return torch.cat([value.expand(*lead, value.shape[-1]) for value in own], -1)
 
 
 def m_of_rows(m: Tensor, latent: Latent, site: Tensor | None) -> Tensor:

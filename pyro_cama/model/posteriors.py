@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_cama.networks.features import NamedModules, mlp
+from pyro_cama.networks.images import encode_images
 
 WORLD = 512  # draws of m that stand for the rows adapted to
 
@@ -62,6 +63,6 @@ class RowPosterior(nn.Module):
 
     def forward(self, x: Tensor, images: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns loc and scale, ``(rows, dim)`` each."""
-        seen = [self.encoders[name](images[name]) for name in self.encoders]
+        seen = [encode_images(self.encoders[name], images[name]) for name in self.encoders]
         loc, raw_scale = self.network(torch.cat([x, *seen], -1)).chunk(2, -1)
         return loc, F.softplus(raw_scale) + 1e-3

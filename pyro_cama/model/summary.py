@@ -17,15 +17,15 @@ def summary(pair: ModelGuidePair) -> str:
         f"children    {', '.join(blanket.children)}",
         f"co-parents  {', '.join(blanket.coparents) or '-'}",
     ]
-    z, m = pair.graph.z, pair.graph.m
+    z, several = pair.graph.z, len(pair.graph.manipulations) > 1
     if z is not None:
         loadings = "every class's own" if z.loadings == "class" else "shared by the classes"
         way = {"deep": "through a network", "linear": f"linearly, loadings {loadings}"}[z.effect]
         exact = "; summed out exactly" if sums_out(pair.model.groups) else ""
         lines.append(f"style       {z.name}, dim {z.dim}, acts {way}{exact}")
-    if m is not None:
+    for m in pair.graph.manipulations:
         acts = ", ".join(f"{n} ({m.mechanism[n]})" for n in m.children)
-        lines.append(f"manipulable {acts}; scope {m.scope}")
+        lines.append(f"manipulable {f'by {m.name}: ' if several else ''}{acts}; scope {m.scope}")
         lines += [f"together    {group}: {', '.join(columns)}" for group, columns in m.groups.items()]
     if logarithmic := _logarithmic(pair):
         lines.append(f"log scale   {', '.join(logarithmic)}")

@@ -25,7 +25,7 @@ class ThetaPrior:
     """Minus the log-prior of theta, but for a constant.
 
     Args:
-        latent: m, whose ``groups`` are columns that move together.
+        latent: m, whose ``groups`` are columns that move together; of several manipulations, each by its own numbers.
         groups: what m acts on, in the order of theta.
 
     Raises:
@@ -33,14 +33,15 @@ class ThetaPrior:
     """
 
     def __init__(self, latent: Latent, groups: Sequence[MovedGroup]) -> None:
-        numbers = _numbers_of_columns(groups)
         places: dict[tuple[int, ...], list[Tensor]] = {}
-        for name, columns in latent.groups.items():
+        together = [(one, *group) for one in latent.each for group in one.groups.items()]
+        for one, name, columns in together:
+            numbers = _numbers_of_columns(groups, one.name)
             sizes = {column: numbers[column].shape[1] for column in columns}
             if len(set(sizes.values())) > 1 or 0 in sizes.values():
                 found = ", ".join(f"{column} {size}" for column, size in sizes.items())
                 raise GraphError(
-                    f"latent {latent.name!r}: groups: {name!r}: found mechanisms with these numbers of parameters: "
+                    f"latent {one.name!r}: groups: {name!r}: found mechanisms with these numbers of parameters: "
                     f"{found}; expected the same number, one or more, of all its columns"
                 )
             own = torch.cat([numbers[column] for column in columns])
@@ -73,12 +74,14 @@ class ThetaPrior:
         return total
 
 
-def _numbers_of_columns(groups: Sequence[MovedGroup]) -> dict[str, Tensor]:
-    """Where the numbers of every column stand in theta, ``(components, theta_size)``."""
+def _numbers_of_columns(groups: Sequence[MovedGroup], latent: str) -> dict[str, Tensor]:
+    """Where a manipulation's numbers of every column that it moves stand in theta, ``(components, numbers)``."""
     found, start = {}, 0
     for group in groups:
+        own = [acting.numbers for acting in group.acting if acting.latent == latent]
         for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
             stop = start + width * group.theta_size
-            found[name] = torch.arange(start, stop).reshape(width, group.theta_size)
+            if own:
+                found[name] = torch.arange(start, stop).reshape(width, group.theta_size)[:, own[0]]
             start = stop
     return found

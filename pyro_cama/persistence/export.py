@@ -252,8 +252,8 @@ class _Program(nn.Module):
         if missing:
             counts = {n for n in nodes if graph.nodes[n].type == "count" and pair.model.effects(n)}
             self.inputs += [("observed", name) for name in nodes if name not in counts]
-        if graph.m is not None and graph.m.site_column is not None:
-            self.inputs.append(("site", graph.m.site_column))
+        if graph.site_column is not None:
+            self.inputs.append(("site", graph.site_column))
         for one in self.pairs:
             one.model.always_fill = True
 

@@ -29,10 +29,11 @@ from pyro_cama.data.values import encode_values
 from pyro_cama.errors import GraphError
 from pyro_cama.handlers.contexts import seeded
 from pyro_cama.handlers.structural import from_noise
-from pyro_cama.inference.bounds import shared_mean
+from pyro_cama.inference.bounds import shared_means
 from pyro_cama.inference.do import UserDo, encode_do
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.pair import ModelGuidePair
+from pyro_cama.model.plates import side_by_side
 
 Array = NDArray[Any]
 
@@ -75,14 +76,14 @@ def _one_m(pair: ModelGuidePair, do: Literal["auto"] | UserDo) -> Tensor | None:
     m = pair.graph.m
     if m is None:
         return None
-    given = encode_do(pair, do)
-    value = given[m.name] if given else shared_mean(pair.guide).detach() if m.per_dataset else None
-    if value is None or value.dim() > 1:
+    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
+    values = means | (encode_do(pair, do) or {})
+    if any(latent.name not in values or values[latent.name].dim() > 1 for latent in m.each):
         raise ValueError(
             f"to_dowhy: found an m of every {'row' if m.per_row else m.scope}; DoWhy's mechanisms are those of one "
             f"world: pass do={{{m.name!r}: 0.0}}, or the {m.dim} numbers of one m"
         )
-    return value
+    return side_by_side(m, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,9 @@ from pyro_cama._version import __version__
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
+from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.handlers.contexts import one_at_a_time
-from pyro_cama.inference.do import UserDo
+from pyro_cama.inference.do import UserDo, clean_do
 from pyro_cama.report.drift import Drift
 from pyro_cama.report.sections import (
     Reading,
@@ -158,7 +159,7 @@ def _page(
         "children": ", ".join(graph.blanket.children),
         "parents": ", ".join(graph.blanket.parents) or "none",
         "co-parents": ", ".join(graph.blanket.coparents) or "none",
-        "manipulation": "none" if graph.m is None else f"scope {graph.m.scope}",
+        "manipulation": _manipulations(graph),
         "written": f"{today.day} {today:%B %Y}, by pyro_cama {__version__}",
     }
     badge, kind, sentence = said
@@ -183,6 +184,13 @@ def rendered(
     return template.render(title=title, badge=badge[0], kind=badge[1], answer=answer, facts=facts, sections=sections)
 
 
+def _manipulations(graph: CausalGraph) -> str:
+    """The scope of the manipulation; of several, each by its name."""
+    if len(graph.manipulations) > 1:
+        return ", ".join(f"{m.name}: scope {m.scope}" for m in graph.manipulations)
+    return "none" if graph.m is None else f"scope {graph.m.scope}"
+
+
 def _readings(
     cama: CAMA, data: Table, before: CAMA | None, clean: Table | None, options: Mapping[str, Any]
 ) -> list[Reading]:
@@ -192,8 +200,7 @@ def _readings(
     if m is None and before is None:
         return [Reading("as fitted", cama, do, cama.predict_proba(data))]
     if before is None and cama.adaptation is not None:
-        assert m is not None
-        before, do = cama, {m.name: 0.0}
+        before, do = cama, clean_do(cama.graph)
     elif before is None:
         before, cama = cama, cama.adapt(data, clean, **options)
     first = Reading("before adapting", before, do, before.predict_proba(data, do))  # type: ignore[arg-type]

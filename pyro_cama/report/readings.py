@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table
 from pyro_cama.graph.nodes import Node
+from pyro_cama.inference.do import clean_do
 from pyro_cama.inference.reconstruction import undone_readings
 from pyro_cama.report.pictures import LOOK, Block, new_axes, picture_block
 
@@ -56,17 +58,18 @@ def reading_blocks(cama: CAMA, found: Explanation, batch: Batch, clean: Table | 
     chosen = [row for row in moved.to_dict("records") if not cama.graph.nodes[_place(cama, row["column"])[0]].is_image]
     if not chosen:
         return []
-    m = cama.graph.require_m()
-    rows = cama.sample(200 if cama.model.has_images else _DRAWN, {m.name: 0.0}) if clean is None else clean
+    drawn = 200 if cama.model.has_images else _DRAWN
+    rows = cama.sample(drawn, clean_do(cama.graph)) if clean is None else clean
     worlds = _Worlds(cama.encode(rows), batch, undone_readings(cama, batch))
     whose = "rows that the model draws under do(m=0)" if clean is None else "clean rows"
     blocks = []
     for i, row in enumerate(chosen[:MOST]):
         name, part = _place(cama, row["column"])
-        at = cama.encoder.sites.index(row["site"]) if "site" in row else None
+        here = row.get("site")
+        at = None if pd.isna(here) else cama.encoder.sites.index(here)
         axis = new_axes(empty_axes(4.8, 2.4))
         said = _draw(cama, cama.graph.nodes[name], _samples(cama, worlds, name, part, at), axis)
-        where = f" at {row['site']}" if "site" in row else ""
+        where = "" if at is None else f" at {here}"
         title = f"{row['column']}{where}"
         more = f" Before: {whose}." if i == 0 else ""
         blocks.append(picture_block(axis, f"{title}: {said}{more}", f"reading{i}", f"Readings of {title}"))

@@ -320,8 +320,7 @@ def robustness_section(
 
 def _columns(graph: CausalGraph) -> set[str]:
     """Returns the columns that a table has to hold."""
-    m = graph.m
-    return {*graph.order} | (set() if m is None or m.site_column is None else {m.site_column})
+    return {*graph.order} | (set() if graph.site_column is None else {graph.site_column})
 
 
 def training_section(cama: CAMA) -> Section | None:

@@ -170,8 +170,7 @@ class StructuralModel:
     def _acts(self, do: Interventions) -> dict[str, Act]:
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected a mapping of node to intervention, found {shown(do)}")
-        m = self.graph.m
-        latents = {latent.name for latent in (self.graph.z, m) if latent is not None}
+        latents = {latent.name for latent in self.graph.latents}
         acts = {}
         for name, given in do.items():
             if name in latents:
@@ -181,9 +180,8 @@ class StructuralModel:
                 )
             if name not in self.graph.nodes:
                 raise ValueError(f"do: {name!r} {one_of(name, self.graph.nodes)}, found no such node")
-            acts[name] = act_of(
-                self.graph.nodes[name], given, "quantity" if m is None else m.affects.get(name, "quantity")
-            )
+            affects = "quantity" if self.graph.m is None else self.graph.m.affects.get(name, "quantity")
+            acts[name] = act_of(self.graph.nodes[name], given, affects)
         return acts
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_cama.adaptation.adapt import adapt
+from pyro_cama.adaptation.options import moving_together
 from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.data.batch import Batch
 from pyro_cama.errors import DataError
@@ -144,7 +145,8 @@ def _tried(
     refusal = ""
     for start in starts:
         try:
-            pair, found = adapt(reader.stand(start), learnt, progress=False, **options)
+            shared_or_own = moving_together(reader.pair.graph, None)[0]  # a world is what rows share, if they share any
+            pair, found = adapt(reader.stand(start), learnt, progress=False, only=shared_or_own, **options)
         except (DataError, FloatingPointError) as error:
             refusal = refusal or str(error)
             continue

@@ -93,10 +93,10 @@ class Monitor(Generic[PairT]):
         m = pair.graph.m
         if m is None:
             raise ValueError("monitor: this graph has no manipulation latent (m is null), so nothing can adapt")
-        if not (m.per_dataset or m.per_row):
+        if pair.graph.site_column is not None:
             raise ValueError(
-                f"monitor: m belongs to the values of {m.site_column!r}; expected scope dataset or row: give every "
-                "one of them a monitor of its own, under scope dataset"
+                f"monitor: m belongs to the values of {pair.graph.site_column!r}; expected scope dataset or row: give "
+                "every one of them a monitor of its own, under scope dataset"
             )
         expect_options("monitor", adapt, AdaptOptions)
         AdaptOptions(**{name: value for name, value in adapt.items() if value is not None})

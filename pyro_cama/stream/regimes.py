@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.model.pair import ModelGuidePair
@@ -26,7 +26,7 @@ class Regime:
             those of any known world, but no adaptation could be trusted.
         state: NN_pM and NN_qM, by name (eq. 8), and what is kept with them of the rows adapted to.
         modes: further modes of the posterior of m.
-        m_trained: whether m is inferred here, or 0.
+        trained: names of the manipulations that are inferred here; the others are 0.
         calibration: what its rows look like; None until there are enough of them.
         class_prior: class proportions that the adaptation settled on; empty if there was none.
         adaptation: what was decided when it came.
@@ -39,7 +39,7 @@ class Regime:
     reads_as: int
     state: State
     modes: tuple[State, ...]
-    m_trained: bool
+    trained: frozenset[str]
     calibration: Calibration | None
     class_prior: tuple[float, ...] = ()
     adaptation: Adaptation | None = None
@@ -52,7 +52,7 @@ class Regime:
         """Takes what a model is now for a world."""
         state = {name: value.detach().cpu().clone() for name, value in places_of(pair).items()}
         modes = tuple({name: value.detach().cpu().clone() for name, value in mode.items()} for mode in pair.modes)
-        return cls(number, number, state, modes, pair.m_trained, calibration, came=came)
+        return cls(number, number, state, modes, pair.trained, calibration, came=came)
 
     @property
     def trusted(self) -> bool:
@@ -65,13 +65,13 @@ class Regime:
         with torch.no_grad():
             for name, place in places_of(pair).items():
                 place.copy_(self.state[name])
-        pair.modes, pair.m_trained = tuple(modes), self.m_trained
+        pair.modes, pair.trained = tuple(modes), self.trained
 
 
 def places_of(pair: ModelGuidePair) -> dict[str, Tensor]:
     """Returns what changes when a model adapts, by name: what is trained, and the buffers of NN_qM."""
-    posterior: nn.Module = pair.guide.m_posterior
-    return {**pair.manipulation_parameters(), **{f"NN_qM.{n}": b for n, b in posterior.named_buffers()}}
+    kept = pair.guide.posteriors.named_buffers()
+    return {**pair.manipulation_parameters(), **{f"buffers of NN_qM.{name}": buffer for name, buffer in kept}}
 
 
 def entered(bank: Sequence[Regime], new: Regime, most: int) -> tuple[tuple[Regime, ...], int | None]:
@@ -98,7 +98,7 @@ def entered(bank: Sequence[Regime], new: Regime, most: int) -> tuple[tuple[Regim
 
 def _distance(one: Regime, other: Regime) -> float:
     """How far parameters are apart, in the mean over all; 0 for those that are shared."""
-    if one.m_trained != other.m_trained:
+    if one.trained != other.trained:
         return float("inf")
     apart = [(one.state[name].double() - other.state[name].double()).square() for name in one.state]
     return float(sum(part.sum() for part in apart)) / max(1, sum(part.numel() for part in apart))

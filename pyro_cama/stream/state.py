@@ -109,7 +109,7 @@ def _told(regime: Regime) -> dict[str, Any]:
     return {
         "number": regime.number,
         "reads_as": regime.reads_as,
-        "m_trained": regime.m_trained,
+        "trained": sorted(regime.trained),
         "modes": len(regime.modes),
         "calibration": None if regime.calibration is None else regime.calibration.rows,
         "class_prior": regime.class_prior,
@@ -162,7 +162,7 @@ def _course(told: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torc
             reads_as=one["reads_as"],
             state=state,
             modes=modes if own or shared is None else shared.modes,
-            m_trained=one["m_trained"],
+            trained=frozenset(one["trained"]),
             calibration=calibration,
             class_prior=tuple(one["class_prior"]),
             adaptation=record,

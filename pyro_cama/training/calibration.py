@@ -9,6 +9,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import importance_bound, marginal
+from pyro_cama.inference.do import clean_do
 from pyro_cama.inference.exact import solves_exactly, summed_evidence, units_of
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.generative_model import CAMAModel
@@ -41,7 +42,7 @@ def calibrate(
     if solves_exactly(model, guide, clean):
         _solve(model, clean, seed)
         return
-    zero = {model.graph.require_m().name: 0.0}
+    zero = clean_do(model.graph)
 
     def loss(batch: Batch) -> Tensor:
         weights = log_weights(model, guide, batch, do=zero, samples=4, classes=True)

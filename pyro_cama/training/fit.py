@@ -39,7 +39,7 @@ from pyro_cama.training.manipulated_rows import leave_at_rest, manipulated_alone
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
-from pyro_cama.training.simulated_interventions import Scale, scales_of
+from pyro_cama.training.simulated_interventions import Scale, Simulated, scales_of
 from pyro_cama.training.stages import History, Stage
 from pyro_cama.training.summed_loss import SummedLoss, can_sum
 from pyro_cama.training.undo import undo_of_pair, undone_on_error
@@ -123,9 +123,11 @@ def plan(
     )
     other = None if manipulated is None or unclean else read_manipulated(pair, manipulated, rows.sample)
     stages = _stages(pair, rows, other, scales, options, unclean)
-    m_trains = unclean or other is not None or bool(scales)
     # without manipulated rows NN_pM and NN_qM have no gradient, and weight decay would shrink them to nothing
-    idle = set() if m_trains else {id(p) for p in pair.manipulation_parameters().values()}
+    every = unclean or other is not None
+    trains = {m.name for m in pair.graph.manipulations if every or (scales and m.per_row)}
+    resting = [m.name for m in pair.graph.manipulations if m.name not in trains]
+    idle = {id(p) for p in pair.manipulation_parameters(resting).values()}
     moving = [p for p in pair.modules.parameters() if p.requires_grad and id(p) not in idle]
 
     def finish() -> None:
@@ -133,8 +135,8 @@ def plan(
             with pair.seeded():
                 calibrate(pair.model, pair.guide, rows.sample, seed=pair.settings.seed, progress=progress)
         leave_at_rest(pair, rows.sample)
-        if pair.graph.m is not None and not pair.graph.m.per_dataset:  # there q(m) is of one data set, and no other
-            pair.m_trained = pair.m_trained or m_trains
+        of_one = {m.name for m in pair.graph.manipulations if m.per_dataset}  # q(m) is of this data set, and no other
+        pair.trained |= trains - of_one
         pair.usual_evidence = _usual_evidence(pair, rows.held if rows.held.rows else rows.sample)
         pair.modes = ()  # of an adaptation to other rows, under weights that have moved
 
@@ -145,7 +147,7 @@ def plan(
         "no clean rows": unclean,
         "network sizes and seed": asdict(pair.settings),
     }
-    draws = m_trains or not causes_known(pair.model, rows.sample, classes=True)
+    draws = bool(trains) or not causes_known(pair.model, rows.sample, classes=True)
     exact = not draws and is_exact(pair.model, pair.guide)
     whole = partial(_whole, pair, rows, options, stages[-1]) if exact and rows.train is not None else None
     return Plan(stages, moving, rows.minibatches, about, finish, whole)
@@ -180,7 +182,7 @@ def _stages(
     pair: ModelGuidePair,
     rows: Rows,
     manipulated: Batch | None,
-    scales: Mapping[str, Scale],
+    scales: Mapping[str, Simulated],
     options: FitOptions,
     unclean: bool,
 ) -> list[Stage]:
@@ -396,7 +398,7 @@ def _hits(pair: ModelGuidePair, batch: Batch, unclean: bool) -> tuple[int, int]:
     """Right answers from one draw, under do(m=0) or of manipulated rows with m inferred, and rows with a label."""
     y = batch.values[pair.graph.target]
     known = batch.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
-    do = {pair.graph.m.name: 0.0} if pair.graph.m is not None and not unclean else None
+    do = None if unclean else encode_do(pair, clean_do(pair.graph))
     log_p = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True))
     told = ~log_p.isnan().any(0)  # a row without probabilities is a wrong one
     return int(((log_p.argmax(0) == y.long()) & told & known).sum()), int(known.sum())

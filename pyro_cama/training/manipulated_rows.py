@@ -34,7 +34,7 @@ def read_manipulated(pair: ModelGuidePair, data: DataSource, clean: Batch) -> Ba
     rows = pair.read(data, "use")
     require_target(pair, rows)
     if rows.site is not None:
-        scope = pair.graph.require_m().scope
+        scope = pair.graph.site_column
         if placeless := int((rows.site < 0).sum()):
             raise DataError(
                 f"fit(manipulated=...): column {scope!r}: found no entry in {placeless} of {rows.rows} rows; expected "
@@ -57,7 +57,7 @@ def manipulated_alone(graph: CausalGraph, data: DataSource | None, interventions
     """
     if data is None:
         raise ValueError("fit(None): found neither clean nor manipulated rows; expected one of them")
-    if not graph.require_m().per_row:
+    if not all(m.per_row for m in graph.manipulations):
         raise ValueError(
             f"fit(None, manipulated): found scope {graph.require_m().scope!r}; expected 'row', or clean rows too: a "
             "manipulation that all rows share cannot be told from what the children are like without it"
@@ -79,10 +79,11 @@ def _sites_at_rest(pair: ModelGuidePair, clean: Batch) -> set[int]:
 
 def leave_at_rest(pair: ModelGuidePair, clean: Batch) -> None:
     """Sets q(m) at the sites of clean rows to the mean 0, by which predictions know that nothing is manipulated."""
-    posterior = pair.guide.m_posterior if clean.site is not None else None
-    if isinstance(posterior, SharedPosterior):
-        with torch.no_grad():
-            posterior.loc[clean.rows_per_site(pair.model.sites) > 0] = 0.0
+    for m in pair.graph.manipulations if clean.site is not None else ():
+        posterior = pair.guide.posterior_of(m.name)
+        if isinstance(posterior, SharedPosterior):
+            with torch.no_grad():
+                posterior.loc[clean.rows_per_site(len(posterior.loc)) > 0] = 0.0
 
 
 def require_target(pair: ModelGuidePair, batch: Batch) -> None:

@@ -15,11 +15,12 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.distributions import draw
 from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import context_of, marginal, mean_bound, shared_term
+from pyro_cama.inference.do import clean_do
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.training.manipulated_rows import halves, with_clean
-from pyro_cama.training.simulated_interventions import Scale, intervened
+from pyro_cama.training.simulated_interventions import Simulated, intervened
 
 
 def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
@@ -47,7 +48,7 @@ def fit_loss(
     manipulated: Batch | None,
     *,
     mixing: float,
-    interventions: Mapping[str, Scale] | None,
+    interventions: Mapping[str, Simulated] | None,
     conditional_weight: float,
     conditional_share: float = 1.0,
     samples: int,
@@ -67,7 +68,8 @@ def fit_loss(
         unclean: the rows that it is a function of are manipulated ones, and there are no others: eq. 4 alone.
     """
     graph = model.graph
-    zero = {graph.m.name: 0.0} if graph.m is not None else None
+    zero = clean_do(graph)
+    shared = {m.name: 0.0 for m in graph.manipulations if not m.per_row} or None
     per_row = graph.m is not None and graph.m.per_row
     per_site = None if manipulated is None else manipulated.rows_per_site(model.sites)  # a shared m counts once for all
 
@@ -118,7 +120,7 @@ def fit_loss(
                 part = manipulated.select(torch.randint(manipulated.rows, (batch.rows,), device=model.like.device))
                 others.append(objective(part, None))
         if interventions:
-            others.append(objective(intervened(model, guide, batch, interventions), None))
+            others.append(objective(intervened(model, guide, batch, interventions), shared))
         if others:
             total = mixing * total + (1 - mixing) * sum(others) / len(others)
         return -total

@@ -49,7 +49,7 @@ def test_adapting_to_digits_touches_nn_pm_and_nn_qm_alone() -> None:
     ours = {id(parameter) for parameter in copy.manipulation_parameters().values()}
     tensors = copy.modules.state_dict(keep_vars=True)
     moved = {name for name, value in tensors.items() if not torch.equal(value, before[name])}
-    moved -= {"1.networks.m.world"}  # what the new rows' m is, for sample
+    moved -= {"1.networks.m.items_.0.world"}  # what the new rows' m is, for sample
     free = {name for name, value in tensors.items() if id(value) in ours}
     assert moved <= free
     assert {name for name in free if name.endswith("weight")} <= moved  # a last bias is taken off again: theta(0) = 0

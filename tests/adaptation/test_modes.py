@@ -122,7 +122,7 @@ def test_sites_that_are_new_rest_at_every_mode(new: pd.DataFrame) -> None:
     expected = east.predict_proba(new.assign(site="east"))
     both = east.adapt(new[COLUMNS].assign(site="west"), keep="trusted", progress=False)
     assert len(east.modes) == 4
-    assert all(mode["NN_qM.loc"].shape == both.guide.m_posterior.loc.shape for mode in both.modes)
+    assert all(mode["NN_qM.m.loc"].shape == both.guide.m_posterior.loc.shape for mode in both.modes)
     north = new.assign(site="north")
     np.testing.assert_allclose(both.predict_proba(north), cama.predict_proba(north), atol=1e-6)
     assert np.abs(both.predict_proba(new.assign(site="east")) - expected).max() < 0.5

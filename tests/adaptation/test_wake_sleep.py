@@ -200,7 +200,7 @@ def test_turns_are_found_asleep() -> None:
 
 def test_an_adapted_model_begins_where_it_is() -> None:
     copy = fitted().copy()
-    copy.m_trained = True
+    copy.trained = frozenset(copy.moving)
     before = state(copy)
     assert initialise_start(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10) == "here"
     assert all(torch.equal(value, before[name]) for name, value in state(copy).items())

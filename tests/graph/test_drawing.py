@@ -37,9 +37,9 @@ PICTURED = [*sorted(GRAPHS.glob("*.yaml")), *((size, seed) for size in (2, 3, 7,
 def test_a_picture_is_readable(given: Any) -> None:
     graph = CausalGraph(given) if isinstance(given, Path) else random_graph(*given)
     roles, boxes, ways, (width, height) = _layout(graph)
-    latents = {latent.name for latent in (graph.z, graph.m) if latent is not None}
+    latents = {latent.name for latent in graph.latents}
     assert boxes.keys() == graph.nodes.keys() | latents
-    expected = {(latent.name, c) for latent in (graph.z, graph.m) if latent is not None for c in latent.children}
+    expected = {(latent.name, c) for latent in graph.latents for c in latent.children}
     assert ways.keys() == set(graph.edges) | expected
     for one, other in itertools.combinations(boxes.values(), 2):
         apart = abs(one.x - other.x) >= (one.width + other.width) / 2 + 0.05

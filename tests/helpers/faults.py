@@ -139,7 +139,7 @@ def as_it_is(cama: CAMA) -> list[Any]:
         cama.model,
         cama.guide,
         cama.encoder,
-        cama.m_trained,
+        cama.trained,
         cama.history,
         cama.adaptation,
         repr(cama),

@@ -22,7 +22,7 @@ names = st.one_of(st.sampled_from(AWKWARD), st.text(min_size=1, max_size=5))
 LIKELIHOODS = {"continuous": ["normal", "heteroscedastic", "student_t"], "count": ["poisson", "negative_binomial"]}
 MECHANISM = {"continuous": "affine", "count": "rate", "categorical": "confusion", "binary": "confusion"}
 # latents of other names, so that any name is free for a node
-Z, M = "hidden style", "hidden drift"
+Z, M, SECOND = "hidden style", "hidden drift", "hidden shock"
 
 
 @st.composite
@@ -73,13 +73,35 @@ def specs(draw: st.DrawFn, max_nodes: int = 12, likelihoods: bool = True) -> dic
     for latent in (Z, M):
         if rng.random() < 0.1:
             del latents[latent]
+    if M in latents and rng.random() < 0.3:
+        second = _second(latents[M], some(), nodes, rng)
+        others = {} if second is None else {SECOND: second}
+        latents = {**latents, **others} if rng.random() < 0.5 else {**others, **latents}
     return {"target": target, "nodes": nodes, "edges": edges, "latents": latents}
+
+
+def _second(first: dict[str, Any], children: list[str], nodes: dict[str, Any], rng: Any) -> dict[str, Any] | None:
+    """Another manipulation beside the first, of children that it may follow there; None where there are none."""
+    first["mechanism"] = {name: MECHANISM[nodes[name]["type"]] for name in first["children"]}
+    children = [n for n in children if n not in first["children"] or nodes[n]["type"] in LIKELIHOODS]
+    scopes = ["row", "dataset", "hidden site"] if first["scope"] == "row" else ["row", first["scope"]]
+    return (
+        {
+            "manipulation": True,
+            "dim": rng.randint(1, 3),
+            "children": children,
+            "scope": rng.choice(scopes),
+            "affects": {n: first["affects"].get(n) or rng.choice(["quantity", "measurement"]) for n in children},
+        }
+        if children
+        else None
+    )
 
 
 def small(spec: dict[str, Any], sites: int = 0, **options: Any) -> CAMA:
     """A small model of a graph, which knows some sites if its manipulation has a scope column."""
     cama = build(spec, **{"hidden": 4, "layers": 1, **options})
-    if sites and cama.graph.m is not None and cama.graph.m.scope not in ("row", "dataset"):
+    if sites and cama.graph.site_column is not None:
         encoder = TableEncoder(cama.graph)
         encoder.sites = tuple(range(sites))
         cama = cama.copy(encoder)
@@ -88,9 +110,7 @@ def small(spec: dict[str, Any], sites: int = 0, **options: Any) -> CAMA:
 
 def rows_of(cama: CAMA, rows: int, missing: Callable[[], bool] = lambda: False) -> Batch:
     """Rows drawn from the model; ``missing`` says of every node in turn whether it lacks some values."""
-    m = cama.graph.m
-    column = m is not None and m.scope not in ("row", "dataset")
-    site = torch.randint(-1, cama.model.sites, (rows,)) if column else None
+    site = None if cama.graph.site_column is None else torch.randint(-1, cama.model.sites, (rows,))
     with torch.no_grad():
         drawn = cama.model(Batch({}, {}, site, rows))
     observed: dict[str, torch.Tensor] = {}
@@ -110,7 +130,6 @@ def any_encoder(cama: CAMA) -> TableEncoder:
             table[name] = [node.levels[i % len(node.levels)] for i in range(24)]
         else:
             table[name] = generator.poisson(4.0, (24, *node.event_shape)).astype(float)
-    m = cama.graph.m
-    if m is not None and m.site_column is not None:
-        table[m.site_column] = ["s", "t"] * 12
+    if cama.graph.site_column is not None:
+        table[cama.graph.site_column] = ["s", "t"] * 12
     return TableEncoder(cama.graph).fit(table)

@@ -23,6 +23,7 @@ from pyro_cama.data.encoder import TableEncoder
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.inference.bounds import class_log_probs, marginal, mean_bound, shared_term
+from pyro_cama.inference.do import clean_do
 from pyro_cama.inference.elbo import InterventionELBO, JointELBO, MarginalELBO
 from pyro_cama.inference.log_weights import LogWeights, is_grouped, log_weights
 from pyro_cama.model.generative_model import CAMAModel
@@ -75,7 +76,7 @@ def test_no_gradient_reaches_q_of_m_under_do(scope: str, mechanism: dict[str, st
     assert not any(clean.values())  # nor does any reach NN_pM: at m = 0 every mechanism is the identity
     known = gradients({"m": [0.3, -0.5]})
     assert not any(value for name, value in known.items() if name.startswith("NN_qM"))
-    assert known["NN_pM.0.weight"] > 0
+    assert known["NN_pM.m.0.weight"] > 0
     free = gradients(None)
     assert all(value > 0 for name, value in free.items() if name.startswith("NN_qM") and name.endswith("weight"))
     assert all(value > 0 for name, value in free.items() if "loc" in name or "scale" in name)
@@ -132,11 +133,11 @@ def test_traced_and_grouped_agree_on_any_graph(spec: dict[str, Any], rng: Any) -
                 parameter.add_(0.3 * torch.randn(parameter.shape))
         missing = rng.random() < 0.6
         batch = rows_of(cama, 4, lambda: missing and rng.random() < 0.4)
-        m = cama.graph.m
         classes = rng.random() < 0.5
-        do = None
-        if m is not None and rng.random() < 0.6:
-            do = {m.name: rng.choice([0.0, torch.randn(m.dim), torch.randn(4, m.dim) if m.scope == "row" else 0.4])}
+        do = {}
+        for m in cama.graph.manipulations:  # of several, one may be given and the other drawn
+            if rng.random() < 0.6:
+                do[m.name] = rng.choice([0.0, torch.randn(m.dim), torch.randn(4, m.dim) if m.scope == "row" else 0.4])
         options = {"do": do, "samples": 3, "classes": classes}
         both_ways(cama, batch, lambda: common_noise(3), **options)
 
@@ -198,7 +199,7 @@ def test_sites_never_adapted_to_are_read_with_m_zero(trace: bool) -> None:
     cama = mixed("clinic")
     batch = rows_of(cama, 4)
     with torch.no_grad():
-        cama.manipulation_parameters()["NN_qM.loc"].add_(1.0)
+        cama.manipulation_parameters()["NN_qM.m.loc"].add_(1.0)
         batch = Batch(batch.values, {}, torch.tensor([0, -1, 1, -1]), 4)
         pyro.set_rng_seed(0)
         free = log_weights(cama.model, cama.guide, batch, do={"m": torch.randn(2, 2)}, samples=3, trace=trace).w
@@ -251,11 +252,10 @@ def test_one_loss_object_serves_models_whose_latents_differ_in_name() -> None:
     none = small({**MIXED, "latents": {"m": None}})
     for cama in (mixed(), other, none):
         batch = rows_of(cama, 3)
-        m = cama.graph.m
         pyro.set_rng_seed(0)
         found = loss.loss(cama.model, cama.guide, batch)
         pyro.set_rng_seed(0)
-        do = None if m is None else {m.name: 0.0}
+        do = clean_do(cama.graph)
         assert found == JointELBO(do=do).loss(cama.model, cama.guide, batch)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyro_cama import CAMA, build, load
 from pyro_cama.diagnosis.densities import check_densities
 from pyro_cama.handlers.interventions import intervene
+from pyro_cama.inference.do import clean_do, encode_do
 from pyro_cama.inference.world import draw_m, remember_world
 from pyro_cama.model.posteriors import WORLD, RowPosterior, SharedPosterior
 from tests.helpers.random_graphs import any_encoder, small, specs
@@ -115,7 +116,7 @@ def shifted(cama: CAMA, m: torch.Tensor, theta: torch.Tensor) -> None:
         posterior.loc.copy_(m)
         posterior.raw_scale.fill_(-20.0)
         cama.manipulation.solve_for(m, theta)
-    cama.m_trained = True
+    cama.trained = frozenset(cama.moving)
 
 
 def test_sites_come_as_often_as_in_the_rows_adapted_to_and_each_with_its_m() -> None:
@@ -190,10 +191,9 @@ def test_a_model_that_knows_its_rows_draws_their_like(spec: dict[str, Any], seed
     with torch.no_grad(), cama.seeded(seed):
         for parameter in cama.modules.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape))
-    m = cama.graph.m
     cama.take_encoder(any_encoder(cama))
     with torch.no_grad(), cama.seeded(seed):
-        drawn = intervene(cama.model, {m.name: torch.zeros(m.dim)} if m else None)(rows=2000)
+        drawn = intervene(cama.model, encode_do(cama, clean_do(cama.graph)))(rows=2000)
     found = cama.sample(2000, seed=seed + 1)
     for name in cama.graph.order:
         node = cama.graph.nodes[name]

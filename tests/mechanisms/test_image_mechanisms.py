@@ -495,7 +495,7 @@ def graph(mechanism: str, kind: str = "image") -> dict[str, Any]:
         ("warp+concat", "image", r"found 'warp\+concat'; expected only blur, colour, field, intensity, warp"),
         ("affine+rate", "continuous", r"found 'affine\+rate'; expected only blur, colour, field, intensity, warp"),
         ("warp", "continuous", r"child 'i': Warp serves image, found type continuous; expected one of \['affine', 'co"),
-        ("warp+field", "count", r"Composed serves image, found type count; expected one of \['concat', 'rate'\]"),
+        ("warp+field", "count", r"ComposedImages serves image, found type count; expected one of \['concat', 'rate'\]"),
         ("affine", "image", r"Affine serves continuous, found type image; expected one of .*'warp'"),
     ],
 )

@@ -24,7 +24,7 @@ from tests.helpers.random_graphs import rows_of, small, specs
 
 
 def latents(graph: CausalGraph) -> list[str]:
-    return [latent.name for latent in (graph.z, graph.m) if latent is not None]
+    return [latent.name for latent in graph.latents]
 
 
 def sites(trace: Any) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def test_any_graph_gives_a_model_of_its_own_edges(spec: dict[str, Any], rng: Any
         assert found[name] - set(latents(graph)) == set(graph.parents_of(name)), name
         if graph.z is not None:
             assert (graph.z.name in found[name]) == (name in graph.z.children)
-        if graph.m is not None and name in graph.m.children:
-            assert graph.m.name in found[name]
+        for m in graph.manipulations:
+            assert m.name in found[name] or name not in m.children
     for name in latents(graph):
         assert not found[name]
 
