@@ -139,7 +139,9 @@ def adapt(
     adapted.moving = pair.moving
     if applied:
         here = state_of(adapted)
-        adapted.modes = tuple(here | mode.state for mode in modes.averaged[1:])
+        others = () if {*base.moving} == {*pair.moving} else base.modes  # of what has not moved
+        own = [dict(mode.state) for mode in modes.averaged[1:]]
+        adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
     mixed = before.proportions if unmoved else new.expected
     kept = best.proportions if applied else mixed
     return adapted, _record(verdict, before, modes, fit, applied, new, new.sites(base), kept, base.moving)

@@ -116,6 +116,7 @@ class Drawn:
         """
         pair, new, options = self.pair, self.new, self.options
         twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
+        twin.modes = ()  # of an adaptation before this one
         with twin.seeded(seed), twin.manipulation.calibrated():
             moving = list(twin.manipulation_parameters().values())
             twin.modules.requires_grad_(False)

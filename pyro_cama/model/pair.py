@@ -268,9 +268,9 @@ class ModelGuidePair:
                 setattr(module, key, own[name])
 
     def _manipulation_places(self) -> dict[str, tuple[nn.Module, str]]:
-        """Maps every name of :meth:`manipulation_parameters` to the module that holds it, and its name there."""
+        """Maps every manipulation parameter's name to the module that holds it, and its name there."""
         found = {}
-        for prefix, root in self._manipulation_modules():
+        for prefix, root in self._manipulation_modules([m.name for m in self.graph.manipulations]):
             for name, _ in root.named_parameters():
                 path, _, key = name.rpartition(".")
                 found[f"{prefix}.{name}"] = (root.get_submodule(path), key)

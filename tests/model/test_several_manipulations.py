@@ -240,6 +240,10 @@ def test_what_rows_share_moves_first_then_what_is_their_own(fitted: CAMA, tmp_pa
     assert adapted.trained == {"calibration", "knock"}
     assert "'calibration': kept" in str(adapted.adaptation)
     assert {*adapted.explain_shift().table["manipulation"]} == {"calibration", "knock"}
+    calibrated = fitted.adapt(new, only=["calibration"], keep="always", progress=False)
+    assert len(adapted.modes) == len(calibrated.modes) > 0  # of the calibration; the knocks have one
+    of_knock = adapted.manipulation_parameters(["knock"])
+    assert all(torch.equal(mode[name], value) for mode in adapted.modes for name, value in of_knock.items())
     loaded = pyro_cama.load(adapted.save(tmp_path / "model"), device="cpu")
     assert loaded.trained == adapted.trained
     assert np.array_equal(loaded.predict_proba(new), adapted.predict_proba(new))
