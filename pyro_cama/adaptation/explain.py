@@ -84,9 +84,8 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
         enough = "" if uncertain[0].rows >= 2 * FOLDS else f", with {2 * FOLDS} rows or more,"
         note = f"uncertainty unknown: adapting with {FOLDS} folds{enough} gives intervals"
     kept = adaptation.applied or bool(adaptation.earlier)
-    return Explanation(
-        table, pd.DataFrame(parameters), kept, adaptation.reason, note, refused=kept and not adaptation.applied
-    )
+    refused = kept and not any(one.applied for one in adaptation.together)
+    return Explanation(table, pd.DataFrame(parameters), kept, adaptation.reason, note, refused=refused)
 
 
 def _row(

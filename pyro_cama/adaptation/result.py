@@ -165,6 +165,11 @@ class Adaptation:
 
         return replace(self, earlier=tuple(filter(stands, chain)))
 
+    @property
+    def together(self) -> tuple[Adaptation, ...]:
+        """This one, and those before it of other manipulations, whose changes stand beside its own."""
+        return (self, *(one for one in self.earlier if not {*one.manipulations} & {*self.manipulations}))
+
     def carried(self, manipulation: str, site: Any = None) -> Adaptation | None:
         """Returns the adaptation whose change of a manipulation the copy carries; None if none.
 
@@ -212,9 +217,8 @@ class Adaptation:
         return _html.card(self.reason, _html.table(rows, ("", "before", "after")), _html.paragraph(said), badge=badge)
 
     def __str__(self) -> str:
-        if len({name for one in (self, *self.earlier) for name in one.manipulations}) > 1:
-            each = (f"{listed(one.manipulations)}: {one._verdict()}" for one in (self, *self.earlier))
-            return "; ".join(each)
+        if len(self.together) > 1:
+            return "; ".join(f"{listed(one.manipulations)}: {one._verdict()}" for one in self.together)
         return self._verdict()
 
     def _verdict(self) -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from pyro_cama._html import figure_of, svg_text, visible_text
 from pyro_cama._html import new_axes as empty_axes
+from pyro_cama._messages import listed
+from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.tables import Table, read_table
@@ -52,15 +54,20 @@ def answer(readings: Sequence[Reading], labels: NDArray[np.int64] | None) -> tup
     """Returns the page's answer: a word for a badge, its kind (good, bad or plain), and a sentence."""
     cama = readings[-1].cama
     found, said = cama.adaptation, []
+    each = () if found is None else found.together
+    applied = any(one.applied for one in each)
     badge = ("not adapted", "plain")
     if found is not None:
-        badge = ("kept", "good") if found.accepted else ("applied, not trusted" if found.applied else "not kept", "bad")
+        badge = ("applied, not trusted" if applied else "not kept", "bad")
+        if any(one.accepted for one in each):
+            badge = ("kept" if all(one.accepted for one in each) else "kept in part", "good")
     if labels is not None and (labels >= 0).any():
         values = [number_text(_scores(reading, labels).accuracy) for reading in readings]
         said.append(f"accuracy {' → '.join(values)}")
-    elif found is not None and found.applied:
+    elif found is not None and applied:
+        found = next(one for one in each if one.applied)
         said.append(f"accuracy about {found.accuracy_before.estimate:.0%} → {found.accuracy_after.estimate:.0%}")
-    if found is not None and found.applied:
+    if found is not None and applied:
         try:
             shift = cama.explain_shift()
         except ValueError:  # mechanisms without parameters
@@ -94,11 +101,26 @@ def verdict_section(cama: CAMA) -> Section:
     title, found = "Verdict", cama.adaptation
     if found is None:
         return Section(title, "This model was not adapted: its graph has no manipulation latent, or nobody asked.")
-    said = "The adaptation was kept" if found.accepted else "The adaptation was not kept"
+    said, blocks = list[str](), list[Block]()
+    for one in found.together:
+        of = f" of {listed(one.manipulations)}" if len(found.together) > 1 else ""
+        said.append(_decided(one, of))
+        blocks += _looked_at(cama, one, of)
+    return Section(title, " ".join(said), blocks)
+
+
+def _decided(found: Adaptation, of: str) -> str:
+    """What the guard decided, in a sentence."""
+    said = f"The adaptation{of} was kept" if found.accepted else f"The adaptation{of} was not kept"
     if found.applied and not found.accepted:
-        said = "The adaptation cannot be trusted, but was to be kept always"
-    elif not found.applied:
+        said = f"The adaptation{of} cannot be trusted, but was to be kept always"
+    elif not (found.applied or of):
         said += ", the model reads as before"
+    return f"{said}: {found.reason}."
+
+
+def _looked_at(cama: CAMA, found: Adaptation, of: str) -> list[Block]:
+    """What the guard looked at, and the classes' shares."""
     rows = [
         ["accuracy without the change, estimated", str(found.accuracy_before)],
         ["accuracy with it, estimated", str(found.accuracy_after)],
@@ -110,7 +132,7 @@ def verdict_section(cama: CAMA) -> Section:
         ["generated rows recognised, after", f"{found.recovery:.0%}"],
         ["rows adapted to", str(found.rows)],
     ]
-    guarded = Block("What the guard looked at.", head=["figure", "value"], rows=rows)
+    guarded = Block(f"What the guard looked at{of}.", head=["figure", "value"], rows=rows)
     train = cama.encoder.statistics[cama.graph.target]["frequencies"].tolist()
     shares = zip(cama.classes, train, found.proportions_before, found.proportions_after, strict=True)
     mix = Block(
@@ -118,7 +140,7 @@ def verdict_section(cama: CAMA) -> Section:
         head=["class", "training", "before", "after"],
         rows=[[str(name), *(f"{share:.1%}" for share in each)] for name, *each in shares],
     )
-    return Section(title, f"{said}: {found.reason}.", [guarded, mix])
+    return [guarded, mix]
 
 
 def moved_section(cama: CAMA, batch: Batch, clean: Table | None) -> Section | None:

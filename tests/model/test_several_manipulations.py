@@ -18,6 +18,7 @@ from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.report.page import report
 from tests.helpers.precision import in_double
 from tests.helpers.random_graphs import rows_of, small
 
@@ -240,6 +241,10 @@ def test_what_rows_share_moves_first_then_what_is_their_own(fitted: CAMA, tmp_pa
     assert adapted.trained == {"calibration", "knock"}
     assert "'calibration': kept" in str(adapted.adaptation)
     assert {*adapted.explain_shift().table["manipulation"]} == {"calibration", "knock"}
+    assert not adapted.explain_shift().refused
+    page = report(adapted, new, tmp_path / "report.html", before=fitted).read_text()
+    assert "The adaptation of &#39;knock&#39;" in page
+    assert "The adaptation of &#39;calibration&#39; was kept" in page
     calibrated = fitted.adapt(new, only=["calibration"], keep="always", progress=False)
     assert len(adapted.modes) == len(calibrated.modes) > 0  # of the calibration; the knocks have one
     of_knock = adapted.manipulation_parameters(["knock"])
