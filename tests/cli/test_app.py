@@ -93,7 +93,7 @@ def test_wrong_calls_exit_with_2(arguments: list[str], says: str) -> None:
 
 def test_every_command_has_help() -> None:
     text = done("--help")
-    assert len(cli.app.commands) == 11
+    assert len(cli.app.commands) == 12
     for name in cli.app.commands:
         assert f"\n  {name} " in text
         assert "..." not in next(line for line in text.splitlines() if line.startswith(f"  {name} "))

@@ -677,7 +677,6 @@ FAULTS: list[tuple[dict[Any, Any] | str, list[str]]] = [
     (spec(latents={"style": None}), ["latent 'style': found null", "only z and m can be dropped"]),
     (spec(latents={True: {}}), ["latent True: found True; expected text"]),
     (spec(latents={"style": {}, "z": {}}), ["latent 'z': found a second latent with manipulation: false, beside 'style'"]),
-    (spec(latents={"m": {}, "drift": {"manipulation": True}}), ["latent 'drift': found a second latent with manipulation: true, beside 'm'"]),
     (spec(latents={"m": {"manipulation": False}}), ["latent 'm': found manipulation: false; expected another name: m is always a manipulation"]),
     (spec(latents={"z": {"manipulation": True}}), ["latent 'z': found manipulation: true; expected another name: z is never"]),
     (spec(latents={"m": {"manipulation": "yes"}}), ["latent 'm': manipulation: found 'yes'; expected true or false"]),

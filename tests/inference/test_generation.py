@@ -94,10 +94,11 @@ def test_rows_of_an_adapted_copy_are_of_the_new_world(scope: str, tmp_path: Path
 def test_an_m_of_every_row_is_drawn_from_the_aggregate_of_the_rows() -> None:
     cama = fitted("row").copy()
     new = cama.encode(rows(3000, 2), target="ignore")
+    cama.trained = frozenset({"m"})
     remember_world(cama, new)
     with torch.no_grad(), cama.seeded(1):
         q: Any = cama.guide.m_dist(new)
-        drawn = draw_m(cama, 20_000)
+        drawn = draw_m(cama, 20_000)["m"]
     assert isinstance(cama.guide.m_posterior, RowPosterior)
     assert len(drawn.unique(dim=0)) == WORLD
     variance = q.variance.mean(0) + q.mean.var(0)
@@ -105,7 +106,7 @@ def test_an_m_of_every_row_is_drawn_from_the_aggregate_of_the_rows() -> None:
     torch.testing.assert_close(drawn.var(0), variance, rtol=0.35, atol=0.0)
     # few rows stand for themselves, several times
     remember_world(cama, new.select(torch.arange(3)))
-    assert len(draw_m(cama, 5000).unique(dim=0)) == WORLD
+    assert len(draw_m(cama, 5000)["m"].unique(dim=0)) == WORLD
 
 
 def shifted(cama: CAMA, m: torch.Tensor, theta: torch.Tensor) -> None:

@@ -108,7 +108,7 @@ def test_refining_z_climbs_under_every_class_and_leaves_m_alone() -> None:
     with torch.no_grad(), common_noise(cama.settings.seed):
         reached = height(q.mean)
         for steps in (1, 3, 10, 30):
-            found: Any = z_proposal(cama, batch, m, steps=steps)
+            found: Any = z_proposal(cama, batch, {"m": m}, steps=steps)
             assert found.batch_shape == (len(cama.classes), batch.rows)
             torch.testing.assert_close(found.variance, q.variance.expand(found.variance.shape))
             higher = height(found.mean)
@@ -338,12 +338,12 @@ def test_a_posterior_without_moments_cannot_be_widened() -> None:
         ({}, {"power": "0.5"}, r"predict\(power='0.5'\): expected a number above 0, at most 1"),
         ({}, {"power": None}, r"predict\(power=None\): expected a number above 0, at most 1"),
         ({}, {"power": float("nan")}, r"predict\(power=nan\): expected a number above 0, at most 1"),
-        ({"scope": "dataset"}, {"widen": 2.0}, r"predict: widen and refine are for a manipulation of scope row"),
-        ({"scope": "dataset"}, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
+        ({"scope": "dataset"}, {"widen": 2.0}, r"predict: widen and refine are for one manipulation of scope row"),
+        ({"scope": "dataset"}, {"refine": 1}, r"predict: widen and refine are for one manipulation of scope row"),
         ({}, {"refine_z": -1}, r"predict\(refine_z=-1\): expected a whole number of at least 0"),
         ({}, {"power": 0.0}, r"predict\(power=0.0\): expected a number above 0, at most 1"),
         ({}, {"power": 1.5}, r"predict\(power=1.5\): expected a number above 0, at most 1"),
-        (None, {"refine": 1}, r"predict: widen and refine are for a manipulation of scope row"),
+        (None, {"refine": 1}, r"predict: widen and refine are for one manipulation of scope row"),
     ],
 )
 def test_budgets_that_cannot_be_spent_are_errors(m: Any, budget: dict[str, Any], message: str) -> None:
