@@ -23,7 +23,7 @@ from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.warp import Warp
 from pyro_cama.model.plates import side_by_side
 from support import experiment, image_data
-from support.experiment import Row
+from support.experiment import Row, Style
 from support.images import IMAGE
 
 NAME = "several_manipulations"
@@ -220,6 +220,28 @@ def _image_graph(two: bool, x: Tensor, channels: int) -> dict[str, Any]:
     return raw
 
 
+LINES = {
+    "own": Style("correlation of what is told under a name with what was done under it", "#1b7f5c", strong=True),
+    "other": Style("... with what was done under the other, as large as it is", "#c58b4b"),
+    "accuracy": Style("accuracy", "#5b4b3a"),
+}
+
+
+def drawn(rows: list[Row]) -> list[Row]:
+    """Rows as the picture shows them."""
+    found = []
+    for row in rows:
+        data, metric = row["tested_on"], row["metric"]
+        if metric == "accuracy":
+            case = row["method"] + (", adapted" if row["adapted_on"] else "")
+            found.append(row | {"case": case, "panel": f"{data}: accuracy", "line": "accuracy"})
+        elif "squared error" not in metric and row["value"] is not None:
+            line = "other" if "told of" in metric else "own"
+            value = abs(row["value"]) if line == "other" else row["value"]
+            found.append(row | {"case": metric, "panel": f"{data}: correlations", "line": line, "value": value})
+    return [row | {"metric": " "} for row in found]
+
+
 def main() -> None:
     parser = experiment.parser(__doc__, seeds=3)
     image_data.add_data_dir(parser)
@@ -234,6 +256,8 @@ def main() -> None:
         data_dir = str(options.data_dir or "") or None
         parts.append((on_images, [{"seed": seed, "setting": setting, "data_dir": data_dir} for seed in seeds]))
     rows = experiment.run_parts(parts, NAME, options)
+    path = options.out / f"{NAME}.png"
+    experiment.dots(drawn(rows), path, case="case", panel="panel", metric=" ", given=LINES)
     for metric in dict.fromkeys(row["metric"] for row in rows):
         print(f"\n{metric}")
         print(experiment.table(rows, index=["tested_on", "method"], columns="adapted_on", metric=metric))
