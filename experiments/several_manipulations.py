@@ -186,11 +186,14 @@ def on_images(seed: int, setting: str, data_dir: str | None) -> list[Row]:
             "right, down, as done",
             float(np.mean([_correlation(theta["pose"][:, i], pose[half:, i]) for i in (0, 1)])),
         )
-        back = cama.reconstruct({IMAGE: rows[IMAGE]}, do={"exposure": 0.0}, samples=4)[IMAGE]
-        undone = torch.as_tensor(np.stack(list(back)))
-        posed = Warp().push(new[half:], pose[half:]).clamp(0.0, 1.0)
-        error = float((undone - posed).square().mean())
-        note(method, "squared error, exposure undone, over not", error / float((moved[half:] - posed).square().mean()))
+        back = cama.reconstruct({IMAGE: moved[half : half + 500].numpy()}, do={"exposure": 0.0}, samples=4)[IMAGE]
+        undone = cama.encode({IMAGE: np.stack(list(back))})
+        for name in ("pose", "exposure"):
+            left = _theta(cama, undone, {name})
+            left_of = _grid(left[:, :6]) if name == "pose" else _greys(left[:, 6:])
+            kept = [_correlation(left_of[:, i], done[name][:500, i]) for i in range(left_of.shape[1])]
+            told_of = "as done" if name == "pose" else "told of the other"
+            note(method, f"{name} where exposure is undone, {told_of}", float(np.mean(kept)))
     return found
 
 
