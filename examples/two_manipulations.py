@@ -4,7 +4,9 @@ Every clinic calibrates its scales in its own way (scope: clinic), and a patient
 weight, waist and grip then read too low together.  The model learns from two clinics' labelled rows, some of which were
 leaned on, and adapts to a third without labels.
 
-Prints what was decided about each manipulation, what moved at the new clinic, the mean weight as recorded and with the
+What `fit` has learnt of leaning serves in any clinic, so that the calibration alone is adapted.
+
+Prints what was decided, what moved at the new clinic, the mean weight as recorded and with the
 calibration undone, and how well the leaning of each patient is told.
 
     python examples/two_manipulations.py
@@ -52,7 +54,7 @@ east, leant, weight = patients("east", rows, 2, leaning=1.5, gain=1.2, offset=8.
 cama = build(GRAPH)
 cama.fit(north, leant_on, max_epochs=2 if SMOKE else 60)
 adapted = cama.adapt(east.drop(columns="frail"), steps=10 if SMOKE else 100)
-print(str(adapted.adaptation).replace("; '", "\n'"))
+print(f"adaptation {adapted.adaptation}")
 print(f"\naccuracy at the new clinic {cama.score(east):.3f}, adapted {adapted.score(east):.3f}")
 
 found = adapted.explain_shift().table

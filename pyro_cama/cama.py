@@ -343,12 +343,12 @@ class CAMA(ModelGuidePair):
     ) -> CAMA:
         """Adapts NN_pM and NN_qM to unlabelled rows from a changed world (eq. 8).
 
-        Of several manipulations those that rows share move first, by themselves, and then those of every row's own,
-        each with a verdict of its own.
+        Of several manipulations those that rows share move first, by themselves, and then those of every row's own that
+        no training has seen, each with a verdict of its own.
 
         Args:
             new_data, clean: rows, see :func:`pyro_cama.adaptation.adapt.adapt`.
-            only: names of the manipulations that move; None means all.
+            only: names of the manipulations that move, trained or not.
             unknown: as :meth:`predict_proba`.
             options: as :func:`pyro_cama.adaptation.adapt.adapt`.
 
@@ -371,7 +371,7 @@ class CAMA(ModelGuidePair):
 
         asked: dict[str, Any] = {name: options.get(name) for name in ("batch_size", "samples")}
         rows, draws = (n if whole(n, 1) else getattr(AdaptOptions, name) for name, n in asked.items())
-        copy, stages = self, moving_together(self.graph, only)
+        copy, stages = self, moving_together(self.graph, only, self.trained)
         if len(stages) > 1:  # read more than once, and has to be the same
             new_data = open_stream(new_data, self.graph) or new_data
         with self._cores(rows, draws), reading_unknown(unknown, "adapt"):

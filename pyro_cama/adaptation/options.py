@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,11 +88,15 @@ def default_options(pair: ModelGuidePair, **given: float | None) -> AdaptOptions
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
-def moving_together(graph: CausalGraph, only: Sequence[str] | str | None) -> list[tuple[str, ...]]:
+def moving_together(
+    graph: CausalGraph, only: Sequence[str] | str | None, trained: Collection[str] = ()
+) -> list[tuple[str, ...]]:
     """Returns which manipulations an adaptation moves at a time: what rows share, then what is every row's own.
 
     Args:
-        only: names of manipulations; None means all.
+        only: names of manipulations; None means all but what is a row's own, trained and beside what rows share: its
+            q(m | x) reads children with that undone, in any world.
+        trained: names of those that have been.
 
     Raises:
         ValueError: there is no manipulation, or none of such a name.
@@ -108,4 +112,6 @@ def moving_together(graph: CausalGraph, only: Sequence[str] | str | None) -> lis
     for m in graph.manipulations:
         if m.name in chosen:
             by_scope[m.per_row].append(m.name)
+    if only is None and by_scope[False]:
+        by_scope[True] = [name for name in by_scope[True] if name not in trained]
     return [tuple(together) for together in by_scope.values() if together]

@@ -256,6 +256,21 @@ def test_what_rows_share_moves_first_then_what_is_their_own(fitted: CAMA, tmp_pa
     assert drawn["d"].mean() == pytest.approx(new["d"].mean(), abs=0.6)
 
 
+def test_what_is_a_rows_own_and_trained_serves_in_a_new_world() -> None:
+    knocked = table(400, 2, knock=2.0)
+    cama = pyro_cama.build(spec(calibration="dataset"), device="cpu")
+    cama.fit(table(400), None, interventions={"knock": 1.0}, max_epochs=30, progress=False)
+    assert cama.trained == {"knock"}
+    new = table(300, 1, gain=2.0, offset=3.0, knock=2.0).drop(columns="y")
+    adapted = cama.adapt(new, keep="always", steps=20, progress=False)
+    assert adapted.adaptation is not None
+    assert [one.manipulations for one in adapted.adaptation.together] == [("calibration",)]
+    assert adapted.trained == {"calibration", "knock"}
+    named = cama.adapt(knocked.drop(columns="y"), only="knock", keep="always", steps=10, progress=False)
+    assert named.adaptation is not None
+    assert named.adaptation.manipulations == ("knock",)
+
+
 @pytest.mark.parametrize("only", ["drift", [], ["knock", "drift"]])
 def test_unknown_names_are_refused(fitted: CAMA, only: Any) -> None:
     with pytest.raises(ValueError, match=r"adapt\(only=...\): found .*; expected some of 'calibration', 'knock'"):
