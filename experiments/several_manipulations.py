@@ -192,8 +192,8 @@ def on_images(seed: int, setting: str, data_dir: str | None) -> list[Row]:
             left = _theta(cama, undone, {name})
             left_of = _grid(left[:, :6]) if name == "pose" else _greys(left[:, 6:])
             kept = [_correlation(left_of[:, i], done[name][:500, i]) for i in range(left_of.shape[1])]
-            told_of = "as done" if name == "pose" else "told of the other"
-            note(method, f"{name} where exposure is undone, {told_of}", float(np.mean(kept)))
+            where = "exposure is undone" if name == "pose" else "it is undone"
+            note(method, f"{name} left where {where}", float(np.mean(kept)))
     return found
 
 
@@ -223,9 +223,10 @@ def _image_graph(two: bool, x: Tensor, channels: int) -> dict[str, Any]:
     return raw
 
 
+UNDONE = "exposure left where it is undone"
 LINES = {
-    "own": Style("correlation of what is told under a name with what was done under it", "#1b7f5c", strong=True),
-    "other": Style("... with what was done under the other, as large as it is", "#c58b4b"),
+    "own": Style("correlation that should be 1: under a name is told what was done under it", "#1b7f5c", strong=True),
+    "other": Style("that should be 0, as large as it is: what was done under the other, or is undone", "#c58b4b"),
     "accuracy": Style("accuracy", "#5b4b3a"),
 }
 
@@ -239,7 +240,7 @@ def drawn(rows: list[Row]) -> list[Row]:
             case = row["method"] + (", adapted" if row["adapted_on"] else "")
             found.append(row | {"case": case, "panel": f"{data}: accuracy", "line": "accuracy"})
         elif "squared error" not in metric and row["value"] is not None:
-            line = "other" if "told of" in metric else "own"
+            line = "other" if "told of" in metric or metric == UNDONE else "own"
             value = abs(row["value"]) if line == "other" else row["value"]
             found.append(row | {"case": metric, "panel": f"{data}: correlations", "line": line, "value": value})
     return [row | {"metric": " "} for row in found]
