@@ -94,7 +94,7 @@ def alarms_of(stream: Stream, size: str) -> dict[str, int]:
     target, found = stream.cama.graph.target, {}
     for name in ("monitor", *detectors()):
         monitor = stream.cama.monitor(stream.held, least=4000)
-        tested = None if name == "monitor" else Detected(stream, ADAPT[size], name)
+        tested = None if name == "monitor" else Detected(stream, ADAPT[size], name=name)
         found[name] = 0
         for number, (_, rows) in enumerate(stream.batches, 1):
             if tested is None:

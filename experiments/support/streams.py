@@ -6,11 +6,12 @@ A reader takes a batch without labels and gives labels for it; what it does besi
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,26 +104,28 @@ def gas_stream(seed: int, size: str, data_dir: Path | str | None) -> Stream:
 # readers ----------------------------------------------------------------------------------------------------------
 
 
-class Reader(Protocol):
-    """What reads a stream."""
-
-    def read(self, rows: pd.DataFrame) -> np.ndarray:
-        """Returns labels."""
-        ...
-
-    @property
-    def told(self) -> dict[str, float]:
-        """What else it says of the last batch."""
-        ...
-
-
 @dataclass
-class Monitored:
-    """CAMA with its monitor."""
+class Reader(ABC):
+    """What reads a stream.
+
+    Attributes:
+        stream: that it reads.
+        adapt: options of an adaptation.
+        told: what else it says of the last batch.
+    """
 
     stream: Stream
     adapt: dict[str, Any]
     told: dict[str, float] = field(default_factory=dict)
+
+    @abstractmethod
+    def read(self, rows: pd.DataFrame) -> np.ndarray:
+        """Returns labels."""
+
+
+@dataclass
+class Monitored(Reader):
+    """CAMA with its monitor."""
 
     def __post_init__(self) -> None:
         self.monitor = self.stream.cama.monitor(self.stream.held, least=LEAST, **self.adapt)
@@ -135,24 +138,16 @@ class Monitored:
 
 
 @dataclass
-class Never:
+class Never(Reader):
     """CAMA as it was fitted."""
-
-    stream: Stream
-    adapt: dict[str, Any]
-    told: dict[str, float] = field(default_factory=dict)
 
     def read(self, rows: pd.DataFrame) -> np.ndarray:
         return self.stream.cama.predict(rows)
 
 
 @dataclass
-class Always:
+class Always(Reader):
     """CAMA adapted anew to every batch."""
-
-    stream: Stream
-    adapt: dict[str, Any]
-    told: dict[str, float] = field(default_factory=dict)
 
     def read(self, rows: pd.DataFrame) -> np.ndarray:
         adapted = self.stream.cama.adapt(rows, progress=False, **self.adapt)
@@ -161,12 +156,8 @@ class Always:
 
 
 @dataclass
-class Tent:
+class Tent(Reader):
     """A net that Tent adapts to every batch, from where it was."""
-
-    stream: Stream
-    adapt: dict[str, Any]
-    told: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.net = self.stream.net
@@ -177,13 +168,10 @@ class Tent:
 
 
 @dataclass
-class Detected:
+class Detected(Reader):
     """The same CAMA behind a detector of river's, on the rows' evidence: at an alarm it adapts anew, to that batch."""
 
-    stream: Stream
-    adapt: dict[str, Any]
-    name: str
-    told: dict[str, float] = field(default_factory=dict)
+    name: str = "adwin"
 
     def __post_init__(self) -> None:
         self.cama = self.stream.cama
@@ -240,7 +228,7 @@ def readers(stream: Stream, size: str) -> dict[str, Callable[[], Reader]]:
         del found["always"]
         return found
     for name in detectors()[:2]:
-        found[name] = lambda name=name: Detected(stream, adapt, name)  # type: ignore[misc]
+        found[name] = lambda name=name: Detected(stream, adapt, name=name)  # type: ignore[misc]
     return found
 
 

@@ -15,7 +15,7 @@ from pyro_cama.handlers.distributions import draw
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.class_prior import imagined_rows, log_ratio_of, posterior_mode
-from pyro_cama.inference.do import clean_do, encode_do, held_do
+from pyro_cama.inference.do import held_do
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
@@ -44,8 +44,7 @@ def _drawn(pair: ModelGuidePair, batch: Batch, draws: int) -> Tensor:
     """m of every row, ``(draws, rows, dim)``, what does not move held."""
     posteriors = zip(pair.graph.manipulations, pair.guide.m_dists(batch, pair.moving), strict=True)
     drawn = {m.name: draw(q, (draws,)) for m, q in posteriors if q is not None}
-    rest = encode_do(pair, clean_do(pair.graph)) or {}
-    return joined(pair.graph.require_m(), rest | held_do(pair) | drawn, batch.site)
+    return joined(pair.graph.require_m(), held_do(pair) | drawn, batch.site)
 
 
 def _penalty(pair: ModelGuidePair, sparsity: float) -> float:

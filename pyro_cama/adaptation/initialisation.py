@@ -172,8 +172,6 @@ def set_theta(pair: ModelGuidePair, batch: Batch, theta: Tensor, raw_scale: floa
     for m in latent.each:
         if m.name in pair.moving:
             values[m.name] = _directions(m, sites, resting).to(pair.model.like)
-        elif m.name not in values:
-            values[m.name] = torch.zeros(m.dim).to(pair.model.like)
     value = side_by_side(latent, values)
     if manipulation.size:
         manipulation.solve_for(value, theta, pair.moving)

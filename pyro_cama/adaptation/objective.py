@@ -21,7 +21,7 @@ from pyro_cama.inference.bounds import (
     shared_term,
 )
 from pyro_cama.inference.class_prior import imagined_rows
-from pyro_cama.inference.do import clean_do, encode_do, held_do
+from pyro_cama.inference.do import held_do
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.plates import joined, side_by_side
@@ -71,7 +71,7 @@ def adaptation_loss(
 def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) -> Bound:
     """Eq. 7's tighter bound where every row has its own m; their thetas are held to their mean, and that to zero."""
     prior_scale, m = pair.manipulation.prior_scale(), pair.graph.require_m()
-    held, rest = held_do(pair), encode_do(pair, clean_do(pair.graph)) or {}
+    held = held_do(pair)
 
     def bound(batch: Batch, ratio: Tensor) -> Tensor:
         weights = log_weights(pair.model, pair.guide, batch, do=held, samples=samples, classes=True)
@@ -79,7 +79,7 @@ def _row_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: float) 
         if sparsity:
             posteriors = zip(m.each, pair.guide.m_dists(batch, pair.moving), strict=True)
             means = {latent.name: mean_of(q, "q(m | x)") for latent, q in posteriors if q is not None}
-            mean = joined(m, rest | means, batch.site)
+            mean = joined(m, means, batch.site)
             theta = pair.manipulation(mean)[..., : len(prior_scale)] / prior_scale
             common = theta.mean(0)
             apart = (theta - common).abs().sum(-1).mean()
@@ -100,7 +100,7 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
     prior_scale = manipulation.prior_scale()
     switches = prior_scale.isinf()
     began = manipulation(shared_mean(pair.guide)).detach()
-    m, rest = pair.graph.require_m(), encode_do(pair, clean_do(pair.graph)) or {}
+    m = pair.graph.require_m()
     absent = None if new.site is None else absent_sites(pair, new)
 
     def bound(batch: Batch, ratio: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _shared_bound(pair: ModelGuidePair, new: Batch, samples: int, sparsity: floa
         weights = replace(weights, shared=prior_ratio)
         rows_bound = marginal(importance_bound(weights), ratio) + context_of(weights)
         total = (rows_bound + shared_term(weights, batch.site, counts)).mean()
-        theta = manipulation(side_by_side(m, rest | held | drawn))
+        theta = manipulation(side_by_side(m, held | drawn))
         moved = theta[..., : len(prior_scale)][..., switches] - began[..., : len(prior_scale)][..., switches]
         total = total - HOLD * moved.square().sum()
         if absent is not None:

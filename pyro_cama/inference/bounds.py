@@ -34,17 +34,16 @@ def shared_draw(model: CAMAModel, guide: CAMAGuide, names: Collection[str]) -> t
 
 
 def shared_means(guide: CAMAGuide) -> dict[str, Tensor]:
-    """Returns the means of the posteriors of shared manipulations by name, ``(dim,)`` or ``(sites, dim)`` each."""
+    """Returns the means of the posteriors of shared manipulations by name, detached, ``(dim,)`` or ``(sites, dim)``."""
     names = [latent.name for latent in guide.graph.manipulations if not latent.per_row]
     posteriors = zip(guide.graph.manipulations, guide.m_dists(None, names), strict=True)
-    return {latent.name: mean_of(q, f"q({latent.name})") for latent, q in posteriors if q is not None}
+    return {latent.name: mean_of(q, f"q({latent.name})").detach() for latent, q in posteriors if q is not None}
 
 
 def shared_mean(guide: CAMAGuide) -> Tensor:
     """Returns m at :func:`shared_means`, ``(dim,)`` or ``(sites, dim)``; manipulations of every row's own are at 0."""
-    graph, means = guide.graph, shared_means(guide)
-    rest = {latent.name: guide.like.new_zeros(latent.dim) for latent in graph.manipulations}
-    return side_by_side(graph.require_m(), rest | means)
+    rest = {latent.name: guide.like.new_zeros(latent.dim) for latent in guide.graph.manipulations}
+    return side_by_side(guide.graph.require_m(), rest | shared_means(guide))
 
 
 def sites_at_rest(guide: CAMAGuide) -> Tensor:

@@ -16,10 +16,10 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource, open_stream
 from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
-from pyro_cama.inference.bounds import class_log_probs, shared_means
+from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
 from pyro_cama.inference.class_prior import prior_log_ratio
-from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do, expect_rows, rows_at_rest
+from pyro_cama.inference.do import UserDo, clean_do, do_at_means, do_of_rows, encode_do, expect_rows, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
 from pyro_cama.inference.unfamiliar_causes import UnfamiliarCauses
@@ -150,7 +150,7 @@ def _at_mean(
     fit = not m.per_dataset or draws_per_row(pair, do, options) * pair.manipulation.size <= NUMBERS
     if fit and not beside:
         return do
-    return shared_means(pair.guide) | (do or {})
+    return do_at_means(pair, do)
 
 
 def _within(pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions) -> Tensor:

@@ -76,13 +76,18 @@ def _value_of(pair: ModelGuidePair, m: Latent, given: Any) -> Tensor:
     return value
 
 
+def do_at_means(pair: ModelGuidePair, do: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Returns ``do`` with manipulations that rows share, and that it lacks, at the means of their posteriors."""
+    return shared_means(pair.guide) | dict(do or {})
+
+
 def held_do(pair: ModelGuidePair) -> dict[str, Tensor]:
     """Returns ``do`` of the manipulations that stand still while others are adapted: 0, or the mean of what is shared.
 
     Those of every row's own that have been trained are not among them: they are inferred.
     """
     still = [m for m in pair.graph.manipulations if m.name not in pair.moving]
-    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
+    means = shared_means(pair.guide)
     nothing = {m.name: pair.model.like.new_zeros(m.dim) for m in still if m.name not in pair.trained}
     return {m.name: means[m.name] for m in still if m.name in means} | nothing
 

@@ -15,9 +15,9 @@ from pyro_cama.data.tables import Table
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Regime
-from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_means, shared_term
+from pyro_cama.inference.bounds import context_of, importance_bound, marginal, mean_bound, shared_term
 from pyro_cama.inference.chunks import chunk_size, row_chunks
-from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
+from pyro_cama.inference.do import UserDo, clean_do, do_at_means, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
@@ -38,7 +38,7 @@ def importance_evidence(
         samples: draws of the latents: 32, of images 8.
     """
     samples = samples or (8 if pair.model.has_images else 32)
-    do = shared_means(pair.guide) | dict(do or {})
+    do = do_at_means(pair, do)
     calibrated = pair.manipulation.calibrated()
     with torch.no_grad(), fast(), common_noise(pair.settings.seed), calibrated:
         parts = []
@@ -89,7 +89,6 @@ def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.
         DataError: the rows do not fit the graph.
     """
     unlabelled = pair.encode(rows, target="ignore")
-    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
-    do = means | (encode_do(pair, "auto") or {})
+    do = do_at_means(pair, encode_do(pair, "auto"))
     bounds: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
     return bounds

@@ -22,9 +22,8 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.distributions import mean_of
-from pyro_cama.inference.bounds import shared_means
 from pyro_cama.inference.chunks import row_chunks
-from pyro_cama.inference.do import UserDo, clean_do, do_of_rows, encode_do
+from pyro_cama.inference.do import UserDo, clean_do, do_at_means, do_of_rows, encode_do
 from pyro_cama.inference.log_weights import Request, traced_draws
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
@@ -39,8 +38,7 @@ def reconstruct(pair: ModelGuidePair, data: Table, do: Literal["clean"] | UserDo
     """Returns the children as they would have been under ``do``; see :meth:`pyro_cama.CAMA.reconstruct`."""
     expect_whole("reconstruct", "samples", samples)
     batch = pair.encode(data, target="ignore")
-    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
-    seen = means | (encode_do(pair, "auto") or {})
+    seen = do_at_means(pair, encode_do(pair, "auto"))
     given = encode_do(pair, clean_do(pair.graph) if isinstance(do, str) and do == "clean" else do, batch.rows)
     with torch.no_grad(), fast(), pair.seeded(), common_noise(pair.settings.seed):
         frames = [

@@ -194,8 +194,7 @@ class CAMAGuide(PyroModule):
             return None
         given = {name: value for name, value in (shared or {}).items() if name in {latent.name for latent in own}}
         means = {latent.name: self.m_dist(None, latent).mean for latent in own if latent.name not in given}
-        rest = {latent.name: self.like.new_zeros(latent.dim) for latent in self.graph.manipulations}
-        return joined(self.graph.require_m(), rest | means | given, batch.site)
+        return joined(self.graph.require_m(), means | given, batch.site)
 
     def z_dist(self, batch: Batch, y: Tensor | None, m: Tensor | None) -> TorchDistribution:
         """Returns q(z | T_m^{-1} x, y, a, c), batch shape broadcastable to ``(samples, classes, rows)``.

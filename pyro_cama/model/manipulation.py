@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
 from pyro_cama.model.groups import Group, MovedGroup
-from pyro_cama.model.theta_prior import ThetaPrior
+from pyro_cama.model.theta_prior import ThetaPrior, numbers_of_columns
 from pyro_cama.networks.features import NamedModules, mlp
 from pyro_cama.networks.inputs import NodeInputs
 
@@ -53,7 +53,9 @@ class Manipulation(nn.Module):
         self.hidden = hidden
         self.calibration: Tensor
         self.register_buffer("calibration", torch.zeros(start))  # no parameter: SVI would train it, or warn
-        numbers = {one.name: self._numbers(one.name) for one in latent.each}
+        columns = {one.name: numbers_of_columns(self.groups, one.name) for one in latent.each}
+        # where every manipulation's numbers stand in theta, component by component
+        numbers = self._numbers = {name: _joined([*own.values()]) for name, own in columns.items()}
         # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
         widths = (
             {name: len(own) for name, own in numbers.items()} if latent.parts else {latent.name: self._features.stop}
@@ -83,20 +85,11 @@ class Manipulation(nn.Module):
         assert isinstance(found, nn.Sequential)
         return found
 
-    def _numbers(self, name: str) -> Tensor:
-        """Where the numbers of a manipulation stand in theta, ``(numbers,)``, component by component."""
-        found = [torch.zeros(0, dtype=torch.long)]
-        for group in self.groups:
-            places = torch.arange(group.units * group.theta_size).reshape(group.units, group.theta_size)
-            places = places + self._slices[group.nodes[0]].start
-            found += [places[:, acting.numbers].flatten() for acting in group.acting if acting.latent == name]
-        return torch.cat(found)
-
     def of_latents(self, names: Collection[str]) -> Tensor:
         """Returns which numbers of theta are these manipulations', bool ``(size,)``."""
         found = torch.zeros(self.size, dtype=torch.bool)
         for name in names:
-            found[self._numbers(name)] = True
+            found[self._numbers[name]] = True
         return found.to(self.calibration.device)
 
     def structured(self, m: Tensor) -> Tensor:
@@ -236,7 +229,7 @@ class Manipulation(nn.Module):
         for name, at in self.latent.slices.items():
             if names is not None and name not in names:
                 continue
-            network, own, numbers = self._network(name), m[..., at], self._numbers(name)
+            network, own, numbers = self._network(name), m[..., at], self._numbers[name]
             last, body = network[-1], network[:-1]
             assert isinstance(last, nn.Linear)
             step = body(own) - body(torch.zeros_like(own[:1]))
@@ -270,3 +263,8 @@ class Manipulation(nn.Module):
     def size(self) -> int:
         """Numbers in theta, the features of ``concat`` left out."""
         return self._features.start
+
+
+def _joined(places: list[Tensor]) -> Tensor:
+    """Places in theta one after the other, ``(numbers,)``."""
+    return torch.cat([torch.zeros(0, dtype=torch.long), *(own.flatten() for own in places)])

@@ -85,15 +85,19 @@ def joined(latent: Latent, values: Mapping[str, Tensor], site: Tensor | None) ->
         Their values side by side; where their scopes differ, as every row sees them.
     """
     if any(one.scope != latent.scope for one in latent.each):
-        values = {one.name: m_of_rows(values[one.name], one, site) for one in latent.each}
+        values = {one.name: m_of_rows(values[one.name], one, site) for one in latent.each if one.name in values}
     return side_by_side(latent, values)
 
 
 def side_by_side(latent: Latent, values: Mapping[str, Tensor]) -> Tensor:
-    """Returns the value of m from those of its manipulations by name, their leading shapes broadcast."""
-    own = [values[one.name] for one in latent.each]
-    if len(own) == 1:
-        return own[0]
+    """Returns the value of m from those of its manipulations by name, their leading shapes broadcast.
+
+    One that has no value here, of several, is at 0.
+    """
+    if not latent.parts:
+        return values[latent.name]
+    like = next(values[one.name] for one in latent.each if one.name in values)
+    own = [values[one.name] if one.name in values else like.new_zeros(one.dim) for one in latent.each]
     lead = torch.broadcast_shapes(*(value.shape[:-1] for value in own))
     return torch.cat([value.expand(*lead, value.shape[-1]) for value in own], -1)
 

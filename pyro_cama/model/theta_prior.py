@@ -36,7 +36,7 @@ class ThetaPrior:
         places: dict[tuple[int, ...], list[Tensor]] = {}
         together = [(one, *group) for one in latent.each for group in one.groups.items()]
         for one, name, columns in together:
-            numbers = _numbers_of_columns(groups, one.name)
+            numbers = numbers_of_columns(groups, one.name)
             sizes = {column: numbers[column].shape[1] for column in columns}
             if len(set(sizes.values())) > 1 or 0 in sizes.values():
                 found = ", ".join(f"{column} {size}" for column, size in sizes.items())
@@ -74,8 +74,8 @@ class ThetaPrior:
         return total
 
 
-def _numbers_of_columns(groups: Sequence[MovedGroup], latent: str) -> dict[str, Tensor]:
-    """Where a manipulation's numbers of every column that it moves stand in theta, ``(components, numbers)``."""
+def numbers_of_columns(groups: Sequence[MovedGroup], latent: str) -> dict[str, Tensor]:
+    """Returns where a manipulation's numbers of every column it moves stand in theta, ``(components, numbers)``."""
     found, start = {}, 0
     for group in groups:
         own = [acting.numbers for acting in group.acting if acting.latent == latent]

@@ -29,8 +29,7 @@ from pyro_cama.data.values import encode_values
 from pyro_cama.errors import GraphError
 from pyro_cama.handlers.contexts import seeded
 from pyro_cama.handlers.structural import from_noise
-from pyro_cama.inference.bounds import shared_means
-from pyro_cama.inference.do import UserDo, encode_do
+from pyro_cama.inference.do import UserDo, do_at_means, encode_do
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.plates import side_by_side
@@ -76,8 +75,7 @@ def _one_m(pair: ModelGuidePair, do: Literal["auto"] | UserDo) -> Tensor | None:
     m = pair.graph.m
     if m is None:
         return None
-    means = {name: mean.detach() for name, mean in shared_means(pair.guide).items()}
-    values = means | (encode_do(pair, do) or {})
+    values = do_at_means(pair, encode_do(pair, do))
     if any(latent.name not in values or values[latent.name].dim() > 1 for latent in m.each):
         raise ValueError(
             f"to_dowhy: found an m of every {'row' if m.per_row else m.scope}; DoWhy's mechanisms are those of one "

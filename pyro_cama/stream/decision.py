@@ -143,9 +143,9 @@ def _tried(
     now = reader.read(present, held).evidence
     record: Adaptation | None = None
     refusal = ""
+    shared_or_own = moving_together(reader.pair.graph, None)[0]  # a world is what rows share, if they share any
     for start in starts:
         try:
-            shared_or_own = moving_together(reader.pair.graph, None)[0]  # a world is what rows share, if they share any
             pair, found = adapt(reader.stand(start), learnt, progress=False, only=shared_or_own, **options)
         except (DataError, FloatingPointError) as error:
             refusal = refusal or str(error)
