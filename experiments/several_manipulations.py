@@ -6,6 +6,7 @@ one whose m is everything at once (scope row).  Writes results/several_manipulat
 
     python experiments/several_manipulations.py            # three seeds, an hour on one core
     python experiments/several_manipulations.py --quick    # one seed, small images
+    python experiments/several_manipulations.py --parts images --seed 1 --seeds 2    # the other rows stay
 """
 
 from __future__ import annotations
@@ -249,17 +250,17 @@ def drawn(rows: list[Row]) -> list[Row]:
 def main() -> None:
     parser = experiment.parser(__doc__, seeds=3)
     image_data.add_data_dir(parser)
-    parser.add_argument("--only", choices=["tables", "images"])
+    parser.add_argument("--parts", nargs="+", choices=["tables", "images"], default=["tables", "images"])
     options = parser.parse_args()
     setting = experiment.size(options)
     seeds = experiment.seeds(options)
     parts: list[experiment.Part] = []
-    if options.only != "images":
+    if "tables" in options.parts:
         parts.append((on_tables, [{"seed": seed, "setting": setting} for seed in seeds]))
-    if options.only != "tables":
+    if "images" in options.parts:
         data_dir = str(options.data_dir or "") or None
         parts.append((on_images, [{"seed": seed, "setting": setting, "data_dir": data_dir} for seed in seeds]))
-    rows = experiment.run_parts(parts, NAME, options)
+    rows = experiment.run_among(parts, NAME, options, same=("tested_on", "seed"))
     path = options.out / f"{NAME}.png"
     experiment.dots(drawn(rows), path, case="case", panel="panel", metric=" ", given=LINES)
     for metric in dict.fromkeys(row["metric"] for row in rows):

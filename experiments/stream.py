@@ -1,17 +1,16 @@
-"""A model that follows a stream: worlds that come back, slow drift, false alarms, delay, ten thousand batches.
+"""A model that follows a stream: worlds that come back, images, slow drift, false alarms, delay, many batches.
 
 CAMA's monitor beside adapting to every batch, never adapting, Tent carried on, and river's detectors before the same
 model.  Nothing looks at a label but the score.  Writes results/stream.json and .png.
 
     pip install '.[peers]'        # river; without it its detectors are left out
     python experiments/stream.py
-    python experiments/stream.py --parts returns false_alarms
+    python experiments/stream.py --parts slow --seed 1 --seeds 2
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import resource
 import tempfile
@@ -26,6 +25,7 @@ from matplotlib.axes import Axes
 
 from support import experiment, image_data
 from support.experiment import Row, Style
+from support.image_streams import image_stream
 from support.streams import ADAPT, Detected, Stream, Worlds, detectors, gas_stream, read_all, readers
 
 LOOK = {
@@ -38,12 +38,14 @@ LOOK = {
     "ph": Style("adapted when Page-Hinkley alarms", "#8a5a9e"),
 }
 COURSE = "ABACBA"
-PARTS = ("returns", "gas", "slow", "delay", "false_alarms", "long")
+PARTS = ("returns", "gas", "images", "slow", "delay", "false_alarms", "long")
+COURSES = ("returns", "gas", "images", "slow")  # parts whose accuracy is shown batch by batch
 SIZES: dict[str, dict[str, int]] = {
     "full": {"visit": 2, "rows": 200, "slow": 40, "undrifted": 200, "trials": 3, "long": 10_000},
     "quick": {"visit": 2, "rows": 200, "slow": 30, "undrifted": 40, "trials": 2, "long": 400},
     "smoke": {"visit": 1, "rows": 100, "slow": 2, "undrifted": 2, "trials": 1, "long": 4},
 }
+QUICKEST = ("returns", "images", "false_alarms", "long")  # parts of a smoke run
 OFFSETS = (0.25, 0.5, 1.0, 2.0)
 BEFORE, LONGEST = 20, 40  # batches of 20 rows before a change, and after it
 
@@ -76,6 +78,13 @@ def run_returns(seed: int, size: str) -> list[Row]:
     course = [world for world in (COURSE[:3] if size == "smoke" else COURSE) for _ in range(sizes["visit"])]
     batches = [(world, worlds.batch(i, sizes["rows"], world)) for i, world in enumerate(course)]
     return run_readers("returns", worlds.stream(batches), seed, size)
+
+
+def run_images(seed: int, size: str, data_dir: str | None) -> list[Row]:
+    course = [world for world in (COURSE[:3] if size == "smoke" else COURSE) for _ in range(SIZES[size]["visit"])]
+    return run_readers(
+        "images", image_stream(course, seed, size, data_dir), seed, size, ("monitor", "never", "always", "tent_carried")
+    )
 
 
 def run_gas(seed: int, size: str, data_dir: str | None) -> list[Row]:
@@ -171,7 +180,7 @@ def run_long(seed: int, size: str) -> list[Row]:
 def report(rows: Sequence[Row]) -> str:
     """What each part comes to, mean and standard error over seeds."""
     frame, text = pd.DataFrame(rows), []
-    for part in ("returns", "gas", "slow"):
+    for part in COURSES:
         own = [row for row in rows if row["experiment"] == part]
         if own:
             index = "method"
@@ -180,7 +189,7 @@ def report(rows: Sequence[Row]) -> str:
                 f"{part}: seconds a batch\n"
                 + experiment.table(own, index=index, columns="experiment", metric="seconds")
             )
-    for part in ("returns", "gas"):
+    for part in ("returns", "gas", "images"):
         if part in set(frame["experiment"]):
             text.append(f"{part}: returns\n" + returns(frame[frame["experiment"] == part]).to_string())
     for part, index, metric in (("delay", "severity", "rows"), ("delay", "severity", "early")):
@@ -228,14 +237,17 @@ def returns(frame: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """A panel for every part."""
-    figure, grid = plt.subplots(3, 2, figsize=(13, 11.5), layout="constrained")
-    panels = dict(zip(PARTS, grid.flat, strict=True))
+    figure, grid = plt.subplots(4, 2, figsize=(13, 15), layout="constrained")
+    panels = dict(zip(PARTS, grid.flat, strict=False))
+    for axis in list(grid.flat)[len(PARTS) :]:
+        axis.remove()
     drawn: dict[str, Callable[[Axes, list[Row]], None]] = {
-        "returns": _courses, "gas": _courses, "slow": _courses, "delay": _delays, "false_alarms": _rates, "long": _long,
+        **dict.fromkeys(COURSES, _courses), "delay": _delays, "false_alarms": _rates, "long": _long,
     }  # fmt: skip
     titles = {
         "returns": f"simulated instruments: worlds {', '.join(COURSE)}",
         "gas": "gas sensors in order of time, then batches 2, 3 and 6 again",
+        "images": f"MNIST digits: worlds {', '.join(COURSE)}",
         "slow": "slow drift: every batch a little further",
         "delay": "from the change to the alarm",
         "false_alarms": "streams of 200 undrifted batches with an alarm",
@@ -338,25 +350,21 @@ def _long(axis: Axes, rows: list[Row]) -> None:
 def main() -> None:
     parser = experiment.parser(__doc__, seeds=3)
     image_data.add_data_dir(parser)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="all; rows of others that are there stay")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="all; rows of others, and of other seeds, stay")
     options = parser.parse_args()
     size, seeds = experiment.size(options), list(experiment.seeds(options))
     data = None if options.data_dir is None else str(options.data_dir)
-    chosen = options.parts or [part for part in PARTS if size != "smoke" or part in ("returns", "false_alarms", "long")]
+    chosen = options.parts or [part for part in PARTS if size != "smoke" or part in QUICKEST]
     every: dict[str, experiment.Part] = {
         "returns": (run_returns, [{"seed": seed, "size": size} for seed in seeds]),
         "gas": (run_gas, [{"seed": seed, "size": size, "data_dir": data} for seed in seeds]),
+        "images": (run_images, [{"seed": seed, "size": size, "data_dir": data} for seed in seeds]),
         "slow": (run_slow, [{"seed": seed, "size": size} for seed in seeds]),
         "delay": (run_delay, [{"seed": seed, "size": size} for seed in seeds]),
         "false_alarms": (run_false_alarms, [{"seed": seed, "size": size} for seed in seeds]),
         "long": (run_long, [{"seed": seeds[0], "size": size}]),
     }
-    path: Path = options.out / "stream.json"
-    old = json.loads(path.read_text()) if path.exists() else []
-    new = experiment.run_parts([every[part] for part in chosen], "stream_new", options)
-    rows = [*(row for row in old if row["experiment"] not in chosen), *new]
-    experiment.write(rows, path)
-    (options.out / "stream_new.json").unlink()
+    rows = experiment.run_among([every[part] for part in chosen], "stream", options)
     print(report(rows))
     draw(rows, options.out / "stream.png")
 

@@ -393,6 +393,7 @@ class CAMA(ModelGuidePair):
         most_regimes: int = 16,
         class_prior: Literal["train", "regime"] = "train",
         unknown: Unknown = "error",
+        predict: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Monitor[Self]:
         """Returns a monitor that reads a stream of batches, and adapts only where the world is another one.
@@ -412,6 +413,8 @@ class CAMA(ModelGuidePair):
             class_prior: predict with the training class proportions, or with those that the adaptation to a regime
                 settled on.
             unknown: as :meth:`predict_proba`.
+            predict: options of :meth:`predict_proba` for every batch, such as ``{"samples": 4, "m_samples": 1}``: of
+                images and of deep models on tables, draws are most of a step's time.
             options: of :func:`pyro_cama.adaptation.adapt.adapt`.
 
         Raises:
@@ -426,7 +429,7 @@ class CAMA(ModelGuidePair):
         def tell(copy: Self, adaptation: Adaptation) -> None:
             copy.adaptation = adaptation
 
-        return Monitor(self, clean, asked, state, unknown, options, tell)
+        return Monitor(self, clean, asked, state, unknown, predict or {}, options, tell)
 
     @one_at_a_time
     def explain_shift(self, *, level: float = 0.95) -> Explanation:

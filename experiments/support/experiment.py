@@ -207,6 +207,25 @@ def run_parts(
     return rows
 
 
+def run_among(
+    parts: Iterable[Part], stem: str, options: argparse.Namespace, same: Sequence[str] = ("experiment", "seed")
+) -> list[Row]:
+    """:func:`run_parts`, whose rows take the place of those in `<out>/<stem>.json` that are the same in these columns.
+
+    So a part or a seed can be measured by itself, and the others stay.
+    """
+    path, new = options.out / f"{stem}.json", options.out / f"{stem}_new.json"
+    found = run_parts(parts, new.stem, options)
+    measured = {tuple(row[name] for name in same) for row in found}
+    old = json.loads(path.read_text()) if path.exists() else []
+    rows = [row for row in old if tuple(row[name] for name in same) not in measured] + found
+    order = list(dict.fromkeys(tuple(row[name] for name in same if name != "seed") for row in rows))
+    rows.sort(key=lambda row: (order.index(tuple(row[name] for name in same if name != "seed")), row["seed"]))
+    write(rows, path)
+    new.unlink()
+    return rows
+
+
 def write(rows: Sequence[Row], path: Path) -> None:
     """Writes tidy rows as JSON, all or nothing."""
     write_text(path, json.dumps(rows, indent=1, allow_nan=False))

@@ -88,7 +88,28 @@ def elbo_of_unlabelled(pair: ModelGuidePair, rows: Table | Batch) -> NDArray[np.
     Raises:
         DataError: the rows do not fit the graph.
     """
-    unlabelled = pair.encode(rows, target="ignore")
-    do = do_at_means(pair, encode_do(pair, "auto"))
-    bounds: NDArray[np.float64] = elbo(pair, unlabelled, do=do).double().numpy()
+    bounds: NDArray[np.float64] = marginal(class_elbos(pair, rows)).double().numpy()
     return bounds
+
+
+def class_elbos(pair: ModelGuidePair, rows: Table | Batch, *, samples: int = 16) -> Tensor:
+    """Returns a lower bound on log p(x, y | a, c) of every class and row, ``(classes, rows)``, in nats.
+
+    m is as in :func:`elbo_of_unlabelled`, which sums them over the classes.
+
+    Args:
+        rows: no label is looked at.
+        samples: draws of the latents.
+
+    Raises:
+        DataError: the rows do not fit the graph.
+    """
+    batch = pair.encode(rows, target="ignore")
+    given = do_at_means(pair, encode_do(pair, "auto"))
+    parts = []
+    with torch.no_grad(), fast(), common_noise(pair.settings.seed):
+        for chosen in row_chunks(pair, batch, samples):
+            part, do = batch.select(chosen), do_of_rows(pair, given, chosen)
+            weights = log_weights(pair.model, pair.guide, part, do=do, samples=samples, classes=True)
+            parts.append(mean_bound(weights).cpu())
+    return torch.cat(parts, 1)

@@ -59,6 +59,7 @@ def decide(
         assert later.rows is not None
         rows = later.rows
     last = recent.latest(FEWEST).rows  # a change may have passed before it was decided upon
+    last = None if last is rows else last
     said = f"the world changed{'' if since == course.steps else f' with step {since}'}"
     for some in (rows, last):
         found = None if some is None or some.rows < FEWEST else _recognised(course, reader, some, seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect, expect_options, expect_whole, number
 from pyro_cama.adaptation.options import AdaptOptions
@@ -20,12 +21,13 @@ from pyro_cama.data.unknown_levels import Unknown, reading_unknown
 from pyro_cama.errors import DataError
 from pyro_cama.handlers.contexts import one_at_a_time, one_core
 from pyro_cama.inference.class_posterior import most_probable_labels
+from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import PairT
 from pyro_cama.stream import state as files
 from pyro_cama.stream.change import ChangeTest
 from pyro_cama.stream.course import Course, Recent
 from pyro_cama.stream.decision import FEWEST, Decision, decide
-from pyro_cama.stream.reading import Read, Reader, some_rows
+from pyro_cama.stream.reading import Reader, some_rows
 from pyro_cama.stream.regimes import Regime
 from pyro_cama.stream.step import Kind, Step
 
@@ -74,7 +76,7 @@ class Monitor(Generic[PairT]):
 
     Args:
         pair: the model; it is left alone.
-        clean, state, unknown: as :meth:`pyro_cama.CAMA.monitor`.
+        clean, state, unknown, predict: as :meth:`pyro_cama.CAMA.monitor`.
         options: the rest of its arguments.
         adapt: options of :func:`pyro_cama.adaptation.adapt.adapt`.
         told: is given every copy of the model, and the adaptation that it carries.
@@ -87,6 +89,7 @@ class Monitor(Generic[PairT]):
         options: MonitorOptions,
         state: str | Path | None,
         unknown: Unknown,
+        predict: Mapping[str, Any],
         adapt: dict[str, Any],
         told: Callable[[PairT, Adaptation], None] | None = None,
     ) -> None:
@@ -100,10 +103,12 @@ class Monitor(Generic[PairT]):
             )
         expect_options("monitor", adapt, AdaptOptions)
         AdaptOptions(**{name: value for name, value in adapt.items() if value is not None})
+        PredictionOptions.checked("monitor", pair.graph, None, **predict)
         self.options, self._adapt, self._unknown = options, adapt, unknown
-        self._reader, self._told = Reader(pair), told
+        self._reader, self._told = Reader(pair, predict), told
         self._path = None if state is None else Path(state)
         self._asked = {**asdict(options), **{name: repr(value) for name, value in sorted(adapt.items())}}
+        self._asked |= {f"predict {name}": repr(value) for name, value in sorted(predict.items())}
         self._model = files.fingerprint(self._reader.pair)
         if self._path is not None and self._path.exists():
             self._course = files.read(self._path, self._model, self._asked, pair.device)
@@ -210,15 +215,16 @@ class Monitor(Generic[PairT]):
         if present.calibration is None:
             return self._calibrated(course, present, batch)
         own_mix = self.options.class_prior == "regime"
-        test, read = course.test, None
+        test = course.test
         if course.since is None:
-            read = self._reader.read(present, batch, own_mix=own_mix)
+            read = self._reader.read(present, batch)
             ties = np.random.default_rng([self._seed, course.steps]).random(batch.rows)
             course = course.seen(read, batch, ties, self.options.window)
             test = course.test
             if not test.alarms:
                 reason = f"regime {present.number} as before (evidence of a change {test.evidence:.1f} nats)"
-                return course, self._step(course, read, "same", present, test, reason)
+                proba = self._reader.proba(present, batch, own_mix=own_mix)
+                return course, self._step(course, proba, "same", present, test, reason)
             course = course.alarmed()
         else:
             kept = some_rows(batch, self.options.window, self._seed + course.steps)
@@ -234,14 +240,12 @@ class Monitor(Generic[PairT]):
             options=self._adapt,
         )
         reads = course.regime(decision.reads if decision.kind == "undecided" else course.present)
-        if read is None or reads.state is not present.state or own_mix:
-            read = self._reader.read(reads, batch, own_mix=own_mix)
-        return course, self._step(course, read, decision.kind, reads, test, decision.reason, since, decision)
+        proba = self._reader.proba(reads, batch, own_mix=own_mix)
+        return course, self._step(course, proba, decision.kind, reads, test, decision.reason, since, decision)
 
     def _calibrated(self, course: Course, first: Regime, batch: Batch) -> tuple[Course, Step]:
         """Reads a batch while rows of the first world are gathered."""
-        own_mix = self.options.class_prior == "regime"
-        read = self._reader.read(first, batch, own_mix=own_mix)
+        proba = self._reader.proba(first, batch, own_mix=self.options.class_prior == "regime")
         kept = some_rows(batch, self.options.window, self._seed + course.steps)
         recent = course.recent.untested(kept, course.steps + 1, self.options.window)
         course = replace(course, steps=course.steps + 1, recent=recent)
@@ -252,12 +256,12 @@ class Monitor(Generic[PairT]):
             course = replace(course, recent=Recent.none(), entered=course.steps)
             course = course.with_regime(replace(first, calibration=calibration))
             reason = f"{recent.count} rows of regime 0 are there to compare later ones with"
-        return course, self._step(course, read, "calibrating", first, course.test, reason)
+        return course, self._step(course, proba, "calibrating", first, course.test, reason)
 
     def _step(
         self,
         course: Course,
-        read: Read,
+        proba: NDArray[np.float64],
         kind: Kind,
         reads: Regime,
         test: ChangeTest,
@@ -268,8 +272,8 @@ class Monitor(Generic[PairT]):
         return Step(
             number=course.steps,
             kind=kind,
-            proba=read.proba,
-            labels=most_probable_labels(self._reader.pair, read.proba),
+            proba=proba,
+            labels=most_probable_labels(self._reader.pair, proba),
             regime=None if kind == "undecided" else course.present,
             reads_as=reads.reads_as,
             evidence=test.evidence,

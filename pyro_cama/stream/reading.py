@@ -1,20 +1,28 @@
-"""Rows as they are read in a world: probabilities, and what tells whether they are of it."""
+"""Rows as they are read in a world: probabilities for whoever asks, and what tells whether they are of it.
+
+The latter is one pass, and takes few draws: rows are compared with several worlds, and any number that a row is given
+by itself can be compared; what is predicted is worked out once a step, with as many draws as are asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.inference.class_posterior import class_posterior, most_probable
-from pyro_cama.inference.evidence import elbo_of_unlabelled
+from pyro_cama.inference.bounds import marginal
+from pyro_cama.inference.class_posterior import class_posterior
+from pyro_cama.inference.evidence import class_elbos
 from pyro_cama.model.pair import PairT
 from pyro_cama.stream.change import Calibration, Codes, Floats
 from pyro_cama.stream.regimes import Regime
+
+DRAWS, DRAWS_OF_IMAGES = 16, 4  # of the latents; rows differ by far more than draws, most of all images
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +30,14 @@ class Read:
     """Rows, read in a world.
 
     Attributes:
-        proba: p(y | x, a, c), ``(rows, classes)``.
-        labels: codes of the classes, ``(rows,)``; 0 for a row without probabilities.
+        labels: codes of the classes, ``(rows,)``; 0 for a row that has none.
         scores: log p(x | a, c), ``(rows,)``, in nats, minus infinity where that is not finite.
+        classes: how many there are.
     """
 
-    proba: NDArray[np.float64]
     labels: Codes
     scores: Floats
+    classes: int
 
     @property
     def evidence(self) -> float:
@@ -41,7 +49,7 @@ class Read:
 
     def calibration(self, seed: int) -> Calibration:
         """Takes the rows for those that others of this world are compared with."""
-        return Calibration.of(self.scores, self.labels, self.proba.shape[1], seed)
+        return Calibration.of(self.scores, self.labels, self.classes, seed)
 
 
 class Reader(Generic[PairT]):
@@ -49,10 +57,12 @@ class Reader(Generic[PairT]):
 
     Args:
         pair: the model; it is left alone.
+        options: of predictions, see :class:`pyro_cama.inference.options.PredictionOptions`.
     """
 
-    def __init__(self, pair: PairT) -> None:
+    def __init__(self, pair: PairT, options: Mapping[str, Any]) -> None:
         self.pair: PairT = pair.copy()
+        self.options = options
         self._at: Regime | None = None
 
     def stand(self, regime: Regime) -> PairT:
@@ -62,19 +72,23 @@ class Reader(Generic[PairT]):
             self._at = regime
         return self.pair
 
-    def read(self, regime: Regime, rows: Batch, *, own_mix: bool = False) -> Read:
-        """Reads rows in a world.
+    def read(self, regime: Regime, rows: Batch) -> Read:
+        """Reads rows in a world, to compare them with its own: one pass over classes, under few draws."""
+        pair = self.stand(regime)
+        bounds = class_elbos(pair, rows, samples=DRAWS_OF_IMAGES if pair.model.has_images else DRAWS)
+        known = ~bounds.isnan().any(0)
+        labels = torch.where(known, bounds.nan_to_num(-torch.inf, neginf=-torch.inf).argmax(0), 0)
+        scores = marginal(bounds).double().numpy()
+        return Read(labels.numpy(), np.where(np.isfinite(scores), scores, -np.inf), len(bounds))
+
+    def proba(self, regime: Regime, rows: Batch, *, own_mix: bool = False) -> NDArray[np.float64]:
+        """Returns p(y | x, a, c) in a world, ``(rows, classes)``.
 
         Args:
             own_mix: under the class proportions that the adaptation to that world settled on.
         """
-        pair = self.stand(regime)
-        proba = class_posterior(pair, rows, "auto", "train")
-        labels = most_probable(proba)
-        scores = elbo_of_unlabelled(pair, rows)
-        if own_mix and regime.class_prior:
-            proba = class_posterior(pair, rows, "auto", np.array(regime.class_prior))
-        return Read(proba, np.where(labels < 0, 0, labels), np.where(np.isfinite(scores), scores, -np.inf))
+        mix = np.array(regime.class_prior) if own_mix and regime.class_prior else "train"
+        return class_posterior(self.stand(regime), rows, "auto", mix, **self.options)
 
 
 def some_rows(rows: Batch, most: int, seed: int) -> Batch:

@@ -57,6 +57,21 @@ def test_processes_of_one_thread_and_rows_in_the_order_of_the_tasks(tmp_path: Pa
     assert all(process != os.getpid() and threads == 1 for _, process, threads in lines(calls))
 
 
+def test_rows_of_other_seeds_and_parts_stay(tmp_path: Path) -> None:
+    given = options(tmp_path, "--jobs", "1")
+    other = row("other", "cama", 0.0, seed=1)
+    experiment.write(
+        [row("test", "cama", 0.0, seed=2), row("test", "gone", 0.0, seed=1), other], tmp_path / "test.json"
+    )
+    tasks = [{"seed": seed, "calls": str(tmp_path / "calls")} for seed in (3, 1)]
+    rows = experiment.run_among([(one, tasks)], "test", given)
+    found = [(r["experiment"], r["method"], r["seed"]) for r in rows]
+    of_test = [("test", method, seed) for seed, many in ((1, 2), (2, 1), (3, 2)) for method in ("cama", "net")[:many]]
+    assert found == [*of_test, ("other", "cama", 1)]
+    assert json.loads((tmp_path / "test.json").read_text()) == rows
+    assert {path.name for path in tmp_path.iterdir()} == {"test.json", "calls"}
+
+
 @pytest.mark.parametrize("arguments", [("--jobs", "1"), ("--jobs", "2")])
 def test_a_failing_task_is_named_and_the_others_are_not_lost(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     calls, given = tmp_path / "calls", options(tmp_path, *arguments)

@@ -1,5 +1,6 @@
 """The monitor: changes, returns, class mixes, refusals, a bounded bank, a state that goes on to the very same steps."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyro_cama import DataError, build
+from pyro_cama import CAMA, DataError, build
 from pyro_cama.stream import Monitor, Step
 from tests.helpers.streams import COLUMNS, GRAPH, batch, model
 
@@ -189,19 +190,52 @@ def test_scope_row_is_followed_too() -> None:
     assert not monitor.model(0).m_trained
 
 
-def test_images_are_followed_too() -> None:
-    draws = np.random.default_rng(0)
+PIXELS = np.random.default_rng(0)
+
+
+def pictures(rows: int, bright: float) -> dict[str, Any]:
+    """Images whose left or right half is white; ``bright`` is what white is recorded as."""
+    y = PIXELS.integers(0, 2, rows)
+    x = np.where(np.arange(8) < 4, y[:, None, None, None], 1 - y[:, None, None, None]) * np.ones((rows, 1, 8, 8))
+    return {"x": (0.6 * x + 0.3 * PIXELS.random((rows, 1, 8, 8))) * bright, "y": np.array(["a", "b"])[y]}
+
+
+@cache
+def of_images() -> CAMA:
+    """A fitted one; it is shared, so leave it as it is."""
     image = {"x": {"type": "image", "shape": [1, 8, 8]}, "y": {"type": "categorical", "levels": ["a", "b"]}}
     raw: dict[str, Any] = {"target": "y", "nodes": image, "edges": ["y -> x"], "latents": {"m": {"scope": "dataset"}}}
+    return build(raw, hidden=8, device="cpu").fit(pictures(120, 1.0), max_epochs=2, progress=False)
 
-    def pictures(rows: int, dark: float) -> dict[str, Any]:
-        y = draws.integers(0, 2, rows)
-        x = np.where(np.arange(8) < 4, y[:, None, None, None], 1 - y[:, None, None, None]) * np.ones((rows, 1, 8, 8))
-        return {"x": (0.6 * x + 0.3 * draws.random((rows, 1, 8, 8))) * dark, "y": np.array(["a", "b"])[y]}
 
-    cama = build(raw, hidden=8, device="cpu").fit(pictures(120, 1.0), max_epochs=2, progress=False)
-    monitor = cama.monitor(pictures(60, 1.0), least=40, steps=3)
-    kinds = [monitor.update({"x": pictures(60, dark)["x"]}).kind for dark in (1.0, 0.2, 0.2, 1.0)]
+def test_images_are_followed_too() -> None:
+    monitor = of_images().monitor(pictures(60, 1.0), least=40, steps=3)
+    kinds = [monitor.update({"x": pictures(60, bright)["x"]}).kind for bright in (1.0, 0.2, 0.2, 1.0)]
     assert kinds[0] == "same"
     assert kinds[1] in ("new", "refused")
     assert kinds[2:] == ["same", "back"]
+
+
+def test_a_step_predicts_once_however_many_worlds_it_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_cama.stream import reading
+
+    predicted: list[int] = []
+    posterior = reading.class_posterior
+    monkeypatch.setattr(
+        reading, "class_posterior", lambda *args, **options: predicted.append(1) or posterior(*args, **options)
+    )
+    monitor = of_images().monitor(pictures(60, 1.0), least=40, steps=3)
+    for bright in (1.0, 0.2, 1.0):
+        before = len(predicted)
+        monitor.update({"x": pictures(60, bright)["x"]})
+        assert len(predicted) == before + 1
+
+
+def test_batches_are_predicted_as_is_asked_for(tmp_path: Path) -> None:
+    few, rows = {"samples": 2, "m_samples": 1}, pictures(60, 1.0)
+    monitor = of_images().monitor(rows, state=tmp_path / "state", predict=few)
+    np.testing.assert_array_equal(monitor.update(rows).proba, of_images().predict_proba(rows, **few))
+    with pytest.raises(ValueError, match="found the state of a monitor with other options \\(predict m_samples="):
+        of_images().monitor(rows, state=tmp_path / "state")
+    with pytest.raises(ValueError, match=r"monitor\(sample=2\): expected some of samples"):
+        of_images().monitor(rows, predict={"sample": 2})
