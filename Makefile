@@ -10,7 +10,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-browser test-wheel docs lint fmt clean bench
+.PHONY: help setup demo test test-browser test-wheel docs lint fmt clean bench gpu
 
 help:
 	@echo "make setup   .venv with the package and all it needs (the other targets do this themselves)"
@@ -22,6 +22,7 @@ help:
 	@echo "             the wheel in an environment of its own: minutes, and 6 GB for that time"
 	@echo "make docs    the documentation site, in build/docs: a minute, tutorials run; a warning is an error"
 	@echo "make bench   speed beside plain PyTorch and the goals: table, benchmarks/results.json; half an hour, run it alone"
+	@echo "make gpu     on a machine with a GPU: its tests, speed, Figure 7 and CIFAR in nine minutes, to results/gpu"
 	@echo "make lint    ruff, mypy and the contracts on imports"
 	@echo "make fmt     format and fix what can be fixed"
 	@echo "make clean   remove .venv and all caches"
@@ -55,6 +56,9 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	KINETO_LOG_LEVEL=99 $(BIN)/python benchmarks/run.py $(ARGS)
+
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from pyro_cama.training.stages import Loss, Stage
 def overhead(quick: bool) -> list[Row]:
     """The image model's steps one by one, a small table's in blocks of 64 and one by one."""
     sizes = images.SMALL if quick else images.SIZES
-    pictures, few = images.model_of(**sizes), 2 if quick else 10
+    pictures, few = images.model_of(**sizes, device="cpu"), 2 if quick else 10
     found = [_row("image training step", pictures, images.batch_of(1024, sizes["side"]), 128, 1, few, goal=1.1)]
     table = tabular.model_of(8, 64)
     rows = tabular.batch_of(table, 4096)

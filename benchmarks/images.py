@@ -27,7 +27,7 @@ SIZES = {"side": 28, "channels": 32, "hidden": 256}
 SMALL = {"side": 12, "channels": 4, "hidden": 16}
 
 
-def model_of(side: int, channels: int, hidden: int) -> CAMA:
+def model_of(side: int, channels: int, hidden: int, device: str = "cpu") -> CAMA:
     """The model of the graph "mnist" at a size, its encoding learned from noise."""
     graph: dict[str, Any] = {
         "target": "digit",
@@ -38,13 +38,14 @@ def model_of(side: int, channels: int, hidden: int) -> CAMA:
         "edges": ["digit -> image"],
         "latents": {"z": {"dim": 32}, "m": {"dim": 8, "mechanism": "warp"}},
     }
-    cama = pyro_cama.build(graph, hidden=hidden, device="cpu")
+    cama = pyro_cama.build(graph, hidden=hidden, device=device)
     rows = {"digit": LEVELS * 10, "image": torch.rand(100, 1, side, side)}
     return cama.fit(rows, max_epochs=0, progress=False)
 
 
-def batch_of(rows: int, side: int) -> Batch:
-    values = {"digit": torch.randint(10, (rows,)), "image": torch.rand(rows, 1, side, side)}
+def batch_of(rows: int, side: int, device: str = "cpu") -> Batch:
+    image = torch.rand(rows, 1, side, side, device=device)
+    values = {"digit": torch.randint(10, (rows,), device=device), "image": image}
     return Batch(values=values, observed={}, site=None, rows=rows)
 
 
@@ -59,10 +60,10 @@ class Plain:
     def theta(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """theta of m drawn from q(m | x), and log p(m) - log q(m)."""
         q, network = self.guide["m"], self.model["manipulation"].network
-        seen = torch.cat([torch.zeros(len(x), 1), q.encoders["image"](x)], -1)
+        seen = torch.cat([x.new_zeros(len(x), 1), q.encoders["image"](x)], -1)
         loc, raw = q.network(seen).chunk(2, -1)
         m, ratio = draw(loc, F.softplus(raw) + 1e-3)
-        return network(m) - network(torch.zeros(1, 8)), ratio
+        return network(m) - network(x.new_zeros(1, 8)), ratio
 
     def __call__(self, x: Tensor, y: Tensor, *, infer: bool) -> Tensor:
         """One draw of the latents, ``(classes, rows)``.
@@ -71,11 +72,11 @@ class Plain:
             y: one-hot, ``(classes or 1, rows or 1, 10)``.
             infer: draw m from q(m | x); else do(m=0), under which nothing moves.
         """
-        theta, ratio = self.theta(x) if infer else (None, torch.zeros(len(x)))
+        theta, ratio = self.theta(x) if infer else (None, x.new_zeros(len(x)))
         clean = x if theta is None else self.warp.invert(x, theta, None)
         encoder = self.guide["encoder"]
         seen = encoder.bias + encoder.projections["image image"](self.guide["images"]["image"](clean))
-        seen = seen + encoder.projections["missing flags"](torch.zeros(len(x), 1)) + encoder.projections["target"](y)
+        seen = seen + encoder.projections["missing flags"](x.new_zeros(len(x), 1)) + encoder.projections["target"](y)
         loc, raw = self.guide["z"](encoder.output(F.silu(seen))).chunk(2, -1)
         z, z_ratio = draw(loc, F.softplus(raw) + 1e-3)
         merge, features = self.model["merges"][1], self.model["features"].networks
@@ -103,51 +104,54 @@ def one_hot(batch: Batch) -> Tensor:
 
 
 def _measured(
-    losses: dict[str, Callable[[], Tensor]], moving: list[Tensor], name: str, goal: float, rounds: int
+    losses: dict[str, Callable[[], Tensor]], moving: list[Tensor], name: str, goal: float, rounds: int, device: str
 ) -> list[Row]:
     with fast():
         agree(losses, draws=10, within=0.02)
         contenders = steps(losses, moving)
-        times = interleaved(contenders, rounds)
-        ours, bare = (f"{profiled(contenders[n])}; {over_floor(contenders[n], 5)}" for n in ("pyro_cama", PLAIN))
+        times = interleaved(contenders, rounds, device=device)
+        ours, bare = (
+            f"{profiled(contenders[n])}; {over_floor(contenders[n], 5, device)}" for n in ("pyro_cama", PLAIN)
+        )
     return [
         Row(f"{name}, plain PyTorch", 1e3 * times.median(PLAIN), "ms", profile=bare),
         times.ratio("pyro_cama", PLAIN, f"{name}, pyro_cama over plain PyTorch", goal=goal, profile=ours),
     ]
 
 
-def training(quick: bool) -> list[Row]:
+def training(quick: bool, device: str = "cpu") -> list[Row]:
     """Eq. 3 on 128 images."""
     sizes = SMALL if quick else SIZES
-    cama = model_of(**sizes)
-    plain, batch = Plain(cama), batch_of(128, sizes["side"])
+    cama = model_of(**sizes, device=device)
+    plain, batch = Plain(cama), batch_of(128, sizes["side"], device)
     losses = {
         PLAIN: lambda: -plain(batch.values["image"], one_hot(batch), infer=False).mean(),
         "pyro_cama": lambda: -mean_bound(log_weights(cama.model, cama.guide, batch, do={"m": 0.0})).mean(),
     }
-    return _measured(losses, list(cama.modules.parameters()), "image training step", 1.05, 10 if quick else 60)
+    moving: list[Tensor] = list(cama.modules.parameters())
+    return _measured(losses, moving, "image training step", 1.05, 10 if quick else 60, device)
 
 
-def adaptation(quick: bool) -> list[Row]:
+def adaptation(quick: bool, device: str = "cpu") -> list[Row]:
     """Eq. 8 on 32 new images under 10 classes, and 32 clean ones."""
     sizes, rows = SMALL if quick else SIZES, 32
-    cama = model_of(**sizes)
-    plain, classes = Plain(cama), F.one_hot(torch.arange(10), 10).float()[:, None]
-    new, clean = batch_of(rows, sizes["side"]), batch_of(rows, sizes["side"])
-    nothing = torch.zeros(10)
+    cama = model_of(**sizes, device=device)
+    plain, classes = Plain(cama), torch.eye(10, device=device)[:, None]
+    new, clean = (batch_of(rows, sizes["side"], device) for _ in range(2))
+    nothing = torch.zeros(10, device=device)
     theirs = adaptation_loss(cama, new, clean, 0.5, 1, 0.0, nothing, nothing)
 
     def adapted() -> Tensor:
         marginal = torch.logsumexp(plain(new.values["image"], classes, infer=True), 0).mean()
         expected = torch.softmax(nothing, 0)  # ten imagined rows of the expected classes
         marginal = marginal + 10.0 / rows * (expected * torch.log_softmax(nothing, 0)).sum()
-        part = clean.select(torch.randint(rows, (rows,)))
+        part = clean.select(torch.randint(rows, (rows,), device=device))
         return -0.5 * (marginal + plain(part.values["image"], one_hot(part), infer=True).mean())
 
     cama.modules.requires_grad_(False)
     moving: list[Tensor] = [p.requires_grad_(True) for p in cama.manipulation_parameters().values()]
     losses = {PLAIN: adapted, "pyro_cama": lambda: theirs(new)}
-    return _measured(losses, moving, "image adaptation step", 1.1, 10 if quick else 60)
+    return _measured(losses, moving, "image adaptation step", 1.1, 10 if quick else 60, device)
 
 
 # prediction -----------------------------------------------------------------------------------------------------------
@@ -157,27 +161,27 @@ def naive(plain: Plain, x: Tensor, samples: int) -> Tensor:
     """p(y | x) as the public reimplementations go about it: every class and every draw reads the images anew."""
     bounds = []
     for label in range(10):
-        y = F.one_hot(torch.tensor([label]), 10).float().expand(len(x), 10)
+        y = F.one_hot(torch.tensor([label], device=x.device), 10).float().expand(len(x), 10)
         bounds.append(torch.stack([plain(x, y, infer=True) for _ in range(samples)]).logsumexp(0))
     return torch.stack(bounds, 1).softmax(1)
 
 
-def prediction(quick: bool) -> list[Row]:
+def prediction(quick: bool, device: str = "cpu") -> list[Row]:
     """10 classes and 10 samples, m inferred, of 1, 16 and 128 images."""
     sizes = SMALL if quick else SIZES
-    cama = model_of(**sizes)
+    cama = model_of(**sizes, device=device)
     plain = Plain(cama)
     rows = []
     with fast(), torch.no_grad():
         for count, rounds in ((1, 20), (16, 10), (128, 4)):
             x = torch.rand(count, 1, sizes["side"], sizes["side"])
-            table = {"image": x.numpy()}
+            table, x = {"image": x.numpy()}, x.to(device)
 
             def ours(table: dict[str, Any] = table) -> Any:
                 return cama.predict_proba(table, do=None, samples=10)
 
             contenders = {"naive": lambda x=x: naive(plain, x, 10), "pyro_cama": ours}
-            times = interleaved(contenders, 2 if quick else rounds, warm=1)
+            times = interleaved(contenders, 2 if quick else rounds, warm=1, device=device)
             name = f"image prediction, {count} image{'s' * (count > 1)}, naive loop over pyro_cama"
             goal = 10.0 if count == 1 else None
             about = profiled(ours, 0.5) + f"; {1e3 * times.median('pyro_cama') / count:.3g} ms an image"

@@ -86,14 +86,16 @@ def interleaved(
     rounds: int,
     *,
     warm: int = 3,
-    clock: Callable[[], float] = time.process_time,
+    clock: Callable[[], float] | None = None,
+    device: str = "cpu",
 ) -> Times:
     """Runs all contenders in turn, each round in another order.
 
     Args:
         warm: rounds that do not count.
-        clock: processor time by default, which other load inflates least; of one thread, or they add up.
+        clock: :func:`clock_of` the device by default.
     """
+    clock = clock or clock_of(device)
     names = list(contenders)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(-warm, rounds):
@@ -103,6 +105,22 @@ def interleaved(
             if i >= 0:
                 times[name].append(clock() - start)
     return Times(times)
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """Processor time, which other load inflates least (of one thread, or they add up); on a GPU time once it is done.
+
+    >>> clock_of("cpu") is time.process_time
+    True
+    """
+    if torch.device(device).type == "cpu":
+        return time.process_time
+
+    def when_done() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return when_done
 
 
 def steps(
@@ -194,16 +212,17 @@ def flops(call: Call) -> float:
     return float(counter.get_total_flops())
 
 
-def product(size: int = 512) -> tuple[Call, float]:
+def product(device: str = "cpu") -> tuple[Call, float]:
     """A product of two square matrices, and how many floating-point operations it is: the machine's matrix rate."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    size = 512 if torch.device(device).type == "cpu" else 4096
+    a, b = torch.randn(2, size, size, device=device)
     return lambda: torch.mm(a, b), 2.0 * size**3
 
 
-def over_floor(call: Call, rounds: int) -> str:
+def over_floor(call: Call, rounds: int, device: str = "cpu") -> str:
     """How many times longer a call takes than its multiplications at the machine's matrix rate."""
-    multiply, one = product()
-    times = interleaved({"call": call, "floor": multiply}, rounds)
+    multiply, one = product(device)
+    times = interleaved({"call": call, "floor": multiply}, rounds, device=device)
     each = times.ratio("call", "floor", "").value
     return f"{each * one / flops(call):.3g} x its multiplications ({1e3 * times.median('call'):.3g} ms)"
 

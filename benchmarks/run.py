@@ -3,6 +3,7 @@
     python benchmarks/run.py                    # everything, on a machine with nothing else to do
     python benchmarks/run.py --quick            # few rounds, small models
     python benchmarks/run.py --only children    # one measurement; the other rows of results.json stay
+    python benchmarks/run.py --device cuda --out elsewhere.json    # those of tables and images, on a GPU
 
 What is compared, and what came out, is in docs/speed.md.
 """
@@ -26,7 +27,7 @@ from measure import Row, write
 
 from pyro_cama._files import replacing
 
-MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
+MEASUREMENTS: dict[str, Callable[..., list[Row]]] = {
     "import": loading.importing,
     "commands": loading.commands,
     "build": loading.building,
@@ -41,6 +42,7 @@ MEASUREMENTS: dict[str, Callable[[bool], list[Row]]] = {
     "cores": cores.used,
     "recovery": recovery.recovery,
 }
+ON_DEVICE = ("tabular", "children", "classes", "images", "image-adaptation", "prediction")
 
 
 def line(row: dict[str, Any]) -> str:
@@ -76,12 +78,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument("--device", default="cpu", help=f"cpu; on cuda {', '.join(ON_DEVICE)} are measured")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    for name in options.only or MEASUREMENTS:
+    asked = options.only or (MEASUREMENTS if options.device == "cpu" else ON_DEVICE)
+    if alone := [name for name in asked if name not in ON_DEVICE and options.device != "cpu"]:
+        parser.error(f"--only {' '.join(alone)}: measured on the CPU alone")
+    for name in asked:
+        where = {"device": options.device} if name in ON_DEVICE else {}
         try:
-            found = MEASUREMENTS[name](options.quick)
+            found = MEASUREMENTS[name](options.quick, **where)
         except ValueError as error:  # no images
             print(f"{name} left out: {error}", file=sys.stderr)
             continue

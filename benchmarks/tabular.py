@@ -29,17 +29,18 @@ GROUPED, TRACED, NAIVE = "grouped scorer", "Pyro's traces", "a naive site a chil
 CLEAN = {"m": 0.0}
 
 
-def model_of(children: int, hidden: int, classes: int = 2) -> CAMA:
+def model_of(children: int, hidden: int, classes: int = 2, device: str = "cpu") -> CAMA:
     names = [f"x{i}" for i in range(children)]
     levels = [f"class {i}" for i in range(classes)]
     nodes: dict[str, Any] = {"y": {"type": "categorical", "levels": levels}} | dict.fromkeys(names, "continuous")
     edges = [f"y -> {name}" for name in names]
-    return pyro_cama.build({"target": "y", "nodes": nodes, "edges": edges}, hidden=hidden, device="cpu")
+    return pyro_cama.build({"target": "y", "nodes": nodes, "edges": edges}, hidden=hidden, device=device)
 
 
 def batch_of(cama: CAMA, rows: int) -> Batch:
     children = cama.graph.blanket.children
-    x, y = torch.randn(rows, len(children)), torch.randint(cama.model.classes, (rows,))
+    x = torch.randn(rows, len(children), device=cama.device)
+    y = torch.randint(cama.model.classes, (rows,), device=cama.device)
     return Batch(values={"y": y} | dict(zip(children, x.unbind(1), strict=True)), observed={}, site=None, rows=rows)
 
 
@@ -47,7 +48,7 @@ def plain(cama: CAMA, batch: Batch) -> Callable[[], Tensor]:
     """The negative ELBO of eq. 3 by hand, with the very same modules; the children come side by side."""
     children = cama.graph.blanket.children
     x, y = torch.stack([batch.values[name] for name in children], 1), batch.values["y"]
-    missing = torch.zeros(batch.rows, len(children))
+    missing = x.new_zeros(batch.rows, len(children))
     model: Any = cama.model.networks
     guide: Any = cama.guide.networks
     target, group = (model["merges"][i] for i in range(2))
@@ -96,7 +97,7 @@ class NaiveModel(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         with pyro.plate("rows", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(8), torch.ones(8)).to_event(1))
+            z = pyro.sample("z", dist.Normal(x.new_zeros(8), x.new_ones(8)).to_event(1))
             y = pyro.sample("y", dist.Categorical(logits=self.y), obs=y)
             causes = torch.cat([z, F.one_hot(y, 2).float()], -1)
             for i, mean in enumerate(self.means):
@@ -118,7 +119,7 @@ class NaiveGuide(PyroModule):
 def naive(batch: Batch, hidden: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
     """Its loss through Trace_ELBO, and its parameters; the networks are its own, so the value is another."""
     x = torch.stack([v for n, v in batch.values.items() if n != "y"], 1)
-    model, guide = NaiveModel(x.shape[1], hidden), NaiveGuide(x.shape[1], hidden)
+    model, guide = (kind(x.shape[1], hidden).to(x.device) for kind in (NaiveModel, NaiveGuide))
     elbo: Any = Trace_ELBO()
     parameters: list[Tensor] = [*model.parameters(), *guide.parameters()]
 
@@ -129,9 +130,9 @@ def naive(batch: Batch, hidden: int) -> tuple[Callable[[], Tensor], list[Tensor]
     return loss, parameters
 
 
-def training(quick: bool) -> list[Row]:
+def training(quick: bool, device: str = "cpu") -> list[Row]:
     """30 children, batch 128, hidden 64."""
-    cama = model_of(30, 64)
+    cama = model_of(30, 64, device=device)
     batch = batch_of(cama, 128)
     losses = {
         PLAIN: plain(cama, batch),
@@ -145,7 +146,7 @@ def training(quick: bool) -> list[Row]:
         contenders = steps(losses, list(cama.modules.parameters()))
         loss, parameters = naive(batch, 64)
         contenders |= steps({NAIVE: loss}, parameters)
-        times = interleaved(contenders, 40 if quick else 300)
+        times = interleaved(contenders, 40 if quick else 300, device=device)
         rows = [
             Row("tabular step, plain PyTorch", 1e3 * times.median(PLAIN), "ms", profile=profiled(contenders[PLAIN]))
         ]
@@ -158,7 +159,7 @@ def training(quick: bool) -> list[Row]:
         ):
             about = {"goal": goal, "profile": profiled(contenders[name], 0.5)}
             rows.append(times.ratio(name, PLAIN, f"tabular step, {name} over plain PyTorch", **about))
-        floor = {name: over_floor(contenders[name], 30) for name in (PLAIN, GROUPED, TRACED)}
+        floor = {name: over_floor(contenders[name], 30, device) for name in (PLAIN, GROUPED, TRACED)}
     return [_with_floor(row, floor) for row in rows]
 
 
@@ -167,45 +168,45 @@ def _with_floor(row: Row, floor: dict[str, str]) -> Row:
     return replace(row, profile=f"{row.profile}; {floor[name]}") if name else row
 
 
-def children(quick: bool) -> list[Row]:
+def children(quick: bool, device: str = "cpu") -> list[Row]:
     """The grouped scorer's step at 8 and at 256 children of one kind."""
     with fast():
         contenders: dict[str, Call] = {}
         for count in (8, 256):
-            cama = model_of(count, 64)
+            cama = model_of(count, 64, device=device)
             loss = scored(cama, batch_of(cama, 128), False)
             contenders |= steps({str(count): loss}, list(cama.modules.parameters()))
-        times = interleaved(contenders, 40 if quick else 300)
-        about = f"{profiled(contenders['256'])}; {over_floor(contenders['256'], 30)}"
+        times = interleaved(contenders, 40 if quick else 300, device=device)
+        about = f"{profiled(contenders['256'])}; {over_floor(contenders['256'], 30, device)}"
         return [times.ratio("256", "8", "tabular step, 256 over 8 children", goal=3.0, profile=about)]
 
 
-def adaptation(classes: int, rows: int, draws: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
+def adaptation(classes: int, rows: int, draws: int, device: str = "cpu") -> tuple[Callable[[], Tensor], list[Tensor]]:
     """Eq. 8 of new rows alone, 10 children, hidden 64: the loss of `adapt`, and what it trains."""
-    cama = model_of(10, 64, classes)
+    cama = model_of(10, 64, classes, device)
     y = [f"class {i}" for i in range(classes)]
     x = torch.randn(classes, 10)
     cama.fit({"y": y} | {f"x{i}": x[:, i].numpy() for i in range(10)}, max_epochs=0, progress=False)
     new = batch_of(cama, rows).without("y")
-    nothing = torch.zeros(classes)
-    free = nn.Parameter(torch.zeros(classes))
+    nothing = torch.zeros(classes, device=device)
+    free = nn.Parameter(torch.zeros_like(nothing))
     loss = adaptation_loss(cama, new, None, 0.5, draws, 1.0, nothing, free)
     cama.modules.requires_grad_(False)
     moving = [p.requires_grad_(True) for p in cama.manipulation_parameters().values()]
     return lambda: loss(new), [*moving, free]
 
 
-def many_classes(quick: bool) -> list[Row]:
+def many_classes(quick: bool, device: str = "cpu") -> list[Row]:
     """An adaptation step at 2 and at 100 classes: one draw of 32 and of 128 rows, and `adapt`'s own 4 draws."""
     found = []
     with fast():
         for rows, draws in ((32, 1), (128, 1), (128, 4)):
             contenders: dict[str, Call] = {}
             for count in (2, 100):
-                loss, moving = adaptation(count, rows, draws)
+                loss, moving = adaptation(count, rows, draws, device)
                 contenders |= steps({str(count): loss}, moving)
-            times = interleaved(contenders, 20 if quick else 100)
-            least = over_floor(contenders["100"], 10)
+            times = interleaved(contenders, 20 if quick else 100, device=device)
+            least = over_floor(contenders["100"], 10, device)
             about = f"{profiled(contenders['100'])}; {least}; 2 classes {1e3 * times.median('2'):.3g} ms"
             name = f"tabular adaptation step, 100 over 2 classes, {rows} rows, {draws} draw{'s' * (draws > 1)}"
             found.append(times.ratio("100", "2", name, goal=4.0, profile=about))

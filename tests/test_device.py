@@ -1,13 +1,16 @@
 """The same code on a GPU, where there is one."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 import pyro_cama
 from pyro_cama import datasets
+from support import image_data
 from support.drift import Drift, load_table, split
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is False")
+from tests.helpers.gpu import DEVICES, needs_gpu
 
 
 def test_auto_takes_the_gpu_where_there_is_one() -> None:
@@ -28,3 +31,28 @@ def test_fit_predict_adapt_save_on_gpu(tmp_path) -> None:
     adapted.save(tmp_path / "model")
     on_cpu = pyro_cama.load(tmp_path / "model", device="cpu")
     assert abs(on_cpu.predict_proba(moved) - adapted.predict_proba(moved)).max() < 1e-3
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("scope", ["row", "dataset"])
+def test_images_are_trained_read_adapted_to_and_followed(scope: str, device: str, tmp_path) -> None:
+    raw: dict[str, Any] = datasets.graph("mnist").to_dict()
+    raw["nodes"]["image"] |= {"shape": [1, 8, 8], "channels": 4}
+    raw["latents"]["m"] |= {"scope": scope, "mechanism": "warp+intensity"}
+    images = image_data.digits()
+    train = {"image": images.train_x[:100].numpy(), "digit": images.train_y[:100].tolist()}
+    held, moved = images.test_x[:40].numpy(), 1 - 0.8 * images.test_x[40:80].numpy()
+    cama = pyro_cama.build(raw, hidden=16, device=device)
+    cama.fit(train, interventions=1.0 if scope == "row" else None, max_epochs=1, progress=False)
+    adapted = cama.adapt({"image": moved}, steps=2, keep="always", progress=False)
+    assert adapted.device.type == device
+    proba = adapted.predict_proba({"image": moved}, samples=2, m_samples=1)
+    assert np.isfinite(proba).all()
+    adapted.save(tmp_path / "model")
+    on_cpu = pyro_cama.load(tmp_path / "model", device="cpu")
+    assert abs(on_cpu.predict_proba({"image": moved}, samples=2, m_samples=1) - proba).max() < 1e-2
+    assert len(adapted.reconstruct({"image": moved[:5]}, samples=2)["image"]) == 5
+    options: dict[str, Any] = {"least": 40, "predict": {"samples": 2, "m_samples": 1}, "steps": 2, "restarts": 1}
+    monitor = cama.monitor({"image": held}, state=tmp_path / "state", **options)
+    assert [monitor.update({"image": rows}).number for rows in (moved, held)] == [1, 2]
+    assert cama.monitor(state=tmp_path / "state", **options).steps == 2

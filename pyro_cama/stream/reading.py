@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class Reader(Generic[PairT]):
         Args:
             own_mix: under the class proportions that the adaptation to that world settled on.
         """
-        mix = np.array(regime.class_prior) if own_mix and regime.class_prior else "train"
+        mix: Literal["train"] | Floats = np.array(regime.class_prior) if own_mix and regime.class_prior else "train"
         return class_posterior(self.stand(regime), rows, "auto", mix, **self.options)
 
 

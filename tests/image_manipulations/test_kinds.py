@@ -14,12 +14,12 @@ from torch import Generator, Tensor
 from torchvision.transforms import functional as vision  # type: ignore[import-untyped]
 
 from pyro_cama.image_manipulations.kinds import KINDS, Kind, expect_kinds, manipulate, manipulate_all
+from tests.helpers.gpu import needs_gpu
 
 SPATIAL = ["vertical_shift", "horizontal_shift", "rotation", "scale", "shear"]
 SIGNED = [*SPATIAL, "brightness", "contrast"]
 FIXED = [kind for kind in KINDS if kind not in SIGNED]
 DOUBLE = torch.float64
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is False")
 
 
 def images(rows: int = 6, channels: int = 1, height: int = 28, width: int = 28, dtype: torch.dtype = DOUBLE) -> Tensor:
