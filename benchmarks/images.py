@@ -59,7 +59,7 @@ class Plain:
 
     def theta(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """theta of m drawn from q(m | x), and log p(m) - log q(m)."""
-        q, network = self.guide["m"], self.model["manipulation"].network
+        q, network = self.guide["m"]["m"], self.model["manipulation"].network
         seen = torch.cat([x.new_zeros(len(x), 1), q.encoders["image"](x)], -1)
         loc, raw = q.network(seen).chunk(2, -1)
         m, ratio = draw(loc, F.softplus(raw) + 1e-3)

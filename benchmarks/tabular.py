@@ -34,7 +34,8 @@ def model_of(children: int, hidden: int, classes: int = 2, device: str = "cpu") 
     levels = [f"class {i}" for i in range(classes)]
     nodes: dict[str, Any] = {"y": {"type": "categorical", "levels": levels}} | dict.fromkeys(names, "continuous")
     edges = [f"y -> {name}" for name in names]
-    return pyro_cama.build({"target": "y", "nodes": nodes, "edges": edges}, hidden=hidden, device=device)
+    graph = {"target": "y", "nodes": nodes, "edges": edges, "latents": {"z": {"effect": "deep"}}}  # so that z is drawn
+    return pyro_cama.build(graph, hidden=hidden, device=device)
 
 
 def batch_of(cama: CAMA, rows: int) -> Batch:
