@@ -1,5 +1,7 @@
 """The same code on a GPU, where there is one."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,16 @@ import torch
 
 import pyro_cama
 from pyro_cama import datasets
+from pyro_cama.adaptation import wake_sleep
+from pyro_cama.adaptation.objective import adaptation_loss, log_train
+from pyro_cama.data.batch import Batch
+from pyro_cama.inference.class_posterior import class_log_posterior
+from pyro_cama.inference.evidence import importance_evidence
+from pyro_cama.inference.options import PredictionOptions
+from pyro_cama.training.objective import fit_loss
 from support import image_data
 from support.drift import Drift, load_table, split
+from tests.helpers.fake_gpu import fake_gpu
 from tests.helpers.gpu import DEVICES, needs_gpu
 
 
@@ -56,3 +66,33 @@ def test_images_are_trained_read_adapted_to_and_followed(scope: str, device: str
     monitor = cama.monitor({"image": held}, state=tmp_path / "state", **options)
     assert [monitor.update({"image": rows}).number for rows in (moved, held)] == [1, 2]
     assert cama.monitor(state=tmp_path / "state", **options).steps == 2
+
+
+@cache
+def small(scope: str) -> tuple[pyro_cama.CAMA, dict[str, Any]]:
+    """A fitted model of images, and rows."""
+    raw: dict[str, Any] = datasets.graph("mnist").to_dict()
+    raw["nodes"]["image"] |= {"shape": [1, 8, 8], "channels": 4}
+    raw["latents"]["m"] |= {"scope": scope, "mechanism": "warp+intensity"}
+    images = image_data.digits()
+    rows = {"image": images.train_x[:40].numpy(), "digit": images.train_y[:40].tolist()}
+    return pyro_cama.build(raw, hidden=16, device="cpu").fit(rows, max_epochs=0, progress=False), rows
+
+
+LOSSES: dict[str, Callable[[pyro_cama.CAMA, Batch], Any]] = {
+    "eq. 5": lambda cama, rows: fit_loss(
+        cama.model, cama.guide, rows, mixing=0.5, interventions=None, conditional_weight=1.0, samples=2
+    )(rows),
+    "eq. 8": lambda cama, rows: adaptation_loss(cama, rows, rows, 0.5, 2, 1.0, log_train(cama), log_train(cama))(rows),
+    "asleep": lambda cama, rows: wake_sleep._loss(cama, 0.4)(rows) if cama.graph.require_m().per_row else None,
+    "p(y | x)": lambda cama, rows: class_log_posterior(cama, rows, None, PredictionOptions(2, 2)),
+    "log p(x)": lambda cama, rows: importance_evidence(cama, rows, log_train(cama), do=None, samples=2),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scope", ["row", "dataset"])
+def test_nothing_is_left_on_the_cpu(scope: str, loss: str) -> None:
+    cama, table = small(scope)
+    with fake_gpu(cama, cama.encode(table)) as (there, rows):
+        LOSSES[loss](there, rows)
