@@ -17,6 +17,7 @@ from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.training.objective import fit_loss
+from pyro_cama.training.simulated_interventions import scales_of
 from support import image_data
 from support.drift import Drift, load_table, split
 from tests.helpers.fake_gpu import fake_gpu
@@ -83,6 +84,19 @@ LOSSES: dict[str, Callable[[pyro_cama.CAMA, Batch], Any]] = {
     "eq. 5": lambda cama, rows: fit_loss(
         cama.model, cama.guide, rows, mixing=0.5, interventions=None, conditional_weight=1.0, samples=2
     )(rows),
+    "eq. 5, simulated": lambda cama, rows: (
+        fit_loss(
+            cama.model,
+            cama.guide,
+            rows,
+            mixing=0.5,
+            interventions=scales_of(cama, 1.0),
+            conditional_weight=1.0,
+            samples=2,
+        )(rows)
+        if cama.graph.require_m().per_row
+        else None
+    ),
     "eq. 8": lambda cama, rows: adaptation_loss(cama, rows, rows, 0.5, 2, 1.0, log_train(cama), log_train(cama))(rows),
     "asleep": lambda cama, rows: wake_sleep._loss(cama, 0.4)(rows) if cama.graph.require_m().per_row else None,
     "p(y | x)": lambda cama, rows: class_log_posterior(cama, rows, None, PredictionOptions(2, 2)),
