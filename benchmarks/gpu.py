@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                          # make gpu; needs PYRO_CAMA_DATA, or the network
     python benchmarks/gpu.py --parts tests speed      # these; files of others stay
     python benchmarks/gpu.py --smoke --device cpu     # as small as can be, where there is no GPU
+    PYTHONPATH=. python benchmarks/gpu.py             # where the package is not installed
 
 Each part is a process of its own, so what fails or takes too long costs no other part; the experiments run side by
 side, since small networks leave a GPU waiting.  Of what is cut off the finished tasks are kept, and the same command
