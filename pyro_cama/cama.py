@@ -199,11 +199,14 @@ class CAMA(ModelGuidePair):
         weight_decay: float = 1e-4,
         conditional_weight: float = 30.0,
         conditional_share: float | None = None,
+        conditional_power: float = 1.0,
+        density_epochs: int | None = None,
         mixing: float = 0.5,
         samples: int = 1,
         validation: float = 0.15,
         patience: int = 40,
         anneal: bool = False,
+        paired: bool = False,
         progress: bool = True,
         checkpoints: str | Path | None = None,
         resume: bool = False,
@@ -228,9 +231,12 @@ class CAMA(ModelGuidePair):
                 :mod:`pyro_cama.image_manipulations`.  Scope row only.
             max_epochs: passes over the rows: 300, of images 20.
             conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.  Graphs with
-                images train the first half of the epochs without it.
+                images train the first half of the epochs without it, or ``density_epochs``.
             conditional_share: of the rows of a minibatch that this term is estimated on: 1, of images a quarter, since
                 it draws the image of every class.
+            conditional_power: of the children's densities in this term, for a prediction with that ``power``.  A
+                draw of z moves a photograph's log p(x | y, z) by tens of nats, in which p(y | x) is lost.
+            density_epochs: the epochs without this term with which graphs with images begin; None is half of all.
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
@@ -239,6 +245,8 @@ class CAMA(ModelGuidePair):
                 that is fitted whole.
             anneal: lets the learning rate fall to zero over ``max_epochs``, along a half cosine; with thousands of rows
                 and 30 to 60 epochs it takes the place of a long wait for early stopping.
+            paired: draws z of every class from one noise, as predictions do: log p(y | x) is a difference, from which
+                what the classes have in common then cancels.
             checkpoints: a folder for ``last.ckpt``, from which a fit that was stopped goes on, and for what is logged.
             resume: go on from the checkpoint there, if there is one; the weights end up as if nothing had happened.
             checkpoint_seconds: least time between two checkpoints.
@@ -248,8 +256,8 @@ class CAMA(ModelGuidePair):
 
         A table in memory whose style is linear (``z: {effect: linear}``) is fitted whole, by L-BFGS from a closed-form
         start, an epoch being a step; anything that is of minibatches alone asks for these:
-        ``batch_size``, ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``checkpoints``, ``trainer_kwargs``,
-        ``manipulated``, ``interventions``, or a cause that is missing somewhere.
+        ``batch_size``, ``lr``, ``weight_decay``, ``samples``, ``anneal``, ``conditional_power``, ``paired``,
+        ``checkpoints``, ``trainer_kwargs``, ``manipulated``, ``interventions``, or a cause that is missing somewhere.
 
         Entries far from all others of their column, such as -999, are trained on as missing, and a warning says where
         they are (:mod:`pyro_cama.data.far_entries`); at prediction every entry counts.
@@ -272,11 +280,14 @@ class CAMA(ModelGuidePair):
             weight_decay=weight_decay,
             conditional_weight=conditional_weight,
             conditional_share=conditional_share,
+            conditional_power=conditional_power,
+            density_epochs=density_epochs,
             mixing=mixing,
             samples=samples,
             validation=validation,
             patience=patience,
             anneal=anneal,
+            paired=paired,
         )
         with self._cores(batch_size, samples):
             self.history = fit(

@@ -28,6 +28,7 @@ The keys of a node:
 - ``dim``: of a vector, for continuous and count; left out, the node is a scalar;
 - ``levels``: for categorical (two or more) and binary (two, by default 0 and 1), in the order of their codes;
 - ``shape``: ``[channels, height, width]``, for images; ``channels``: of its convolutions, 32 where left out;
+  ``size``: of the networks that read and draw it, ``small`` (the default) or ``base``, with residual blocks;
 - ``likelihood``: the name of a likelihood, where the default is not meant;
 - ``scale``: of a continuous node, ``identity``, ``log`` (positive readings), ``signed_log`` or ``auto``, the default,
   which the training rows choose.  Mechanisms act on that scale: on a logarithmic one a change of gain is an offset.

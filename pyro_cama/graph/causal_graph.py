@@ -237,6 +237,7 @@ class CausalGraph:
         nodes = {}
         for name, node in self.nodes.items():
             keys = {key: getattr(node, key) for key in ("type", "dim", "levels", "shape", "channels", "likelihood")}
+            keys["size"] = None if node.size == "small" else node.size
             keys["scale"] = None if node.scale == "auto" else node.scale
             nodes[name] = {
                 key: list(value) if isinstance(value, tuple) else value
@@ -325,6 +326,7 @@ def _node(name: str, spec: NodeSpec) -> Node:
         shape=None if spec.shape is None else tuple(spec.shape),
         likelihood=spec.likelihood,
         channels=spec.channels,
+        size=spec.size or "small",
         scale=spec.scale or "auto",
     )
 

@@ -11,11 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pyro_cama._messages import listed, one_of
 from pyro_cama.graph.directions import DrawnEdge, Orient, directed
-from pyro_cama.graph.schema import GraphSpec, NodeSpec, graph_error
+from pyro_cama.graph.schema import GraphSpec, ImageSize, NodeSpec, graph_error
 from pyro_cama.graph.yaml_text import parse_yaml
 
 _OF_NODES = tuple(NodeSpec.model_fields)
@@ -157,9 +157,13 @@ def _text(value: object) -> str:
 
 
 def _is_layout(key: str, value: object) -> bool:
-    """Whether a key of the format is absent, or another's of the same name: Graphviz's shape is an outline."""
+    """Whether a key of the format is absent, or another's of the same name: Graphviz's shape is an outline, and size is
+    of what is drawn.
+    """
     if value is None or (isinstance(value, str) and not value):
         return True
+    if key == "size":
+        return value not in get_args(ImageSize)
     return key == "shape" and isinstance(value, str) and not re.match(r"\s*[\[\d-]", value)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pyro_cama.graph.schema import Effect, Level, Loadings, NodeType, Scale
+from pyro_cama.graph.schema import Effect, ImageSize, Level, Loadings, NodeType, Scale
 
 
 @dataclass(frozen=True)
 class Node:
     """An observed variable: a column, a vector of columns or an image.
 
-    ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape`` and ``channels`` (of
-    the convolutions) for images. ``scale`` is the one on which a continuous node is read: ``auto`` is chosen from the
-    training rows.
+    ``levels`` is set for categorical and binary nodes, ``dim`` for vectors, ``shape``, ``channels`` (of the
+    convolutions) and ``size`` (of the networks) for images. ``scale`` is the one on which a continuous node is read:
+    ``auto`` is chosen from the training rows.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Node:
     shape: tuple[int, ...] | None = None
     likelihood: str | None = None
     channels: int | None = None
+    size: ImageSize = "small"
     scale: Scale = "auto"
 
     @property

@@ -18,6 +18,7 @@ Affects = Literal["quantity", "measurement"]
 Effect = Literal["auto", "linear", "deep"]
 Loadings = Literal["class", "shared"]
 Scale = Literal["auto", "identity", "log", "signed_log"]
+ImageSize = Literal["small", "base"]
 Level = str | int | float | bool
 Edge = tuple[str, str]
 TAKES: dict[str, tuple[str, ...]] = {
@@ -25,7 +26,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "categorical": ("levels", "likelihood"),
     "binary": ("levels", "likelihood"),
     "count": ("dim", "likelihood"),
-    "image": ("shape", "channels", "likelihood"),
+    "image": ("shape", "channels", "size", "likelihood"),
 }
 FORM = "a mapping with the keys target, nodes and edges"
 _Name = Annotated[str, Field(min_length=1)]
@@ -81,6 +82,7 @@ class NodeSpec(_Spec):
         default=None, description="[channels, height, width], three whole numbers of at least 1"
     )
     channels: _Size | None = Field(default=None, description="a whole number of at least 1")
+    size: ImageSize | None = Field(default=None, description="'small' or 'base'")
     likelihood: _Name | None = Field(default=None, description="the name of a likelihood")
     scale: Scale | None = Field(default=None, description="'identity', 'log', 'signed_log' or 'auto'")
 
@@ -95,7 +97,7 @@ class NodeSpec(_Spec):
 
     @model_validator(mode="after")
     def _by_type(self) -> Self:
-        for key in ("dim", "levels", "shape", "channels", "scale"):
+        for key in ("dim", "levels", "shape", "channels", "size", "scale"):
             if getattr(self, key) is not None and key not in TAKES[self.type]:
                 takes = " and ".join(TAKES[self.type])
                 raise ValueError(f"found key {key!r}; expected, for type {self.type}, only {takes}")
@@ -205,6 +207,11 @@ _ENTRY: dict[str, tuple[str, type[_Spec], str]] = {
 }
 
 
+_CHOICES: dict[str, Any] = {
+    "type": NodeType, "effect": Effect, "loadings": Loadings, "scale": Scale, "size": ImageSize,
+}  # fmt: skip
+
+
 def _sentence(error: ErrorDetails, data: dict[Any, Any]) -> str:
     """One of pydantic's errors as: where, what was found, what was expected."""
     kind, found, loc = error["type"], error["input"], error["loc"]
@@ -236,7 +243,9 @@ def _sentence(error: ErrorDetails, data: dict[Any, Any]) -> str:
         found = value
     if kind == "literal_error" and isinstance(found, str):
         names = get_args(
-            {"type": NodeType, "effect": Effect, "loadings": Loadings, "scale": Scale}.get(str(key), Affects)
+            {"type": NodeType, "effect": Effect, "loadings": Loadings, "scale": Scale, "size": ImageSize}.get(
+                str(key), Affects
+            )
         )
         return f"{where}found {shown(found)}; {one_of(found, names)}"
     hint = f"; {quoting(found)}" if where == "target: " and not isinstance(found, str | None) else ""

@@ -59,6 +59,7 @@ def log_weights(
     power: float = 1.0,
     m_samples: int | None = None,
     regime: Regime = "interventional",
+    paired: bool = False,
 ) -> LogWeights:
     """Returns the log-weights of every sample, class and row.
 
@@ -74,6 +75,8 @@ def log_weights(
             (Miller and Dunson 2019, *Robust Bayesian inference via coarsening*).
         m_samples: draws of a shared m, each for ``samples / m_samples`` samples, see :func:`draw_in_runs`; None draws
             m for every sample.
+        paired: one noise of z for all classes of a row and sample, where z is normal: what the classes have in common
+            then cancels in p(y | x), as it does in predictions.
         trace: True goes through Pyro's traces, False scores groups of nodes whole; None takes the quick way wherever
             no subclass has changed what a site is.  Both give the same numbers.  The quick way draws no linear style
             where :func:`is_exact` holds: every draw would give the same weight.
@@ -82,7 +85,7 @@ def log_weights(
     do = {name: _value(model, name, value) for name, value in (do or {}).items()}
     if trace is None:
         trace = not is_grouped(model, guide) or bool(do.keys() - {m.name for m in model.graph.manipulations})
-    given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples), regime)
+    given = Request(do, samples, classes, proposals or {}, power, _run(model, samples, m_samples), regime, paired)
     if trace:
         return traced_draws(model, guide, batch, given)[0]
     exact = not given.proposals and power == 1 and is_exact(model, guide) and causes_known(model, batch, classes)
@@ -104,6 +107,7 @@ class Request:
     power: float = 1.0
     run: int = 1
     regime: Regime = "interventional"
+    paired: bool = False
 
 
 def goes_with_class(model: CAMAModel, given: Request) -> bool:
@@ -131,6 +135,28 @@ class _Runs(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == self.site:
             msg["value"], msg["done"] = draw_in_runs(msg["fn"], self.site, self.run), True
+
+
+class _Pairs(Messenger):
+    """Draws a site by :func:`draw_paired`."""
+
+    def __init__(self, site: str) -> None:
+        super().__init__()
+        self.site = site
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self.site:
+            msg["value"], msg["done"] = draw_paired(msg["fn"], self.site), True
+
+
+def draw_paired(q: TorchDistribution, name: str) -> Tensor:
+    """Draws a site, batch shape ``(samples, classes, rows)``, of a normal with one noise for all classes."""
+    base = getattr(q, "base_dist", None)
+    if type(base) is not dist.Normal or len(q.batch_shape) != 3:
+        return draw_site(q, name)
+    samples, _, rows = q.batch_shape
+    noise = torch.randn(samples, 1, rows, *q.event_shape, dtype=base.loc.dtype, device=base.loc.device)
+    return base.loc + base.scale * noise  # type: ignore[no-any-return]
 
 
 def draw_in_runs(q: TorchDistribution, name: str, run: int) -> Tensor:
@@ -192,6 +218,8 @@ def traced_draws(
     if given.run > 1:
         for latent in graph.manipulations:
             drawn = _Runs(latent.name, given.run)(drawn)
+    if given.paired and graph.z is not None:
+        drawn = _Pairs(graph.z.name)(drawn)
     guide_trace = poutine.trace(drawn).get_trace(batch, **arguments)
     program: Callable[..., Any] = model
     if graph.m is not None and graph.m.goes_with_class and given.regime == "interventional":
@@ -298,7 +326,7 @@ def draw_latents(model: CAMAModel, guide: CAMAGuide, batch: Batch, given: Reques
         q = proposals.get(graph.z.name) or guide.z_dist(batch, guide.target_value(batch, classes), m)
         single = samples == width == 1 and len(q.batch_shape) < 2  # dimensions of one cost a view in every operation
         q = q.expand((batch.rows,) if single else (samples, width, batch.rows))
-        z = draw_site(q, graph.z.name)
+        z = draw_paired(q, graph.z.name) if given.paired else draw_site(q, graph.z.name)
         ratio = ratio + _ratio(model.z_dist(), q, z)
     return Latents(z, m, ratio, shared)
 

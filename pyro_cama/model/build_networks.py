@@ -15,14 +15,13 @@ from pyro_cama.model.class_manipulation import ClassManipulation
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.networks.features import FeatureNetworks, Merge, NamedModules, NetworkFactory
+from pyro_cama.networks.image_layers import GeneratedDecoder, initialise_weights
 from pyro_cama.networks.images import (
     DecoderFactory,
     EncoderFactory,
-    ImageDecoder,
     decoder_inputs,
     decoder_of,
     encoder_of,
-    initialise_weights,
 )
 from pyro_cama.networks.inputs import NodeInputs
 from pyro_cama.networks.loadings import Loadings
@@ -130,7 +129,7 @@ def _decoder(
     free = group.size - group.likelihood.constants
     decoder = decoder_of(graph.nodes[group.nodes[0]], free, decoders)
     start = start_of(graph, group, {})
-    if isinstance(decoder, ImageDecoder):
+    if isinstance(decoder, GeneratedDecoder):
         decoder.set_bias(start[0, :free])
     return decoder, nn.Parameter(start[:, free:].clone())
 

@@ -28,7 +28,8 @@ from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, joined, m_of_rows
 from pyro_cama.model.posteriors import RowPosterior, SharedPosterior
 from pyro_cama.networks.features import Merge, NamedModules, mlp, network_of
-from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of, initialise_weights
+from pyro_cama.networks.image_layers import initialise_weights
+from pyro_cama.networks.images import EncoderFactory, encode_images, encoder_of
 from pyro_cama.networks.inputs import NodeInputs
 
 MISSING = "missing flags"

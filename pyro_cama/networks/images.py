@@ -12,40 +12,15 @@ from torch import Tensor, nn
 
 from pyro_cama._arguments import expect
 from pyro_cama.graph.nodes import Node
+from pyro_cama.graph.schema import ImageSize
+from pyro_cama.networks.image_layers import CHANNELS, GeneratedDecoder, image_shape, initialise_weights, sizes_of
+from pyro_cama.networks.residual import ResidualDecoder, ResidualEncoder
 
 EncoderFactory = Callable[[Node, int], nn.Module]
 """From an image node and a number of features to a module, images ``(n, C, H, W)`` -> features ``(n, features)``."""
 DecoderFactory = Callable[[Node, int], nn.Module]
 """From an image node and the likelihood's numbers a pixel to a module with an attribute ``inputs`` (how many features
 it takes), features ``(n, inputs)`` -> ``(n, C * numbers, H, W)``, a channel's numbers side by side."""
-CHANNELS = 32
-_SMALL = 4  # layers halve the image until no side is longer
-
-
-def initialise_weights(module: nn.Module) -> None:
-    """Draws He et al.'s normal weights: torch's own shrink what passes so many layers that z is given up early on."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            fan = part.weight[0].numel()
-            if isinstance(part, nn.ConvTranspose2d):  # a pixel is reached by one in stride * stride of the kernel
-                fan = part.weight.numel() // part.weight.shape[1] // prod(part.stride)
-            nn.init.normal_(part.weight, 0.0, (2 / max(fan, 1)) ** 0.5)
-
-
-def image_shape(node: Node) -> tuple[int, int, int]:
-    """Returns channels, height and width of an image node."""
-    assert node.shape is not None
-    channels, height, width = node.shape
-    return channels, height, width
-
-
-def sizes_of(node: Node) -> list[tuple[int, int]]:
-    """Returns height and width at every layer, the image's own first."""
-    _, height, width = image_shape(node)
-    sizes = [(height, width)]
-    while max(sizes[-1]) > _SMALL:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    return sizes
 
 
 class ImageEncoder(nn.Module):
@@ -71,7 +46,7 @@ class ImageEncoder(nn.Module):
         return features
 
 
-class ImageDecoder(nn.Module):
+class ImageDecoder(GeneratedDecoder):
     """Transposed convolutions of stride 2, from maps of at most 4 pixels to the numbers of every pixel."""
 
     def __init__(self, node: Node, numbers: int) -> None:
@@ -91,13 +66,10 @@ class ImageDecoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         initialise_weights(self)
 
-    @torch.no_grad()
-    def set_bias(self, numbers: Tensor) -> None:
-        """Sets the last layer's bias to these numbers in every channel, ``(numbers,)``."""
-        last = self.layers[-1]
-        assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
-        assert last.bias is not None
-        last.bias.copy_(numbers.repeat(last.out_channels // len(numbers)))
+    @property
+    def last(self) -> nn.Module:
+        """The last layer."""
+        return self.layers[-1]
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns ``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
@@ -105,27 +77,31 @@ class ImageDecoder(nn.Module):
         return cast(Tensor, self.layers(maps))
 
 
+ENCODERS: dict[ImageSize, EncoderFactory] = {"small": ImageEncoder, "base": ResidualEncoder}
+DECODERS: dict[ImageSize, DecoderFactory] = {"small": ImageDecoder, "base": ResidualDecoder}
+
+
 def encoder_of(node: Node, features: int, chosen: Mapping[str, EncoderFactory] | None = None) -> nn.Module:
-    """Returns the encoder chosen for an image node, tried once, or a new :class:`ImageEncoder`.
+    """Returns the encoder chosen for an image node, tried once, or a new one of the node's size.
 
     Raises:
         ValueError: what was chosen does not take the node's images to ``(n, features)``.
     """
     if not chosen or node.name not in chosen:
-        return ImageEncoder(node, features)
+        return ENCODERS[node.size](node, features)
     encoder = chosen[node.name](node, features)
     _try(f"encoders[{node.name!r}]", encoder, image_shape(node), (features,))
     return encoder
 
 
 def decoder_of(node: Node, numbers: int, chosen: Mapping[str, DecoderFactory] | None = None) -> nn.Module:
-    """Returns the decoder chosen for an image node, tried once, or a new :class:`ImageDecoder`.
+    """Returns the decoder chosen for an image node, tried once, or a new one of the node's size.
 
     Raises:
         ValueError: what was chosen has no ``inputs``, or does not take ``(n, inputs)`` to ``(n, C * numbers, H, W)``.
     """
     if not chosen or node.name not in chosen:
-        return ImageDecoder(node, numbers)
+        return DECODERS[node.size](node, numbers)
     decoder = chosen[node.name](node, numbers)
     where, inputs = f"decoders[{node.name!r}]", getattr(decoder, "inputs", None)
     fits = isinstance(inputs, int) and inputs >= 1

@@ -202,17 +202,21 @@ def _stages(
                 interventions=scales,
                 conditional_weight=own_weight,
                 conditional_share=share,
+                conditional_power=options.conditional_power,
                 samples=samples,
+                paired=options.paired,
                 unclean=unclean,
             )
             for samples, own_weight in ((options.samples, weight), (draws, max(weight, _least_weight(pair))))
         )
-        validate = partial(_validate, pair, rows.held, held_loss, share, draws, unclean)
+        read = partial(_hits, pair, power=options.conditional_power, paired=options.paired, unclean=unclean)
+        validate = partial(_validate, pair, rows.held, held_loss, read, share, draws)
         return Stage(loss, epochs, lr, validate if rows.held.rows else None, title)
 
-    half = epochs // 2 if images and weight else 0
-    first = [stage(half, 0.0, options.lr, "fit, densities")] if half else []
-    return [*first, stage(epochs - half, weight, options.lr / 2 if half else options.lr, "fit")]
+    asked = epochs // 2 if options.density_epochs is None else min(options.density_epochs, epochs)
+    before = asked if images and weight else 0
+    first = [stage(before, 0.0, options.lr, "fit, densities")] if before else []
+    return [*first, stage(epochs - before, weight, options.lr / 2 if before else options.lr, "fit")]
 
 
 def _least_weight(pair: ModelGuidePair) -> int:
@@ -226,7 +230,12 @@ def _least_weight(pair: ModelGuidePair) -> int:
 
 
 def _validate(
-    pair: ModelGuidePair, held: Batch, loss: Callable[[Batch], Tensor], share: float, draws: int, unclean: bool
+    pair: ModelGuidePair,
+    held: Batch,
+    loss: Callable[[Batch], Tensor],
+    read: Callable[[Batch], tuple[int, int]],
+    share: float,
+    draws: int,
 ) -> dict[str, float]:
     """The mean loss of the held-out rows, of so many draws, and the accuracy on a share of them."""
     total, right, labelled = 0.0, 0, 0
@@ -235,7 +244,7 @@ def _validate(
             part = held.select(index)
             total += float(loss(part)) * part.rows
         for index in every_nth(held, share).split(chunk_size(pair, 1)):
-            part_right, part_labelled = _hits(pair, held.select(index), unclean)
+            part_right, part_labelled = read(held.select(index))
             right, labelled = right + part_right, labelled + part_labelled
     return {"loss": total / held.rows} | ({"accuracy": right / labelled} if labelled else {})
 
@@ -394,12 +403,13 @@ def _take(pair: ModelGuidePair, encoder: TableEncoder) -> None:
         )
 
 
-def _hits(pair: ModelGuidePair, batch: Batch, unclean: bool) -> tuple[int, int]:
+def _hits(pair: ModelGuidePair, batch: Batch, *, power: float, paired: bool, unclean: bool) -> tuple[int, int]:
     """Right answers from one draw, under do(m=0) or of manipulated rows with m inferred, and rows with a label."""
     y = batch.values[pair.graph.target]
     known = batch.observed.get(pair.graph.target, torch.ones_like(y, dtype=torch.bool))
     do = None if unclean else encode_do(pair, clean_do(pair.graph))
-    log_p = class_log_probs(log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True))
+    weights = log_weights(pair.model, pair.guide, batch, do=do, samples=1, classes=True, power=power, paired=paired)
+    log_p = class_log_probs(weights)
     told = ~log_p.isnan().any(0)  # a row without probabilities is a wrong one
     return int(((log_p.argmax(0) == y.long()) & told & known).sum()), int(known.sum())
 

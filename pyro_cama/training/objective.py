@@ -51,7 +51,9 @@ def fit_loss(
     interventions: Mapping[str, Simulated] | None,
     conditional_weight: float,
     conditional_share: float = 1.0,
+    conditional_power: float = 1.0,
     samples: int,
+    paired: bool = False,
     unclean: bool = False,
 ) -> Callable[[Batch], Tensor]:
     """Returns the negative of eq. 5 per row, as a function of clean rows: eq. 3 for those, eq. 4 for the others.
@@ -64,7 +66,10 @@ def fit_loss(
         interventions: scales of simulated ones, by child.
         conditional_weight: w of :func:`labelled_bound`.
         conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
+        conditional_power: of the children's densities in the conditional term,
+            :func:`pyro_cama.inference.log_weights.log_weights`.
         samples: draws of the latents per row.
+        paired: one noise of z for all classes of a row.
         unclean: the rows that it is a function of are manipulated ones, and there are no others: eq. 4 alone.
     """
     graph = model.graph
@@ -74,19 +79,22 @@ def fit_loss(
     per_site = None if manipulated is None else manipulated.rows_per_site(model.sites)  # a shared m counts once for all
 
     goes_with_class = graph.m is not None and graph.m.goes_with_class
+    alone = conditional_power != 1  # the conditional term is none of the bound's difference
 
     def objective(batch: Batch, do: Mapping[str, float] | None, regime: Regime = "interventional") -> Tensor:
         y, known = batch.values[graph.target], batch.observed.get(graph.target)
         m_held = goes_with_class and do is None
-        apart = conditional_weight == 0 or conditional_share < 1 or m_held
+        apart = conditional_weight == 0 or conditional_share < 1 or alone or m_held
         if apart and known is None:
             weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime)
             bound = mean_bound(weights)[0]
         else:
-            weights = log_weights(model, guide, batch, do=do, samples=samples, regime=regime, classes=True)
-            bound = labelled_bound(weights, y, known, 0.0 if m_held else conditional_weight)
+            weights = log_weights(
+                model, guide, batch, do=do, samples=samples, regime=regime, classes=True, paired=paired
+            )
+            bound = labelled_bound(weights, y, known, 0.0 if m_held or alone else conditional_weight)
         total = (bound + context_of(weights) + shared_term(weights, batch.site, per_site)).mean()
-        if apart and conditional_weight and (known is None or m_held):
+        if apart and conditional_weight and (known is None or m_held or alone):
             part = batch.select(every_nth(batch, conditional_share))
             total = total + conditional_weight * conditional(part, do, m_held, regime)
         return total
@@ -94,8 +102,9 @@ def fit_loss(
     def conditional(part: Batch, do: Mapping[str, float] | None, m_held: bool, regime: Regime) -> Tensor:
         """The mean of log p(y | x) over the rows with a label."""
         drawn = {graph.require_m().name: held(guide, part, samples)} if m_held else {}
-        asked: dict[str, Any] = {"samples": samples, "classes": True, "regime": regime, "proposals": drawn}
-        bounds = mean_bound(log_weights(model, guide, part, do=do, **asked))
+        asked: dict[str, Any] = {"samples": samples, "classes": True, "paired": paired, "regime": regime}
+        asked["power"] = conditional_power
+        bounds = mean_bound(log_weights(model, guide, part, do=do, proposals=drawn, **asked))
         log_p = torch.log_softmax(bounds, 0).gather(0, part.values[graph.target].long()[None])[0]
         known = part.observed.get(graph.target)
         return log_p.mean() if known is None else (log_p * known).sum() / known.sum().clamp_min(1)

@@ -22,16 +22,19 @@ class FitOptions:
     weight_decay: float = 1e-4
     conditional_weight: float = 30.0
     conditional_share: float | None = None
+    conditional_power: float = 1.0
+    density_epochs: int | None = None
     mixing: float = 0.5
     samples: int = 1
     validation: float = 0.15
     patience: int = 40
     anneal: bool = False
+    paired: bool = False
 
     @property
     def by_minibatches(self) -> bool:
         """Whether an option was given that is of minibatches only."""
-        of_minibatches = ("batch_size", "lr", "weight_decay", "samples", "anneal")
+        of_minibatches = ("batch_size", "lr", "weight_decay", "samples", "anneal", "conditional_power", "paired")
         return any(getattr(self, field.name) != field.default for field in fields(self) if field.name in of_minibatches)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,13 @@ class FitOptions:
         expect("fit", "conditional_weight", weight, number(weight) and weight >= 0, "a finite number of at least 0")
         part = share is None or (number(share) and 0 < share <= 1)
         expect("fit", "conditional_share", share, part, "a number above 0, at most 1")
+        power = self.conditional_power
+        fits = number(power) and 0 < power <= 1
+        expect("fit", "conditional_power", power, fits, "a number above 0, at most 1")
+        first = self.density_epochs
+        expect(
+            "fit", "density_epochs", first, first is None or whole(first, 0), "a whole number of at least 0, or None"
+        )
         expect("fit", "lr", self.lr, number(self.lr) and self.lr > 0, "a finite number above 0")
         decay = self.weight_decay
         expect("fit", "weight_decay", decay, number(decay) and decay >= 0, "a finite number of at least 0")

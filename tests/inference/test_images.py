@@ -255,3 +255,23 @@ def test_predictions_of_images_are_each_rows_own() -> None:
     np.testing.assert_allclose(cama.predict_proba({"i": shifted["i"][7:8]})[0], together[7], atol=1e-5)
     backwards = cama.predict_proba({"i": shifted["i"][:20][::-1].copy()})[::-1]
     np.testing.assert_allclose(backwards, together, atol=1e-5)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_paired_draws_differ_between_classes_as_their_posteriors_do(trace: bool) -> None:
+    """Where nothing of the class reaches z or the image, all that is left of the weights is log p(y)."""
+    cama = small(spec({"i": BERNOULLI}, ["y -> i"]), hidden=8, layers=1)
+    with torch.no_grad():
+        networks(cama.guide)["encoder"].projections["target"].weight.zero_()
+        networks(cama.model)["merges"][1].projections["y"].weight.zero_()
+    batch, zero = rows(cama, 5), {"m": 0.0}
+    paired, apart = (
+        log_weights(cama.model, cama.guide, batch, do=zero, samples=4, classes=True, trace=trace, paired=paired).w
+        for paired in (True, False)
+    )
+    prior = torch.log_softmax(networks(cama.model)["merges"][0].bias, 0)
+    torch.testing.assert_close(
+        paired - paired[:, :1], (prior - prior[:1])[:, None].expand_as(paired), atol=1e-4, rtol=0
+    )
+    assert (apart - apart[:, :1] - (prior - prior[:1])[:, None])[:, 1:].abs().min() > 1e-3
+    assert paired.std(0).min() > 1e-3  # over draws

@@ -19,7 +19,8 @@ from pyro_cama import CAMA, DataError, build
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Node
 from pyro_cama.inference.log_weights import log_weights
-from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images, initialise_weights
+from pyro_cama.networks.image_layers import initialise_weights
+from pyro_cama.networks.images import ImageDecoder, ImageEncoder, decode_images, encode_images
 from tests.helpers.images import BERNOULLI, QUICK, ROLES, rows, spec, table
 from tests.helpers.networks import calls, networks
 from tests.helpers.paths import GRAPHS
