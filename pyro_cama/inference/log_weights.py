@@ -156,7 +156,8 @@ def draw_paired(q: TorchDistribution, name: str) -> Tensor:
         return draw_site(q, name)
     samples, _, rows = q.batch_shape
     noise = torch.randn(samples, 1, rows, *q.event_shape, dtype=base.loc.dtype, device=base.loc.device)
-    return base.loc + base.scale * noise  # type: ignore[no-any-return]
+    value: Tensor = base.loc + base.scale * noise
+    return value
 
 
 def draw_in_runs(q: TorchDistribution, name: str, run: int) -> Tensor:
