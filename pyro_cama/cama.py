@@ -201,6 +201,7 @@ class CAMA(ModelGuidePair):
         conditional_share: float | None = None,
         conditional_power: float = 1.0,
         density_epochs: int | None = None,
+        unknown_pixels: float = 0.5,
         mixing: float = 0.5,
         samples: int = 1,
         validation: float = 0.15,
@@ -237,6 +238,8 @@ class CAMA(ModelGuidePair):
             conditional_power: of the children's densities in this term, for a prediction with that ``power``.  A
                 draw of z moves a photograph's log p(x | y, z) by tens of nats, in which p(y | x) is lost.
             density_epochs: the epochs without this term with which graphs with images begin; None is half of all.
+            unknown_pixels: share of the clean rows that train with a part of an image taken for unknown, as what leaves
+                the frame or is hidden will be; of images that a mechanism acts on.
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.
@@ -282,6 +285,7 @@ class CAMA(ModelGuidePair):
             conditional_share=conditional_share,
             conditional_power=conditional_power,
             density_epochs=density_epochs,
+            unknown_pixels=unknown_pixels,
             mixing=mixing,
             samples=samples,
             validation=validation,

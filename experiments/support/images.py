@@ -26,6 +26,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.image_manipulations.kinds import manipulate, manipulate_all
 from pyro_cama.inference.bounds import marginal, mean_bound
+from pyro_cama.mechanisms.registry import mechanism_named
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
 from support import experiment, image_data
@@ -162,6 +163,9 @@ class Lab:
             raw["latents"]["m"] = None
         else:
             raw["latents"]["m"]["mechanism"] = mechanism
+            # a direction of m for each number of theta, to begin asleep
+            numbers = mechanism_named(mechanism, "row", "").size(self.declared.nodes[IMAGE])
+            raw["latents"]["m"]["dim"] = max(raw["latents"]["m"]["dim"], numbers)
         if mechanism == "concat":
             raw["latents"]["z"]["dim"], raw["latents"]["m"]["dim"] = 64, 32
         return CausalGraph(raw)

@@ -18,12 +18,16 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.do import clean_do, encode_do
 from pyro_cama.inference.generation import ancestral_sample
+from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
 
 WIDE = 3.0  # prior scales: half of a side is two standard deviations of what is dreamt first
 PARTS = 0.4  # of m's directions that a row moves along while its manipulations are wide
+ACTING = 0.8  # of a composed mechanism's parts that act on a row meanwhile
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 
@@ -75,21 +79,21 @@ def sleep(
             clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
     source = Shuffled(clean.rows, row_selector(clean), 128, seed, steps=10)
 
-    def dream(directions: Tensor, parts: float, epochs: int) -> None:
-        """theta = directions' m, ``(dim, size)``; a row moves along some of them."""
+    def dream(directions: Tensor, wide: bool, epochs: int) -> None:
+        """theta = directions' m, ``(dim, size)``; while they are wide a row moves along some of them."""
         m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(like)
         with torch.no_grad():
             manipulation.network[-1].weight.zero_()  # type: ignore[operator]
         manipulation.solve_for(m, m @ directions)
         with suppress(FloatingPointError):  # the weights are those of before
             optimise(
-                [Stage(_loss(pair, parts), epochs, 2e-3, title="adapt, asleep")], pair.modules,
+                [Stage(_loss(pair, wide), epochs, 2e-3, title="adapt, asleep")], pair.modules,
                 list(pair.guide.m_posterior.parameters()), source, anneal=True, seed=seed, progress=progress,
                 per_step=pair.minibatches_per_step, trainer_kwargs=trainer_kwargs,
             )  # fmt: skip
 
-    wide, narrow = epochs_of(steps)
-    dream(torch.eye(manipulation.dim, manipulation.size).to(like) * prior_scale * WIDE, PARTS, wide)
+    first, second = epochs_of(steps)
+    dream(torch.eye(manipulation.dim, manipulation.size).to(like) * prior_scale * WIDE, True, first)
     seen = torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device)
     with torch.no_grad():
         theta = manipulation.structured(pair.guide.m_dist(new.select(seen)).mean)
@@ -98,25 +102,45 @@ def sleep(
     variances, axes = torch.linalg.eigh(spread)
     directions = torch.zeros(manipulation.dim, manipulation.size).to(like)
     directions[: manipulation.size] = (axes * variances.sqrt()).T * prior_scale
-    dream(directions, 1.0, narrow)
+    dream(directions, False, second)
 
 
-def _loss(pair: ModelGuidePair, parts: float) -> Callable[[Batch], Tensor]:
+def _loss(pair: ModelGuidePair, wide: bool) -> Callable[[Batch], Tensor]:
     """-log q(m | x) of rows that the model has manipulated by m."""
     manipulation = pair.manipulation
 
     def loss(batch: Batch) -> Tensor:
         m = torch.randn(batch.rows, manipulation.dim).to(pair.model.like)
-        m = m * (torch.rand(m.shape) < parts).to(m)
+        if wide:
+            m = m * _acting(manipulation, batch.rows).to(m)
         values = dict(batch.values)
         with torch.no_grad():
             theta = manipulation(m)
             for group in manipulation.groups:
-                (name,) = group.nodes
-                pushed = group.mechanism.push(values[name], manipulation.theta(theta, group))
+                (name,), own = group.nodes, manipulation.theta(theta, group)
+                if isinstance(group.mechanism, ImageMechanism):
+                    pushed, _ = group.mechanism.cover(values[name], own)
+                else:
+                    pushed = group.mechanism.push(values[name], own)
                 values[name] = pushed.clamp(0.0, 1.0)  # as every recorded image
         found = Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
         total: Tensor = -pair.guide.m_dist(found).log_prob(m).mean()
         return total
 
     return loss
+
+
+def _acting(manipulation: Manipulation, rows: int) -> Tensor:
+    """Draws the directions of m along which rows move, bool ``(rows, dim)``, each standing for a number of theta."""
+    found = torch.rand(rows, manipulation.dim) < PARTS
+    for group in manipulation.groups:
+        start, mechanism = manipulation.slice_of(group).start, group.mechanism
+        parts = mechanism.parts if isinstance(mechanism, Composed) else (mechanism,)
+        sizes = mechanism.sizes(group.theta_size) if isinstance(mechanism, Composed) else [group.theta_size]
+        for part, size in zip(parts, sizes, strict=True):
+            own, start = slice(start, start + size), start + size
+            if isinstance(part, ImageMechanism) and part.hides:
+                found[:, own] = True
+            if len(parts) > 1:
+                found[:, own] &= torch.rand(rows, 1) < ACTING
+    return found

@@ -27,12 +27,14 @@ class Batch:
         site: long (rows,), index into :attr:`TableEncoder.sites`, -1 for a missing site or one not seen at
             fit. None unless the manipulation's scope is a column.
         rows: number of rows.
+        unknown: images of which some pixels are unknown, NaN; tables hold none.
     """
 
     values: dict[str, Tensor]
     observed: dict[str, Tensor]
     site: Tensor | None
     rows: int
+    unknown: frozenset[str] = frozenset()
 
     def select(self, index: Tensor) -> Batch:
         """Returns the rows at ``index``: long (any number,), or bool (rows,).
@@ -70,7 +72,7 @@ class Batch:
         """Returns the same rows without these nodes; a name that is not here is no error."""
         values = {name: value for name, value in self.values.items() if name not in names}
         observed = {name: mask for name, mask in self.observed.items() if name not in names}
-        return Batch(values, observed, self.site, self.rows)
+        return Batch(values, observed, self.site, self.rows, self.unknown)
 
     @staticmethod
     def concatenate(batches: Iterable[Batch]) -> Batch:
@@ -104,6 +106,7 @@ class Batch:
             {name: torch.cat([mask(batch, name) for batch in batches]) for name in masked},
             torch.cat(sites) if sites else None,
             sum(batch.rows for batch in batches),
+            frozenset().union(*(batch.unknown for batch in batches)),
         )
 
     def _mapped(self, change: Callable[[Tensor], Tensor], rows: int) -> Batch:
@@ -112,4 +115,5 @@ class Batch:
             {name: change(mask) for name, mask in self.observed.items()},
             None if self.site is None else change(self.site),
             rows,
+            self.unknown,
         )

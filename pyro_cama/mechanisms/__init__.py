@@ -8,9 +8,11 @@ from pyro_cama.mechanisms.composed import Composed, ComposedImages
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
+from pyro_cama.mechanisms.illumination import Illumination
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.monotone import Monotone
+from pyro_cama.mechanisms.overlay import Overlay
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.registry import MECHANISMS
 from pyro_cama.mechanisms.warp import Warp
@@ -25,10 +27,12 @@ __all__ = [
     "Concat",
     "Confusion",
     "Field",
+    "Illumination",
     "ImageMechanism",
     "Intensity",
     "Mechanism",
     "Monotone",
+    "Overlay",
     "Rate",
     "Warp",
 ]

@@ -140,6 +140,9 @@ class ComposedImages(Composed, ImageMechanism):
 
     Args:
         parts: in the order in which they act.
+
+    Raises:
+        ValueError: several parts of a size that the image decides, or one that hides pixels is not the last.
     """
 
     types = ("image",)
@@ -147,9 +150,30 @@ class ComposedImages(Composed, ImageMechanism):
     def __init__(self, parts: Sequence[ImageMechanism]) -> None:
         super().__init__(parts)
         self.numbers = sum(self._sizes) if all(self._sizes) else 0
+        if any(part.hides for part in parts[:-1]):
+            raise ValueError("found a part behind one that hides pixels; expected that one, such as overlay, last")
+        self.hides = any(part.hides for part in parts)
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         return ImageMechanism.transform(self, clean, theta)
+
+    def known(self, known: Tensor, theta: Tensor) -> Tensor:
+        for part, own in reversed(self.with_theta(theta)):
+            assert isinstance(part, ImageMechanism)
+            known = part.known(known, own)
+        return known
+
+    def presence(self, theta: Tensor) -> Tensor:
+        part, own = self.with_theta(theta)[-1]
+        assert isinstance(part, ImageMechanism)
+        return part.presence(own)
+
+    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        *others, (last, own) = self.with_theta(theta)
+        assert isinstance(last, ImageMechanism)
+        for part, of_part in others:
+            x = part.push(x, of_part)
+        return last.cover(x, own)
 
 
 def one_after_another(parts: Sequence[Mechanism], node: Node) -> Composed:

@@ -42,6 +42,10 @@ class Field(ImageMechanism):
             at = grid - sample_grid(field, at).movedim(-3, -1)
         return sample_grid(x, at)
 
+    def known(self, known: Tensor, theta: Tensor) -> Tensor:
+        """Returns which pixels of T^-1(x) T has left within the frame."""
+        return self.invert(known, theta, None)
+
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return torch.randn(*shape, self.numbers) * self.prior_scale(node) * scale
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
+import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -23,11 +24,16 @@ class ImageMechanism(Mechanism):
     """A mechanism of ``numbers`` numbers that acts on the image as a whole.
 
     Abstract are :meth:`push` and :meth:`invert`; ``numbers`` has to be set, on the class or by its constructor, or
-    :meth:`size` to say how many an image takes, where ``numbers`` is 0.
+    :meth:`size` to say how many an image takes, where ``numbers`` is 0.  One that takes pixels out of the picture
+    overrides :meth:`known`.
+
+    Attributes:
+        hides: it lays something over the image that hides pixels of it (:meth:`presence`, :meth:`cover`).
     """
 
     types = ("image",)
     numbers: int
+    hides: bool = False
 
     def size(self, node: Node) -> int:
         return self.numbers
@@ -38,6 +44,18 @@ class ImageMechanism(Mechanism):
     @abstractmethod
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         """Returns T(x~) of images ``(..., C, H, W)``, leading shapes broadcast; also of the likelihood's mean."""
+
+    def known(self, known: Tensor, theta: Tensor) -> Tensor:
+        """Returns which pixels of T^-1(x) are known where some of x are, ``(..., 1, H, W)``, from 0 to 1."""
+        return known
+
+    def presence(self, theta: Tensor) -> Tensor:
+        """Returns how much of what hides pixels is there, from 0 to 1, ``(...)``."""
+        raise NotImplementedError(f"{type(self).__name__} hides nothing: override presence and cover, set hides = True")
+
+    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns T(x~) with what hides pixels drawn at random, and which those are, bool ``(..., 1, H, W)``."""
+        return self.push(x, theta), torch.zeros_like(x[..., :1, :, :], dtype=torch.bool)
 
 
 def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> TorchDistribution:

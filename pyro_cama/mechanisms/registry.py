@@ -16,9 +16,11 @@ from pyro_cama.mechanisms.composed import ComposedImages, one_after_another
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
+from pyro_cama.mechanisms.illumination import Illumination
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.monotone import Monotone
+from pyro_cama.mechanisms.overlay import Overlay
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.warp import Warp
 
@@ -31,7 +33,9 @@ MECHANISMS: dict[str, Mechanism] = {
     "blur": Blur(),
     "field": Field(),
     "intensity": Intensity(),
+    "illumination": Illumination(),
     "colour": Colour(),
+    "overlay": Overlay(),
     "concat": Concat(),
 }
 

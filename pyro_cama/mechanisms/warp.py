@@ -38,6 +38,10 @@ class Warp(ImageMechanism):
         matrix, offset = self._map(theta)
         return sample_grid(x, _applied(matrix, pixel_grid(x)) + offset[..., None, None, :])
 
+    def known(self, known: Tensor, theta: Tensor) -> Tensor:
+        """Returns which pixels of T^-1(x) T has left within the frame."""
+        return self.invert(known, theta, None)
+
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.prior_scale(node) * scale
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.model.covered import Covered
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import m_of_rows
@@ -55,6 +56,7 @@ class Causes:
 
     Attributes:
         values: of nodes, as recorded.
+        recorded, unknown: values of the rows, of those nodes that have any; images with unknown pixels among them.
         clean: of children under ``affects: measurement``, where they are known apart from m: what their effects read.
         z, m, theta: as they act on rows; theta is None where every mechanism is seen to be the identity.
     """
@@ -71,6 +73,7 @@ class Causes:
         self.m: Tensor | None = None
         self.theta: Tensor | None = None
         self.site = batch.site
+        self.recorded, self.unknown = batch.values, batch.unknown
         self.manipulation = model.manipulation if model.graph.m is not None else None
         self._inputs = model.inputs
         self._networks = network_of(networks, "features", FeatureNetworks)
@@ -125,7 +128,18 @@ class Causes:
         if self.theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
             return clean
         assert self.manipulation is not None
-        return self.manipulation.transform(clean, self.theta, group, at)
+        measured = self.manipulation.transform(clean, self.theta, group, at)
+        return self._covered(measured, group) if group.image else measured
+
+    def _covered(self, measured: TorchDistribution, group: MovedGroup) -> TorchDistribution:
+        """An image's distribution, its hidden pixels read off the image where one was recorded."""
+        name = group.nodes[0]
+        assert self.manipulation is not None
+        assert self.theta is not None
+        if name not in self.recorded:
+            return measured
+        covered = self.manipulation.hidden_pixels(self.recorded[name], self.theta, group)
+        return measured if covered is None else Covered(measured, *covered)
 
     def distributions(self, group: Group) -> TorchDistribution:
         """Returns the clean distribution of a group's components, shape ``(..., width)`` or ``(..., C, H, W)``."""

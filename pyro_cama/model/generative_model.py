@@ -40,7 +40,7 @@ from pyro_cama.model.linear_style import style_log_prob
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, joined
 from pyro_cama.networks.features import Merge, NamedModules, NetworkFactory, network_of
-from pyro_cama.networks.images import DecoderFactory, EncoderFactory
+from pyro_cama.networks.images import DecoderFactory, EncoderFactory, filled, known_pixels
 from pyro_cama.networks.inputs import NodeInputs
 from pyro_cama.networks.loadings import Loadings
 
@@ -237,6 +237,8 @@ class CAMAModel(PyroModule):
         """
         group = self.group_of[name]
         d = causes.measured(causes.distribution(name), group, group.component(name))
+        if name in causes.unknown:
+            d = d.mask(known_pixels(causes.recorded[name]))
         event_dim = len(self.graph.nodes[name].event_shape)
         return d.to_event(event_dim) if event_dim else d
 
@@ -248,8 +250,12 @@ class CAMAModel(PyroModule):
         value, known = batch.values.get(name), batch.observed.get(name)  # type: ignore[assignment]
         if known is not None:
             value, d = self.fill_missing(name, value, d, known, causes.lead), d.mask(known)
-        filled: Tensor = pyro.sample(name, d, obs=value)
-        return filled
+        if name in batch.unknown:
+            assert value is not None
+            pyro.sample(name, d, obs=filled(value))
+            return value
+        sampled: Tensor = pyro.sample(name, d, obs=value)
+        return sampled
 
     def fill_missing(
         self, name: str, value: Tensor, d: TorchDistribution, known: Tensor, lead: tuple[int, ...]
@@ -352,7 +358,10 @@ class CAMAModel(PyroModule):
     def group_log_prob(self, group: Group, causes: Causes, batch: Batch, classes: bool) -> Tensor:
         """Returns log p of a group's nodes given their causes, summed over the nodes, missing entries left out."""
         d = causes.measured(causes.distributions(group), group)
-        log_prob = d.log_prob(group.stack(causes.values))
+        value = group.stack(causes.values)
+        if group.nodes[0] in batch.unknown:
+            d, value = d.mask(known_pixels(value)), filled(value)
+        log_prob = d.log_prob(value)
         known = batch.observed
         if classes and group.nodes == (self.graph.target,):
             known = {}

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
+from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior, numbers_of_columns
 from pyro_cama.networks.features import NamedModules, mlp
+from pyro_cama.networks.hidden_pixels import HiddenPixels
+from pyro_cama.networks.images import filled, known_pixels
 from pyro_cama.networks.inputs import NodeInputs
 
 _ALL = slice(None)
+LIKELY = -0.5  # logit of a pixel from which on it counts as hidden: one too many costs less than one too few
 _calibrated: ContextVar[frozenset[nn.Module]] = ContextVar("pyro_cama_calibrated", default=frozenset())
 
 
@@ -56,6 +60,9 @@ class Manipulation(nn.Module):
         columns = {one.name: numbers_of_columns(self.groups, one.name) for one in latent.each}
         # where every manipulation's numbers stand in theta, component by component
         numbers = self._numbers = {name: _joined([*own.values()]) for name, own in columns.items()}
+        self.detectors = NamedModules(
+            {g.nodes[0]: HiddenPixels(inputs.nodes[g.nodes[0]]) for g in self.groups if _hides(g)}
+        )
         # a shared m is one point, or one a site: a linear map reaches every theta, and adapts without ill-conditioning
         widths = (
             {name: len(own) for name, own in numbers.items()} if latent.parts else {latent.name: self._features.stop}
@@ -154,6 +161,23 @@ class Manipulation(nn.Module):
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
+    def hidden_pixels(self, x: Tensor, theta: Tensor, group: MovedGroup) -> tuple[Tensor, Tensor] | None:
+        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and how much of it is there,
+        ``(..., 1, 1, 1)``; None where no mechanism hides any.
+
+        Args:
+            x: as measured, ``(..., C, H, W)``.
+            theta, group: as for :meth:`transform`.
+        """
+        name = group.nodes[0]
+        if name not in self.detectors:
+            return None
+        with torch.no_grad():
+            found = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > LIKELY
+        mechanism = group.mechanism
+        assert isinstance(mechanism, ImageMechanism)
+        return found.unflatten(0, x.shape[:-3]), mechanism.presence(self.theta(theta, group))[..., None, None, None]
+
     def pull_back(self, x: Tensor, theta: Tensor | None, group: Group) -> Clean | None:
         """Returns a group's readings on the clean scale, ``(..., width)``; None where no mechanism acts on them.
 
@@ -192,14 +216,30 @@ class Manipulation(nn.Module):
         """Returns the clean values x~ of a group's nodes.
 
         Returns:
-            Continuous nodes side by side, ``(..., width)``; others by name, levels as probabilities, images as such.
+            Continuous nodes side by side, ``(..., width)``; others by name, levels as probabilities, images with NaN
+            where nothing is known of the clean one: what has left the frame, or was hidden.
         """
+        if group.image:
+            return {group.nodes[0]: self._undo_image(values[group.nodes[0]], theta, group)}
         if self.inputs.nodes[group.nodes[0]].type == "continuous":
             return self.invert(group.stack(values), theta, group, _ALL, None)
         return {
             name: self.invert(values[name], theta, group, group.component(name), self.inputs.frequencies(name))
             for name in group.nodes
         }
+
+    def _undo_image(self, x: Tensor, theta: Tensor, group: MovedGroup) -> Tensor:
+        mechanism, known = group.mechanism, known_pixels(x)
+        x = filled(x)
+        clean = self.invert(x, theta, group, _ALL, None)
+        if not isinstance(mechanism, ImageMechanism):
+            return clean
+        covered = self.hidden_pixels(x, theta, group)
+        if covered is not None:
+            known = known & ~(covered[0] & (covered[1] > 0.5))
+        with torch.no_grad():
+            known = mechanism.known(known.to(x), self.theta(theta, group)) > 0.5
+        return torch.where(known, clean, torch.nan)
 
     @contextmanager
     def calibrated(self) -> Iterator[None]:
@@ -263,6 +303,10 @@ class Manipulation(nn.Module):
     def size(self) -> int:
         """Numbers in theta, the features of ``concat`` left out."""
         return self._features.start
+
+
+def _hides(group: MovedGroup) -> bool:
+    return isinstance(group.mechanism, ImageMechanism) and group.mechanism.hides
 
 
 def _joined(places: list[Tensor]) -> Tensor:

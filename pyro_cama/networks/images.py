@@ -24,14 +24,20 @@ it takes), features ``(n, inputs)`` -> ``(n, C * numbers, H, W)``, a channel's n
 
 
 class ImageEncoder(nn.Module):
-    """Convolutions of stride 2 down to 4 pixels, then one linear layer."""
+    """Convolutions of stride 2 down to 4 pixels, then one linear layer; one channel more says which pixels are known.
+
+    Attributes:
+        reads_unknown: it takes images with unknown pixels, which are NaN; others are given 0 there.
+    """
+
+    reads_unknown = True
 
     def __init__(self, node: Node, features: int) -> None:
         super().__init__()
         channels = node.channels or CHANNELS
         sizes = sizes_of(node)
         layers: list[nn.Module] = []
-        before = image_shape(node)[0]
+        before = image_shape(node)[0] + 1
         for _ in sizes[1:]:
             layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU()]
             before = channels
@@ -41,7 +47,9 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns ``(n, features)`` from ``(n, C, H, W)``."""
-        maps = self.convolutions(images.contiguous(memory_format=torch.channels_last))
+        known = known_pixels(images).to(images)
+        seen = torch.cat([filled(images), known], -3)
+        maps = self.convolutions(seen.contiguous(memory_format=torch.channels_last))
         features: Tensor = self.output(maps.flatten(1))
         return features
 
@@ -133,9 +141,20 @@ def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int
         raise ValueError(f"build({where}): from {(2, *takes)} it gives {found}; expected {(2, *gives)}")
 
 
+def known_pixels(images: Tensor) -> Tensor:
+    """Returns which pixels of images are known, bool ``(..., 1, H, W)``: unknown ones are NaN."""
+    return ~images.isnan().any(-3, keepdim=True)
+
+
+def filled(images: Tensor) -> Tensor:
+    """Returns images with 0 where they are unknown."""
+    return images.masked_fill(images.isnan(), 0.0)
+
+
 def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:
     """Returns features ``(..., features)`` of images ``(..., C, H, W)``."""
     lead = images.shape[:-3]
+    images = images if getattr(encoder, "reads_unknown", False) else filled(images)
     features: Tensor = encoder(images.reshape(-1, *images.shape[-3:]))
     return features.unflatten(0, lead) if len(lead) != 1 else features
 

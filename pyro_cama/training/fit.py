@@ -39,6 +39,7 @@ from pyro_cama.training.manipulated_rows import leave_at_rest, manipulated_alone
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
+from pyro_cama.training.overlays import RATE, overlay_epochs, overlay_loss
 from pyro_cama.training.simulated_interventions import Scale, Simulated, scales_of
 from pyro_cama.training.stages import History, Stage
 from pyro_cama.training.summed_loss import SummedLoss, can_sum
@@ -203,11 +204,15 @@ def _stages(
                 conditional_weight=own_weight,
                 conditional_share=share,
                 conditional_power=options.conditional_power,
+                unknown_pixels=unknown,
                 samples=samples,
                 paired=options.paired,
                 unclean=unclean,
             )
-            for samples, own_weight in ((options.samples, weight), (draws, max(weight, _least_weight(pair))))
+            for samples, own_weight, unknown in (
+                (options.samples, weight, options.unknown_pixels),
+                (draws, max(weight, _least_weight(pair)), 0.0),
+            )
         )
         read = partial(_hits, pair, power=options.conditional_power, paired=options.paired, unclean=unclean)
         validate = partial(_validate, pair, rows.held, held_loss, read, share, draws)
@@ -216,6 +221,8 @@ def _stages(
     asked = epochs // 2 if options.density_epochs is None else min(options.density_epochs, epochs)
     before = asked if images and weight else 0
     first = [stage(before, 0.0, options.lr, "fit, densities")] if before else []
+    if asleep := overlay_epochs(pair, rows.rows, epochs):
+        first = [Stage(overlay_loss(pair), asleep, RATE, None, "fit, overlays"), *first]
     return [*first, stage(epochs - before, weight, options.lr / 2 if before else options.lr, "fit")]
 
 

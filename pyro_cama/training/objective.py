@@ -21,6 +21,7 @@ from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.guide import CAMAGuide
 from pyro_cama.training.manipulated_rows import halves, with_clean
 from pyro_cama.training.simulated_interventions import Simulated, intervened
+from pyro_cama.training.unknown_pixels import images_with_unknown, partly_unknown
 
 
 def labelled_bound(weights: LogWeights, y: Tensor, known: Tensor | None, conditional_weight: float) -> Tensor:
@@ -52,6 +53,7 @@ def fit_loss(
     conditional_weight: float,
     conditional_share: float = 1.0,
     conditional_power: float = 1.0,
+    unknown_pixels: float = 0.0,
     samples: int,
     paired: bool = False,
     unclean: bool = False,
@@ -68,12 +70,13 @@ def fit_loss(
         conditional_share: of a minibatch's rows that the conditional term, which scores every class, is estimated on.
         conditional_power: of the children's densities in the conditional term,
             :func:`pyro_cama.inference.log_weights.log_weights`.
+        unknown_pixels: share of the clean rows with :func:`pyro_cama.training.unknown_pixels.partly_unknown` images.
         samples: draws of the latents per row.
         paired: one noise of z for all classes of a row.
         unclean: the rows that it is a function of are manipulated ones, and there are no others: eq. 4 alone.
     """
     graph = model.graph
-    zero = clean_do(graph)
+    zero, images = clean_do(graph), images_with_unknown(model.groups)
     shared = {m.name: 0.0 for m in graph.manipulations if not m.per_row} or None
     per_row = graph.m is not None and graph.m.per_row
     per_site = None if manipulated is None else manipulated.rows_per_site(model.sites)  # a shared m counts once for all
@@ -118,7 +121,7 @@ def fit_loss(
     def loss(batch: Batch) -> Tensor:
         if unclean:
             return -objective(batch, None, "observational")
-        total = objective(batch, zero)
+        total = objective(partly_unknown(batch, images, unknown_pixels), zero)
         others = []
         if manipulated is not None:
             if goes_with_class:

@@ -25,6 +25,7 @@ class FitOptions:
     conditional_power: float = 1.0
     density_epochs: int | None = None
     mixing: float = 0.5
+    unknown_pixels: float = 0.5
     samples: int = 1
     validation: float = 0.15
     patience: int = 40
@@ -56,6 +57,8 @@ class FitOptions:
         decay = self.weight_decay
         expect("fit", "weight_decay", decay, number(decay) and decay >= 0, "a finite number of at least 0")
         expect("fit", "mixing", self.mixing, number(self.mixing) and 0 <= self.mixing <= 1, "a number from 0 to 1")
+        part = number(self.unknown_pixels) and 0 <= self.unknown_pixels <= 1
+        expect("fit", "unknown_pixels", self.unknown_pixels, part, "a number from 0 to 1")
         part = number(self.validation) and 0 <= self.validation < 1
         expect("fit", "validation", self.validation, part, "a number of at least 0, less than 1")
         for field in fields(self):  # of numpy's numbers neither JSON nor a checkpoint knows

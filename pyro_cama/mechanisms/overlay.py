@@ -1,0 +1,91 @@
+"""Overlay: what lies over an image, a stripe, a patch, a scribble, dots or dead pixels, and hides what is beneath."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_cama.graph.nodes import Node
+from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.networks.resampling import pixel_grid
+
+
+class Overlay(ImageMechanism):
+    """Something lies over the image, or nothing; theta = (presence), there in full from 1 on.
+
+    A hidden pixel tells nothing: neither of the class nor of the style.  Which pixels are hidden is read off the image
+    as measured by a network of its own (:class:`pyro_cama.networks.hidden_pixels.HiddenPixels`), which `fit` trains on
+    clean rows over which :meth:`cover` has laid shapes of every kind.  The others are what they were.
+    """
+
+    numbers = 1
+    simulates = True
+    hides = True
+
+    def prior_scale(self, node: Node) -> Tensor:
+        return torch.ones(1)
+
+    def push(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Returns the images: an overlay changes no pixel that it leaves to be seen."""
+        return x.expand(torch.broadcast_shapes(x.shape, (*theta.shape[:-1], 1, 1, 1)))
+
+    def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
+        return self.push(x, theta)
+
+    def presence(self, theta: Tensor) -> Tensor:
+        return theta[..., 0].clamp(0.0, 1.0)
+
+    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns images with something laid over those whose presence is above a half, and the pixels it hides."""
+        hidden, specks = _shapes(x)
+        hidden = hidden & (self.presence(theta) > 0.5)[..., None, None, None]
+        return torch.where(hidden, _ink(x, specks), x), hidden
+
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return (torch.rand(*shape, 1) < 0.8 * min(scale, 1.0)).to(torch.get_default_dtype()) * 2.0
+
+    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        presence = float(self.presence(theta))
+        return {"change": presence, "overlay": presence}
+
+    def range_of(self, parameter: str) -> tuple[float, float]:
+        """Returns 0 to 1: nothing, and all of it."""
+        return 0.0, math.inf if parameter == "change" else 1.0
+
+
+def _shapes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws which pixels of every image are hidden, ``(rows, 1, H, W)``, and which images have specks, ``(rows,)``."""
+    x, y = pixel_grid(images).mul(0.5).unbind(-1)  # the longer side runs from -1/2 to 1/2
+    rows, like = len(images), images
+    u = torch.rand(rows, 8, 1, 1).to(like)
+    turn = 2 * math.pi * u[:, 0]
+    right, down = x - 0.7 * (u[:, 1] - 0.5), y - 0.7 * (u[:, 2] - 0.5)
+    along, across = right * turn.cos() + down * turn.sin(), down * turn.cos() - right * turn.sin()
+    stripe = across.abs() < 0.01 + 0.17 * u[:, 3]
+    tilted = u[:, 4] > 0.7
+    length, width = 0.05 + 0.2 * u[:, 5], 0.05 + 0.2 * u[:, 6]
+    patch = (torch.where(tilted, along, right).abs() < length) & (torch.where(tilted, across, down).abs() < width)
+    waves, height = 1 + 5 * u[:, 4], 0.02 + 0.15 * u[:, 5]
+    zigzag = height * (2 / math.pi) * torch.asin(torch.sin(2 * math.pi * (waves * along + u[:, 6])))
+    steepness = (1 + (4 * height * waves).square()).sqrt()  # from a distance across to one from the line
+    scribble = (across - zigzag).abs() / steepness < 0.015 + 0.035 * u[:, 7]
+    every = 1 / (4 + 6 * u[:, 6])
+    dots = torch.hypot(along - (along / every).round() * every, across) < 0.02 + 0.04 * u[:, 5]
+    specks = torch.rand(rows, *images.shape[-2:]).to(like) < 0.4 * u[:, 3]
+    kind = torch.randint(5, (rows, 1, 1)).to(like.device)
+    shapes = torch.stack([stripe, patch, scribble, dots, specks])
+    return shapes.gather(0, kind.expand(1, *specks.shape))[0][:, None], (kind == 4).flatten()
+
+
+def _ink(images: Tensor, specks: Tensor) -> Tensor:
+    """Draws what overlays look like: the negative, black, white or a colour; specks are black and white."""
+    rows, channels = images.shape[-4:-2]
+    kind = torch.randint(5, (rows, 1, 1, 1)).to(images.device)
+    colour = torch.rand(rows, channels, 1, 1).to(images)
+    plain = torch.where(kind == 1, 0.0, torch.where(kind == 2, 1.0, colour)).to(images)
+    ink = torch.where((kind == 0) | (kind == 4), 1.0 - images, plain)  # the hardest to tell, hence oftener
+    salt = (torch.rand(rows, 1, *images.shape[-2:]) < 0.5).to(images)
+    return torch.where(specks[:, None, None, None], salt, ink)

@@ -1,0 +1,81 @@
+"""The distribution of an image over which something lies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+
+class Covered(TorchDistribution):
+    """An image's distribution where some pixels are hidden: these are of any colour, whatever the causes.
+
+    Which pixels, s, is a latent of its own, of which a point is known: so log p(x, s | ...) is scored.  p(s) knows
+    nothing but that any share of the pixels is as likely: 1 / ((N + 1) (N choose k)) for k of N.
+
+    Args:
+        seen: of the pixels that are not hidden, batch shape ``(..., C, H, W)``.
+        hidden: which are, bool ``(..., 1, H, W)``.
+        presence: how much the overlay is there, from 0 to 1, ``(..., 1, 1, 1)``: at 0 this is ``seen``.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - torch's way
+
+    def __init__(self, seen: TorchDistribution, hidden: Tensor, presence: Tensor) -> None:
+        self.seen, self.hidden, self.presence = seen, hidden, presence
+        shape = torch.broadcast_shapes(seen.batch_shape, hidden.shape, presence.shape)
+        super().__init__(torch.Size(shape), validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As what is seen."""
+        return bool(self.seen.has_rsample)
+
+    @property
+    def support(self) -> Any:
+        """That of the image."""
+        return self.seen.support
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the image beneath."""
+        return self.seen.mean.expand(self.batch_shape)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - torch's own
+        """Draws the image beneath."""
+        drawn: Tensor = self.seen.expand(self.batch_shape).sample(sample_shape)
+        return drawn
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - torch's own
+        """Draws the image beneath, with gradients."""
+        drawn: Tensor = self.seen.expand(self.batch_shape).rsample(sample_shape)
+        return drawn
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Covered:
+        """Returns the same for a larger batch."""
+        return Covered(self.seen.expand(batch_shape), self.hidden, self.presence)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log p(x, s | ...) of every pixel, p(s) dealt out to them, ``(..., C, H, W)``."""
+        seen = self.seen.log_prob(value)
+        there = (self.presence > 0) & self.hidden
+        presence = self.presence.clamp(1e-6, 1 - 1e-6)
+        either = torch.logaddexp(torch.log1p(-presence) + seen, presence.log() + _any_colour(self.seen))
+        return torch.where(there, either, seen) + self.presence * _log_share(self.hidden) / math.prod(seen.shape[-3:])
+
+
+def _any_colour(seen: TorchDistribution) -> float:
+    """Log density of an intensity of which nothing is known: a Bernoulli's at one half, else uniform on [0, 1]."""
+    return math.log(0.5) if isinstance(seen, dist.Bernoulli) else 0.0
+
+
+def _log_share(hidden: Tensor) -> Tensor:
+    """Log p(s), ``(..., 1, 1, 1)``."""
+    pixels = math.prod(hidden.shape[-2:])
+    k = hidden.sum((-3, -2, -1), keepdim=True).to(torch.get_default_dtype())
+    choices = math.lgamma(pixels + 1) - torch.lgamma(k + 1) - torch.lgamma(pixels - k + 1)
+    return -choices - math.log(pixels + 1)

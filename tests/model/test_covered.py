@@ -1,0 +1,144 @@
+"""Images over which something lies: densities by hand, in double precision, and what the guide is shown of them."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+
+import pyro_cama
+from pyro_cama import CAMA
+from pyro_cama.data.batch import Batch
+from pyro_cama.handlers.common_noise import common_noise
+from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.likelihoods import GreyBernoulli
+from pyro_cama.model.covered import Covered
+from pyro_cama.model.groups import MovedGroup
+from tests.helpers.precision import in_double
+
+
+def digits(mechanism: str, dim: int = 8) -> CAMA:
+    graph = {
+        "target": "y",
+        "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 8, 8], "channels": 4}},
+        "edges": ["y -> i"],
+        "latents": {"z": {"dim": 2}, "m": {"dim": dim, "mechanism": mechanism}},
+    }
+    return pyro_cama.build(graph, hidden=8, layers=1, device="cpu", seed=0)
+
+
+def group_of(cama: CAMA) -> MovedGroup:
+    (group,) = cama.manipulation.groups
+    return group
+
+
+@in_double()
+def test_any_share_of_hidden_pixels_is_as_likely_and_all_of_them_sum_to_one() -> None:
+    """On an image of 2 x 3 pixels, over all 64 ways in which pixels can be hidden: sum of p(s) = 1."""
+    seen = dist.Normal(torch.zeros(1, 2, 3), 1.0)
+    x, total, by_count = torch.randn(1, 2, 3), 0.0, [0.0] * 7
+    for bits in itertools.product([False, True], repeat=6):
+        hidden = torch.tensor(bits).reshape(1, 2, 3)
+        found = Covered(seen, hidden, torch.ones(1, 1, 1)).log_prob(x).sum()
+        p = math.exp(float(found - (seen.log_prob(x) * ~hidden).sum()))  # a hidden intensity's density is 1
+        total, by_count[sum(bits)] = total + p, by_count[sum(bits)] + p
+    assert total == pytest.approx(1.0, abs=1e-4)  # presence is kept off 1 by 1e-6
+    assert by_count == pytest.approx([1 / 7] * 7, abs=1e-4)
+
+
+@in_double()
+@pytest.mark.parametrize("presence", [0.0, 0.3, 1.0])
+def test_a_hidden_pixel_is_a_mixture_of_the_image_and_of_any_colour(presence: float) -> None:
+    x, probs = torch.rand(2, 3, 4, 5), 0.01 + 0.98 * torch.rand(2, 3, 4, 5)
+    hidden = torch.rand(2, 1, 4, 5) < 0.4
+    seen = GreyBernoulli(probs=probs, validate_args=False)
+    found = Covered(seen, hidden, torch.full((2, 1, 1, 1), presence)).log_prob(x)
+    k = hidden.sum((1, 2, 3))
+    share = torch.tensor([-math.log(21) - math.log(math.comb(20, int(n))) for n in k])
+    mixed = torch.log((1 - presence) * seen.log_prob(x).exp() + presence * 0.5)
+    expected = torch.where(hidden, mixed, seen.log_prob(x)).sum((1, 2, 3)) + presence * share
+    torch.testing.assert_close(found.sum((1, 2, 3)), expected, atol=1e-5, rtol=0)
+    if not presence:
+        assert torch.equal(found, seen.log_prob(x))
+
+
+def test_it_expands_draws_and_has_the_mean_of_what_lies_beneath() -> None:
+    seen = dist.Normal(torch.rand(3, 4, 5), 0.1)
+    covered = Covered(seen, torch.rand(7, 1, 4, 5) < 0.5, torch.ones(7, 1, 1, 1))
+    assert covered.batch_shape == (7, 3, 4, 5)
+    assert torch.equal(covered.mean, seen.loc.expand(7, 3, 4, 5))
+    larger = covered.expand((2, 7, 3, 4, 5))
+    assert larger.sample().shape == larger.rsample().shape == (2, 7, 3, 4, 5)
+    x = torch.rand(7, 3, 4, 5)
+    assert torch.equal(larger.log_prob(x)[1], covered.log_prob(x))
+
+
+def test_what_has_left_the_frame_is_unknown_to_the_guide() -> None:
+    """Shifted by two pixels to the right: nothing is known of the clean image's last two columns."""
+    cama, x = digits("warp"), torch.rand(3, 1, 8, 8)
+    group, theta = group_of(cama), torch.tensor([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
+    back = cama.manipulation.undo({"i": x}, theta, group)["i"]
+    assert back[..., 6:].isnan().all()
+    torch.testing.assert_close(back[..., :6], x[..., 2:], atol=0.05, rtol=0)  # bounded: 1.96 pixels
+    again = cama.manipulation.undo({"i": back}, -theta, group)["i"]  # what was unknown stays so, where it comes to lie
+    assert again[..., :2].isnan().all()
+    assert not again[..., 2:].isnan().any()
+
+
+def found_at(cama: CAMA, hidden: Tensor) -> None:
+    """Has the network of hidden pixels find these, bool ``(1, 8, 8)``, whatever the image."""
+
+    class Told(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.where(hidden, 5.0, -5.0).to(images).expand(len(images), 1, 8, 8)
+
+    cama.manipulation.detectors._modules["items_"]._modules["0"] = Told()  # type: ignore[union-attr]
+
+
+def rows_of(x: Tensor) -> Batch:
+    return Batch({"i": x, "y": torch.zeros(len(x))}, {}, None, len(x))
+
+
+def weights_of(cama: CAMA, x: Tensor, m: Tensor, **options: Any) -> Tensor:
+    with common_noise(0):
+        return log_weights(cama.model, cama.guide, rows_of(x), do={"m": m}, classes=True, **options).w
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_hidden_pixels_tell_nothing_of_the_class(trace: bool) -> None:
+    """Whatever lies there, every class has the same weight; under do(m=0) it is part of the image."""
+    cama = digits("warp+overlay")
+    hidden = torch.zeros(1, 8, 8, dtype=torch.bool)
+    hidden[:, 2:5] = True
+    found_at(cama, hidden)
+    present = torch.zeros(7)
+    present[6] = 2.0
+    m = torch.eye(8)[0]
+    cama.manipulation.solve_for(m[None], present[None])
+    x = torch.rand(4, 1, 8, 8)
+    other = torch.where(hidden, torch.rand(4, 1, 8, 8), x)
+    with torch.no_grad():
+        one, two = (weights_of(cama, images, m, trace=trace) for images in (x, other))
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=0)
+        still = [weights_of(cama, images, torch.zeros(8), trace=trace) for images in (x, other)]
+    assert (still[0] - still[1]).abs().min() > 0.1
+    back = cama.manipulation.undo({"i": x}, cama.manipulation(m), group_of(cama))["i"]
+    assert torch.equal(back.isnan(), hidden.expand(4, 1, 8, 8))
+
+
+def test_without_an_overlay_nothing_is_hidden_and_a_graph_without_one_has_no_network() -> None:
+    assert not list(digits("warp+intensity").manipulation.detectors)
+    cama = digits("warp+blur+overlay")
+    assert list(cama.manipulation.detectors) == ["i"]
+    hidden, presence = cama.manipulation.hidden_pixels(torch.rand(5, 1, 8, 8), torch.zeros(5, 8), group_of(cama)) or ()
+    assert not hidden.any()
+    assert not presence.any()
+    assert not {n for n in cama.manipulation_parameters() if "detector" in n}
+
+
+def test_an_overlay_comes_last() -> None:
+    with pytest.raises(pyro_cama.GraphError, match=r"'overlay\+warp': found a part behind one that hides pixels"):
+        digits("overlay+warp")
