@@ -14,7 +14,8 @@ from pyro_cama.model.pair import ModelGuidePair
 
 IMAGES = 400_000  # looked at; of few rows no more than TIMES as many epochs as the fit has
 TIMES = 3
-RATE = 2e-3
+RATE = 4e-3
+MOVED = 0.25  # of the rows, by the other parts of their mechanism
 
 
 def overlay_epochs(pair: ModelGuidePair, rows: int, epochs: int) -> int:
@@ -35,7 +36,7 @@ def overlay_loss(pair: ModelGuidePair) -> Callable[[Batch], Tensor]:
                 continue
             assert isinstance(mechanism, ImageMechanism)
             theta = mechanism.simulate((batch.rows,), pair.graph.nodes[name], 1.0).to(total)
-            moves = torch.rand(batch.rows, 1).to(total) < 0.5
+            moves = torch.rand(batch.rows, 1).to(total) < MOVED
             theta = torch.cat([theta[:, :-1] * moves, theta[:, -1:]], -1)
             with torch.no_grad():
                 covered, hidden = mechanism.cover(batch.values[name], theta)
