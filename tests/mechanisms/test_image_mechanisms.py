@@ -32,6 +32,8 @@ from tests.helpers.precision import in_double
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
 NAMES = ["warp", "blur", "field", "intensity", "warp+blur+intensity", "warp+intensity", "intensity+field+warp"]
 
+OF_IMAGES = "blur, colour, field, illumination, intensity, overlay, warp"
+
 
 @pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
@@ -492,8 +494,8 @@ def graph(mechanism: str, kind: str = "image") -> dict[str, Any]:
         ("wrap", "image", r"latent 'm', child 'i': unknown mechanism 'wrap', expected one of .*did you mean 'warp'\?"),
         ("warp+wrap", "image", r"unknown mechanism 'wrap'.*build\(mechanisms=\{'i': \.\.\.\}\)"),
         ("warp+", "image", r"unknown mechanism ''"),
-        ("warp+concat", "image", r"found 'warp\+concat'; expected only blur, colour, field, illumination, intensity, overlay, warp"),
-        ("affine+rate", "continuous", r"found 'affine\+rate'; expected only blur, colour, field, illumination, intensity, overlay, warp"),
+        ("warp+concat", "image", rf"found 'warp\+concat'; expected only {OF_IMAGES}"),
+        ("affine+rate", "continuous", rf"found 'affine\+rate'; expected only {OF_IMAGES}"),
         ("warp", "continuous", r"child 'i': Warp serves image, found type continuous; expected one of \['affine', 'co"),
         ("warp+field", "count", r"ComposedImages serves image, found type count; expected one of \['concat', 'rate'\]"),
         ("affine", "image", r"Affine serves continuous, found type image; expected one of .*'warp'"),
