@@ -28,6 +28,8 @@ from pyro_cama.training.stages import Stage
 WIDE = 3.0  # prior scales: half of a side is two standard deviations of what is dreamt first
 PARTS = 0.4  # of m's directions that a row moves along while its manipulations are wide
 ACTING = 0.8  # of a composed mechanism's parts that act on a row meanwhile
+LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on something counts as laid over it
+THERE = 2.0  # presence of what is there, well beyond the 1 from which on it is there in full
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 
@@ -97,6 +99,9 @@ def sleep(
     seen = torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device)
     with torch.no_grad():
         theta = manipulation.structured(pair.guide.m_dist(new.select(seen)).mean)
+        for group in manipulation.groups:
+            if (hidden := manipulation.share_hidden(group.nodes[0], new.values[group.nodes[0]][seen])) is not None:
+                theta[:, manipulation.slice_of(group).stop - 1] = THERE * (hidden > LAID_OVER)
     moved = (theta / prior_scale).clamp(-FARTHEST, FARTHEST)
     spread = moved.T @ moved / len(moved) + LEAST**2 * torch.eye(manipulation.size).to(like)
     variances, axes = torch.linalg.eigh(spread)

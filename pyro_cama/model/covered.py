@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -14,8 +15,10 @@ from torch import Tensor
 class Covered(TorchDistribution):
     """An image's distribution where some pixels are hidden: these are of any colour, whatever the causes.
 
-    Which pixels, s, is a latent of its own, of which a point is known: so log p(x, s | ...) is scored.  p(s) knows
-    nothing but that any share of the pixels is as likely: 1 / ((N + 1) (N choose k)) for k of N.
+    Which pixels, s, is a latent of its own, of which a point is known: so log p(x, s | ...) is scored.  p(s) is a
+    Markov mesh (Abend, Harley and Kanal 1965): a pixel's four neighbours to the left and above tell how likely it is
+    hidden, by rates of which every one is as likely as another, and which are integrated out.  So shapes are more
+    likely than as many scattered pixels, and there is no parameter to choose.
 
     Args:
         seen: of the pixels that are not hidden, batch shape ``(..., C, H, W)``.
@@ -65,7 +68,7 @@ class Covered(TorchDistribution):
         there = (self.presence > 0) & self.hidden
         presence = self.presence.clamp(1e-6, 1 - 1e-6)
         either = torch.logaddexp(torch.log1p(-presence) + seen, presence.log() + _any_colour(self.seen))
-        return torch.where(there, either, seen) + self.presence * _log_share(self.hidden) / math.prod(seen.shape[-3:])
+        return torch.where(there, either, seen) + self.presence * log_shape(self.hidden) / math.prod(seen.shape[-3:])
 
 
 def _any_colour(seen: TorchDistribution) -> float:
@@ -73,9 +76,16 @@ def _any_colour(seen: TorchDistribution) -> float:
     return math.log(0.5) if isinstance(seen, dist.Bernoulli) else 0.0
 
 
-def _log_share(hidden: Tensor) -> Tensor:
-    """Log p(s), ``(..., 1, 1, 1)``."""
-    pixels = math.prod(hidden.shape[-2:])
-    k = hidden.sum((-3, -2, -1), keepdim=True).to(torch.get_default_dtype())
-    choices = math.lgamma(pixels + 1) - torch.lgamma(k + 1) - torch.lgamma(pixels - k + 1)
-    return -choices - math.log(pixels + 1)
+def log_shape(hidden: Tensor) -> Tensor:
+    """Returns log p(s), ``(..., 1, 1, 1)``, of hidden pixels, bool ``(..., 1, H, W)``.
+
+    Of n pixels whose neighbours look alike k are hidden with probability k! (n - k)! / (n + 1)!.
+    """
+    framed = F.pad(hidden.long(), (1, 1, 1, 0))  # beyond the frame nothing is hidden
+    left, above = framed[..., 1:, :-2], framed[..., :-1, 1:-1]
+    code = left + 2 * above + 4 * framed[..., :-1, :-2] + 8 * framed[..., :-1, 2:]
+    alike = code.unsqueeze(-4) == torch.arange(16, device=hidden.device)[:, None, None, None]
+    dtype = torch.get_default_dtype()
+    n = alike.sum((-3, -2, -1), keepdim=True).to(dtype)
+    k = (alike & hidden.unsqueeze(-4)).sum((-3, -2, -1), keepdim=True).to(dtype)
+    return (torch.lgamma(k + 1) + torch.lgamma(n - k + 1) - torch.lgamma(n + 2)).sum(-4)

@@ -169,14 +169,25 @@ class Manipulation(nn.Module):
             x: as measured, ``(..., C, H, W)``.
             theta, group: as for :meth:`transform`.
         """
-        name = group.nodes[0]
-        if name not in self.detectors:
+        if group.nodes[0] not in self.detectors:
             return None
-        with torch.no_grad():
-            found = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > LIKELY
         mechanism = group.mechanism
         assert isinstance(mechanism, ImageMechanism)
-        return found.unflatten(0, x.shape[:-3]), mechanism.presence(self.theta(theta, group))[..., None, None, None]
+        presence = mechanism.presence(self.theta(theta, group))
+        return self._detected(group.nodes[0], x), presence[..., None, None, None]
+
+    def seemingly_seen(self, name: str, x: Tensor) -> Tensor:
+        """Returns an image as measured, ``(..., C, H, W)``, NaN where something seems to lie over it, whatever m."""
+        return x.masked_fill(self._detected(name, filled(x)), torch.nan) if name in self.detectors else x
+
+    def share_hidden(self, name: str, x: Tensor) -> Tensor | None:
+        """Returns the share of an image's pixels that seem hidden, ``(...)``; None where no mechanism hides any."""
+        return self._detected(name, x).to(x).mean((-3, -2, -1)) if name in self.detectors else None
+
+    @torch.no_grad()
+    def _detected(self, name: str, x: Tensor) -> Tensor:
+        found: Tensor = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > LIKELY
+        return found.reshape(*x.shape[:-3], *found.shape[1:])
 
     def pull_back(self, x: Tensor, theta: Tensor | None, group: Group) -> Clean | None:
         """Returns a group's readings on the clean scale, ``(..., width)``; None where no mechanism acts on them.

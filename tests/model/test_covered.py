@@ -15,7 +15,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.inference.log_weights import log_weights
 from pyro_cama.likelihoods import GreyBernoulli
-from pyro_cama.model.covered import Covered
+from pyro_cama.model.covered import Covered, log_shape
 from pyro_cama.model.groups import MovedGroup
 from tests.helpers.precision import in_double
 
@@ -36,17 +36,32 @@ def group_of(cama: CAMA) -> MovedGroup:
 
 
 @in_double()
-def test_any_share_of_hidden_pixels_is_as_likely_and_all_of_them_sum_to_one() -> None:
-    """On an image of 2 x 3 pixels, over all 64 ways in which pixels can be hidden: sum of p(s) = 1."""
+def test_the_ways_in_which_pixels_can_be_hidden_sum_to_one() -> None:
+    """On an image of 2 x 3 pixels, over all 64 of them."""
     seen = dist.Normal(torch.zeros(1, 2, 3), 1.0)
-    x, total, by_count = torch.randn(1, 2, 3), 0.0, [0.0] * 7
+    x, total = torch.randn(1, 2, 3), 0.0
     for bits in itertools.product([False, True], repeat=6):
         hidden = torch.tensor(bits).reshape(1, 2, 3)
         found = Covered(seen, hidden, torch.ones(1, 1, 1)).log_prob(x).sum()
-        p = math.exp(float(found - (seen.log_prob(x) * ~hidden).sum()))  # a hidden intensity's density is 1
-        total, by_count[sum(bits)] = total + p, by_count[sum(bits)] + p
+        total += math.exp(float(found - (seen.log_prob(x) * ~hidden).sum()))  # a hidden intensity's density is 1
     assert total == pytest.approx(1.0, abs=1e-4)  # presence is kept off 1 by 1e-6
-    assert by_count == pytest.approx([1 / 7] * 7, abs=1e-4)
+
+
+@in_double()
+def test_the_density_of_a_shape_by_hand_and_shapes_are_likelier_than_scattered_pixels() -> None:
+    """One pixel of 3 x 3, in the middle: its right and its three lower neighbours have it among theirs, each alone."""
+    one = torch.zeros(1, 3, 3, dtype=torch.bool)
+    assert float(log_shape(one)) == pytest.approx(-math.log(10))
+    one[0, 1, 1] = True
+    of_others = math.log(1 / 2)  # right of it; right below, below and left below: a context each, none hidden
+    assert float(log_shape(one)) == pytest.approx(-math.log(6 * 5) + 4 * of_others)
+    stripe, scattered = torch.zeros(2, 1, 28, 28, dtype=torch.bool)
+    stripe[:, :, 10:17] = True
+    scattered.view(-1)[torch.randperm(784)[: int(stripe.sum())]] = True
+    assert -60 > float(log_shape(scattered)) + 300 > -200
+    assert -60 < float(log_shape(stripe)) < -10
+    both = torch.stack([stripe, scattered])
+    assert torch.equal(log_shape(both)[0], log_shape(stripe))
 
 
 @in_double()
@@ -56,10 +71,8 @@ def test_a_hidden_pixel_is_a_mixture_of_the_image_and_of_any_colour(presence: fl
     hidden = torch.rand(2, 1, 4, 5) < 0.4
     seen = GreyBernoulli(probs=probs, validate_args=False)
     found = Covered(seen, hidden, torch.full((2, 1, 1, 1), presence)).log_prob(x)
-    k = hidden.sum((1, 2, 3))
-    share = torch.tensor([-math.log(21) - math.log(math.comb(20, int(n))) for n in k])
     mixed = torch.log((1 - presence) * seen.log_prob(x).exp() + presence * 0.5)
-    expected = torch.where(hidden, mixed, seen.log_prob(x)).sum((1, 2, 3)) + presence * share
+    expected = torch.where(hidden, mixed, seen.log_prob(x)).sum((1, 2, 3)) + presence * log_shape(hidden).flatten()
     torch.testing.assert_close(found.sum((1, 2, 3)), expected, atol=1e-5, rtol=0)
     if not presence:
         assert torch.equal(found, seen.log_prob(x))
@@ -137,6 +150,17 @@ def test_without_an_overlay_nothing_is_hidden_and_a_graph_without_one_has_no_net
     assert not hidden.any()
     assert not presence.any()
     assert not {n for n in cama.manipulation_parameters() if "detector" in n}
+
+
+def test_the_posterior_of_m_is_shown_which_pixels_seem_hidden() -> None:
+    cama, x = digits("warp+overlay"), torch.rand(4, 1, 8, 8)
+    before = cama.guide.m_dist(rows_of(x)).mean
+    hidden = torch.zeros(1, 8, 8, dtype=torch.bool)
+    hidden[:, 2:5] = True
+    found_at(cama, hidden)
+    after = cama.guide.m_dist(rows_of(x)).mean
+    assert (before - after).abs().max() > 1e-3
+    torch.testing.assert_close(cama.guide.m_dist(rows_of(torch.where(hidden, 0.0, x))).mean, after)
 
 
 def test_an_overlay_comes_last() -> None:
