@@ -50,7 +50,7 @@ class ImageMechanism(Mechanism):
         return known
 
     def presence(self, theta: Tensor) -> Tensor:
-        """Returns how much of what hides pixels is there, from 0 to 1, ``(...)``."""
+        """Returns how probable it is that something hides pixels, ``(...)``."""
         raise NotImplementedError(f"{type(self).__name__} hides nothing: override presence and cover, set hides = True")
 
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from pyro_cama.networks.resampling import pixel_grid
 
 
 class Overlay(ImageMechanism):
-    """Something lies over the image, or nothing; theta = (presence), there in full from 1 on.
+    """Something lies over the image, or nothing; theta = (presence), how probable it is, surely from 1 on.
 
     A hidden pixel tells nothing: neither of the class nor of the style.  Which pixels are hidden is read off the image
     as measured by a network of its own (:class:`pyro_cama.networks.hidden_pixels.HiddenPixels`), which `fit` trains on

@@ -23,7 +23,7 @@ class Covered(TorchDistribution):
     Args:
         seen: of the pixels that are not hidden, batch shape ``(..., C, H, W)``.
         hidden: which are, bool ``(..., 1, H, W)``.
-        presence: how much the overlay is there, from 0 to 1, ``(..., 1, 1, 1)``: at 0 this is ``seen``.
+        presence: how probable it is that there is an overlay at all, ``(..., 1, 1, 1)``: at 0 this is ``seen``.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - torch's way
@@ -63,12 +63,14 @@ class Covered(TorchDistribution):
         return Covered(self.seen.expand(batch_shape), self.hidden, self.presence)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns log p(x, s | ...) of every pixel, p(s) dealt out to them, ``(..., C, H, W)``."""
+        """Returns log p(x, s | ...) of an image, what the overlay adds dealt out to its pixels, ``(..., C, H, W)``."""
         seen = self.seen.log_prob(value)
-        there = (self.presence > 0) & self.hidden
+        over = torch.where(self.hidden, _any_colour(self.seen) - seen, 0.0)
+        adds = over.sum((-3, -2, -1), keepdim=True) + log_shape(self.hidden)
         presence = self.presence.clamp(1e-6, 1 - 1e-6)
-        either = torch.logaddexp(torch.log1p(-presence) + seen, presence.log() + _any_colour(self.seen))
-        return torch.where(there, either, seen) + self.presence * log_shape(self.hidden) / math.prod(seen.shape[-3:])
+        either = torch.logaddexp(torch.log1p(-presence), presence.log() + adds)
+        either = torch.where(self.presence < 1, either, adds)  # exact at both ends
+        return seen + torch.where(self.presence > 0, either, 0.0) / math.prod(seen.shape[-3:])
 
 
 def _any_colour(seen: TorchDistribution) -> float:

@@ -40,7 +40,8 @@ from pyro_cama.model.linear_style import style_log_prob
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import EncodedRows, Plates, as_batch, class_values, joined
 from pyro_cama.networks.features import Merge, NamedModules, NetworkFactory, network_of
-from pyro_cama.networks.images import DecoderFactory, EncoderFactory, filled, known_pixels
+from pyro_cama.networks.image_layers import filled, known_pixels
+from pyro_cama.networks.images import DecoderFactory, EncoderFactory
 from pyro_cama.networks.inputs import NodeInputs
 from pyro_cama.networks.loadings import Loadings
 

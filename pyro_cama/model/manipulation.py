@@ -17,7 +17,7 @@ from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior, numbers_of_columns
 from pyro_cama.networks.features import NamedModules, mlp
 from pyro_cama.networks.hidden_pixels import HiddenPixels
-from pyro_cama.networks.images import filled, known_pixels
+from pyro_cama.networks.image_layers import filled, known_pixels
 from pyro_cama.networks.inputs import NodeInputs
 
 _ALL = slice(None)
@@ -162,8 +162,8 @@ class Manipulation(nn.Module):
         return x
 
     def hidden_pixels(self, x: Tensor, theta: Tensor, group: MovedGroup) -> tuple[Tensor, Tensor] | None:
-        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and how much of it is there,
-        ``(..., 1, 1, 1)``; None where no mechanism hides any.
+        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and how probable it is that
+        there is anything, ``(..., 1, 1, 1)``; None where no mechanism hides any.
 
         Args:
             x: as measured, ``(..., C, H, W)``.

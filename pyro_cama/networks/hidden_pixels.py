@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.networks.images import image_shape, initialise_weights
+from pyro_cama.networks.image_layers import image_shape, initialise_weights
 
 CHANNELS = 32
 SELDOM = -4.0  # logit of a pixel before anything is known

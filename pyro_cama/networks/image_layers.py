@@ -1,4 +1,5 @@
-"""What the encoders and decoders of images share: sizes of their layers, initial weights, the last layer's bias."""
+"""What the encoders and decoders of images share: sizes of their layers, initial weights, unknown
+pixels, the last layer's bias."""
 
 from __future__ import annotations
 
@@ -38,6 +39,21 @@ def sizes_of(node: Node) -> list[tuple[int, int]]:
     while max(sizes[-1]) > _SMALL:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes
+
+
+def known_pixels(images: Tensor) -> Tensor:
+    """Returns which pixels of images are known, bool ``(..., 1, H, W)``: unknown ones are NaN."""
+    return ~images.isnan().any(-3, keepdim=True)
+
+
+def filled(images: Tensor) -> Tensor:
+    """Returns images with 0 where they are unknown."""
+    return images.masked_fill(images.isnan(), 0.0)
+
+
+def beside_known(images: Tensor) -> Tensor:
+    """Returns images, 0 where they are unknown, and which pixels are known as a channel more, ``(n, C + 1, H, W)``."""
+    return torch.cat([filled(images), known_pixels(images).to(images)], -3)
 
 
 class GeneratedDecoder(nn.Module):

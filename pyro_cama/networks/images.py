@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from pyro_cama._arguments import expect
 from pyro_cama.graph.nodes import Node
 from pyro_cama.graph.schema import ImageSize
-from pyro_cama.networks.image_layers import CHANNELS, GeneratedDecoder, image_shape, initialise_weights, sizes_of
+from pyro_cama.networks.image_layers import (
+    CHANNELS,
+    GeneratedDecoder,
+    beside_known,
+    filled,
+    image_shape,
+    initialise_weights,
+    sizes_of,
+)
 from pyro_cama.networks.residual import ResidualDecoder, ResidualEncoder
 
 EncoderFactory = Callable[[Node, int], nn.Module]
@@ -47,9 +55,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns ``(n, features)`` from ``(n, C, H, W)``."""
-        known = known_pixels(images).to(images)
-        seen = torch.cat([filled(images), known], -3)
-        maps = self.convolutions(seen.contiguous(memory_format=torch.channels_last))
+        maps = self.convolutions(beside_known(images).contiguous(memory_format=torch.channels_last))
         features: Tensor = self.output(maps.flatten(1))
         return features
 
@@ -139,16 +145,6 @@ def _try(where: str, module: nn.Module, takes: tuple[int, ...], gives: tuple[int
             part.training = training
     if found != (2, *gives):
         raise ValueError(f"build({where}): from {(2, *takes)} it gives {found}; expected {(2, *gives)}")
-
-
-def known_pixels(images: Tensor) -> Tensor:
-    """Returns which pixels of images are known, bool ``(..., 1, H, W)``: unknown ones are NaN."""
-    return ~images.isnan().any(-3, keepdim=True)
-
-
-def filled(images: Tensor) -> Tensor:
-    """Returns images with 0 where they are unknown."""
-    return images.masked_fill(images.isnan(), 0.0)
 
 
 def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_cama.graph.nodes import Node
-from pyro_cama.networks.image_layers import CHANNELS, GeneratedDecoder, image_shape, initialise_weights, sizes_of
+from pyro_cama.networks.image_layers import (
+    CHANNELS,
+    GeneratedDecoder,
+    beside_known,
+    image_shape,
+    initialise_weights,
+    sizes_of,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -41,11 +48,17 @@ def widths_of(node: Node) -> list[int]:
 
 
 class ResidualEncoder(nn.Module):
-    """Convolutions of stride 2 down to 4 pixels, a residual block after each, then one linear layer."""
+    """Convolutions of stride 2 down to 4 pixels, a residual block after each, then one linear layer.
+
+    It reads unknown pixels, as :class:`pyro_cama.networks.images.ImageEncoder` does.
+    """
+
+    reads_unknown = True
 
     def __init__(self, node: Node, features: int) -> None:
         super().__init__()
         sizes, widths = sizes_of(node), widths_of(node)
+        widths[0] += 1
         layers: list[nn.Module] = []
         for before, channels in pairwise(widths[: len(sizes)]):
             layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), ResidualBlock(channels), nn.ReLU()]
@@ -56,7 +69,7 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns ``(n, features)`` from ``(n, C, H, W)``."""
-        maps = self.convolutions(images.contiguous(memory_format=torch.channels_last))
+        maps = self.convolutions(beside_known(images).contiguous(memory_format=torch.channels_last))
         features: Tensor = self.output(maps.flatten(1))
         return features
 
