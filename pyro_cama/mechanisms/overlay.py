@@ -36,7 +36,11 @@ class Overlay(ImageMechanism):
         return self.push(x, theta)
 
     def presence(self, theta: Tensor) -> Tensor:
-        return theta[..., 0].clamp(0.0, 1.0)
+        """Returns it without a gradient: it is read asleep, where what lies over an image is known.
+
+        Awake, the evidence of a decoder that draws strokes well would rather have them drawn than left out.
+        """
+        return theta[..., 0].detach().clamp(0.0, 1.0)
 
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images with something laid over those whose presence is above a half, and the pixels it hides."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Covered(TorchDistribution):
-    """An image's distribution where some pixels are hidden: these are of any colour, whatever the causes.
+    """An image's distribution where some pixels are hidden: these have a colour of their own, whatever the causes.
 
     Which pixels, s, is a latent of its own, of which a point is known: so log p(x, s | ...) is scored.  p(s) is a
     Markov mesh (Abend, Harley and Kanal 1965): a pixel's four neighbours to the left and above tell how likely it is
@@ -65,17 +65,23 @@ class Covered(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log p(x, s | ...) of an image, what the overlay adds dealt out to its pixels, ``(..., C, H, W)``."""
         seen = self.seen.log_prob(value)
-        over = torch.where(self.hidden, _any_colour(self.seen) - seen, 0.0)
-        adds = over.sum((-3, -2, -1), keepdim=True) + log_shape(self.hidden)
+        adds = _log_ink(self.seen, value, self.hidden) + log_shape(self.hidden)
+        adds = adds - torch.where(self.hidden, seen, 0.0).sum((-3, -2, -1), keepdim=True)
         presence = self.presence.clamp(1e-6, 1 - 1e-6)
         either = torch.logaddexp(torch.log1p(-presence), presence.log() + adds)
         either = torch.where(self.presence < 1, either, adds)  # exact at both ends
         return seen + torch.where(self.presence > 0, either, 0.0) / math.prod(seen.shape[-3:])
 
 
-def _any_colour(seen: TorchDistribution) -> float:
-    """Log density of an intensity of which nothing is known: a Bernoulli's at one half, else uniform on [0, 1]."""
-    return math.log(0.5) if isinstance(seen, dist.Bernoulli) else 0.0
+def _log_ink(seen: TorchDistribution, value: Tensor, hidden: Tensor) -> Tensor:
+    """Log density of the hidden intensities, ``(..., 1, 1, 1)``: of a Bernoulli image one colour for all of an overlay,
+    every one as likely, which is integrated out; else each is uniform on [0, 1].
+    """
+    n = hidden.sum((-2, -1), keepdim=True).to(value)
+    if not isinstance(seen, dist.Bernoulli):
+        return 0.0 * n.sum(-3, keepdim=True)
+    lit = (value * hidden).sum((-2, -1), keepdim=True)
+    return (torch.lgamma(lit + 1) + torch.lgamma(n - lit + 1) - torch.lgamma(n + 2)).sum(-3, keepdim=True)
 
 
 def log_shape(hidden: Tensor) -> Tensor:
