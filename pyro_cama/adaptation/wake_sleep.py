@@ -29,7 +29,7 @@ WIDE = 3.0  # prior scales: half of a side is two standard deviations of what is
 PARTS = 0.4  # of m's directions that a row moves along while its manipulations are wide
 ACTING = 0.8  # of a composed mechanism's parts that act on a row meanwhile
 LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on something counts as laid over it
-THERE = 2.0  # presence of what is there, well beyond the 1 from which on it is there in full
+THERE = 2.0  # theta of an overlay that is to be dreamt, well above a half
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 

@@ -163,11 +163,6 @@ class ComposedImages(Composed, ImageMechanism):
             known = part.known(known, own)
         return known
 
-    def presence(self, theta: Tensor) -> Tensor:
-        part, own = self.with_theta(theta)[-1]
-        assert isinstance(part, ImageMechanism)
-        return part.presence(own)
-
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         *others, (last, own) = self.with_theta(theta)
         assert isinstance(last, ImageMechanism)

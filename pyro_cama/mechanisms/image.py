@@ -28,7 +28,7 @@ class ImageMechanism(Mechanism):
     overrides :meth:`known`.
 
     Attributes:
-        hides: it lays something over the image that hides pixels of it (:meth:`presence`, :meth:`cover`).
+        hides: it lays something over the image that hides pixels of it (:meth:`cover`).
     """
 
     types = ("image",)
@@ -48,10 +48,6 @@ class ImageMechanism(Mechanism):
     def known(self, known: Tensor, theta: Tensor) -> Tensor:
         """Returns which pixels of T^-1(x) are known where some of x are, ``(..., 1, H, W)``, from 0 to 1."""
         return known
-
-    def presence(self, theta: Tensor) -> Tensor:
-        """Returns how probable it is that something hides pixels, ``(...)``."""
-        raise NotImplementedError(f"{type(self).__name__} hides nothing: override presence and cover, set hides = True")
 
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Returns T(x~) with what hides pixels drawn at random, and which those are, bool ``(..., 1, H, W)``."""

@@ -14,11 +14,14 @@ from pyro_cama.networks.resampling import pixel_grid
 
 
 class Overlay(ImageMechanism):
-    """Something lies over the image, or nothing; theta = (presence), how probable it is, surely from 1 on.
+    """Something lies over the image, or nothing, where the image is manipulated at all.
 
     A hidden pixel tells nothing: neither of the class nor of the style.  Which pixels are hidden is read off the image
     as measured by a network of its own (:class:`pyro_cama.networks.hidden_pixels.HiddenPixels`), which `fit` trains on
     clean rows over which :meth:`cover` has laid shapes of every kind.  The others are what they were.
+
+    theta is one number, of simulated rows: above a half something is laid over them.  Of recorded rows the network
+    tells, and any theta but 0, of the mechanisms before this one too, lets it: so do(m=0) is the image as it is.
     """
 
     numbers = 1
@@ -35,29 +38,18 @@ class Overlay(ImageMechanism):
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         return self.push(x, theta)
 
-    def presence(self, theta: Tensor) -> Tensor:
-        """Returns it without a gradient: it is read asleep, where what lies over an image is known.
-
-        Awake, the evidence of a decoder that draws strokes well would rather have them drawn than left out.
-        """
-        return theta[..., 0].detach().clamp(0.0, 1.0)
-
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images with something laid over those whose presence is above a half, and the pixels it hides."""
+        """Returns images with something laid over those of a theta above a half, and the pixels it hides."""
         hidden, specks = _shapes(x)
-        hidden = hidden & (self.presence(theta) > 0.5)[..., None, None, None]
+        hidden = hidden & (theta > 0.5)[..., None, None]
         return torch.where(hidden, _ink(x, specks), x), hidden
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return (torch.rand(*shape, 1) < 0.8 * min(scale, 1.0)).to(torch.get_default_dtype()) * 2.0
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        presence = float(self.presence(theta))
-        return {"change": presence, "overlay": presence}
-
-    def range_of(self, parameter: str) -> tuple[float, float]:
-        """Returns 0 to 1: nothing, and all of it."""
-        return 0.0, math.inf if parameter == "change" else 1.0
+        """Returns no change: of recorded rows theta tells nothing."""
+        return {"change": 0.0}
 
 
 def _shapes(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,14 +23,14 @@ class Covered(TorchDistribution):
     Args:
         seen: of the pixels that are not hidden, batch shape ``(..., C, H, W)``.
         hidden: which are, bool ``(..., 1, H, W)``.
-        presence: how probable it is that there is an overlay at all, ``(..., 1, 1, 1)``: at 0 this is ``seen``.
+        manipulated: whether anything may lie over the image, bool ``(..., 1, 1, 1)``: where not, this is ``seen``.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - torch's way
 
-    def __init__(self, seen: TorchDistribution, hidden: Tensor, presence: Tensor) -> None:
-        self.seen, self.hidden, self.presence = seen, hidden, presence
-        shape = torch.broadcast_shapes(seen.batch_shape, hidden.shape, presence.shape)
+    def __init__(self, seen: TorchDistribution, hidden: Tensor, manipulated: Tensor) -> None:
+        self.seen, self.hidden, self.manipulated = seen, hidden, manipulated
+        shape = torch.broadcast_shapes(seen.batch_shape, hidden.shape, manipulated.shape)
         super().__init__(torch.Size(shape), validate_args=False)
 
     @property
@@ -60,17 +60,14 @@ class Covered(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Covered:
         """Returns the same for a larger batch."""
-        return Covered(self.seen.expand(batch_shape), self.hidden, self.presence)
+        return Covered(self.seen.expand(batch_shape), self.hidden, self.manipulated)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns log p(x, s | ...) of an image, what the overlay adds dealt out to its pixels, ``(..., C, H, W)``."""
         seen = self.seen.log_prob(value)
         adds = _log_ink(self.seen, value, self.hidden) + log_shape(self.hidden)
         adds = adds - torch.where(self.hidden, seen, 0.0).sum((-3, -2, -1), keepdim=True)
-        presence = self.presence.clamp(1e-6, 1 - 1e-6)
-        either = torch.logaddexp(torch.log1p(-presence), presence.log() + adds)
-        either = torch.where(self.presence < 1, either, adds)  # exact at both ends
-        return seen + torch.where(self.presence > 0, either, 0.0) / math.prod(seen.shape[-3:])
+        return seen + torch.where(self.manipulated, adds, 0.0) / math.prod(seen.shape[-3:])
 
 
 def _log_ink(seen: TorchDistribution, value: Tensor, hidden: Tensor) -> Tensor:

@@ -162,8 +162,8 @@ class Manipulation(nn.Module):
         return x
 
     def hidden_pixels(self, x: Tensor, theta: Tensor, group: MovedGroup) -> tuple[Tensor, Tensor] | None:
-        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and how probable it is that
-        there is anything, ``(..., 1, 1, 1)``; None where no mechanism hides any.
+        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and whether it is manipulated at
+        all, bool ``(..., 1, 1, 1)``, as theta is any but 0; None where no mechanism hides any.
 
         Args:
             x: as measured, ``(..., C, H, W)``.
@@ -171,10 +171,8 @@ class Manipulation(nn.Module):
         """
         if group.nodes[0] not in self.detectors:
             return None
-        mechanism = group.mechanism
-        assert isinstance(mechanism, ImageMechanism)
-        presence = mechanism.presence(self.theta(theta, group))
-        return self._detected(group.nodes[0], x), presence[..., None, None, None]
+        manipulated = (self.theta(theta, group) != 0).any(-1)
+        return self._detected(group.nodes[0], x), manipulated[..., None, None, None]
 
     def seemingly_seen(self, name: str, x: Tensor) -> Tensor:
         """Returns an image as measured, ``(..., C, H, W)``, NaN where something seems to lie over it, whatever m."""
@@ -247,7 +245,7 @@ class Manipulation(nn.Module):
             return clean
         covered = self.hidden_pixels(x, theta, group)
         if covered is not None:
-            known = known & ~(covered[0] & (covered[1] > 0.5))
+            known = known & ~(covered[0] & covered[1])
         with torch.no_grad():
             known = mechanism.known(known.to(x), self.theta(theta, group)) > 0.5
         return torch.where(known, clean, torch.nan)

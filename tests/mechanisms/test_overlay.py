@@ -11,8 +11,8 @@ NODE = Node("i", "image", shape=(3, 20, 28))
 
 def test_what_is_not_hidden_is_left_as_it_was_and_what_is_absent_hides_nothing() -> None:
     torch.manual_seed(0)
-    x, presence = torch.rand(400, 3, 20, 28), torch.tensor([2.0, 0.0]).repeat(200)[:, None]
-    covered, hidden = Overlay().cover(x, presence)
+    x, theta = torch.rand(400, 3, 20, 28), torch.tensor([2.0, 0.0]).repeat(200)[:, None]
+    covered, hidden = Overlay().cover(x, theta)
     assert hidden.shape == (400, 1, 20, 28)
     assert torch.equal(torch.where(hidden, x, covered), x)
     assert torch.equal(covered[1::2], x[1::2])
