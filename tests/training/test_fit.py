@@ -199,7 +199,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         Image.fromarray((pixels.reshape(8, 8) * 255 / 16).astype("uint8")).save(folder / f"{i}.png")
     cama = build(IMAGES, hidden=16, device="cpu")
     frame = pyro_cama.image_table(tmp_path, cama.graph)
-    cama.fit(frame, max_epochs=8, batch_size=16, lr=5e-3, progress=False)
+    cama.fit(frame, max_epochs=16, batch_size=16, lr=5e-3, progress=False)
     assert cama.score(frame) > 0.9
     arrays = np.stack([np.asarray(Image.open(path)) for path in frame["scan"]])[:, None]
     np.testing.assert_allclose(
