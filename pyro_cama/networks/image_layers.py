@@ -1,10 +1,11 @@
-"""What the encoders and decoders of images share: sizes of their layers, initial weights, unknown
-pixels, the last layer's bias."""
+"""What the encoders and decoders of images share: sizes of their layers, initial weights, what
+unknown pixels are, how maps are read and made."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Sequence
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,21 +57,59 @@ def beside_known(images: Tensor) -> Tensor:
     return torch.cat([filled(images), known_pixels(images).to(images)], -3)
 
 
+class GeneratedEncoder(nn.Module):
+    """An encoder that a node's size asks for: layers of convolutions, then one linear layer.
+
+    Args:
+        layers: of convolutions, the first of which takes a channel more, that says which pixels are known.
+        width: numbers that they make of an image.
+        features: numbers that it makes of these.
+
+    Attributes:
+        reads_unknown: it takes images with unknown pixels, which are NaN; others are given 0 there.
+    """
+
+    reads_unknown = True
+
+    def __init__(self, layers: Sequence[nn.Module], width: int, features: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        self.output = nn.Sequential(nn.Linear(width, features), nn.SiLU())
+        initialise_weights(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns ``(n, features)`` from ``(n, C, H, W)``."""
+        maps = self.convolutions(beside_known(images).contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.output(maps.flatten(1))
+        return features
+
+
 class GeneratedDecoder(nn.Module):
-    """A decoder that a node's size asks for, whose last layer is a convolution."""
+    """A decoder that a node's size asks for, whose last layer is a convolution.
 
-    inputs: int
-    start: tuple[int, int, int]
+    Args:
+        layers: from the smallest maps to the numbers of every pixel.
+        start: channels, height and width of these maps.
 
-    @property
-    @abstractmethod
-    def last(self) -> nn.Module:
-        """The last layer."""
+    Attributes:
+        inputs: how many features it takes.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], start: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.start, self.inputs = start, prod(start)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        initialise_weights(self)
 
     @torch.no_grad()
     def set_bias(self, numbers: Tensor) -> None:
         """Sets the last layer's bias to these numbers in every channel, ``(numbers,)``."""
-        last = self.last
+        last = self.layers[-1]
         assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
         assert last.bias is not None
         last.bias.copy_(numbers.repeat(last.out_channels // len(numbers)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns ``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
+        maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.layers(maps))

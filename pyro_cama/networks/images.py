@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import prod
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,9 @@ from pyro_cama.graph.schema import ImageSize
 from pyro_cama.networks.image_layers import (
     CHANNELS,
     GeneratedDecoder,
-    beside_known,
+    GeneratedEncoder,
     filled,
     image_shape,
-    initialise_weights,
     sizes_of,
 )
 from pyro_cama.networks.residual import ResidualDecoder, ResidualEncoder
@@ -31,17 +29,10 @@ DecoderFactory = Callable[[Node, int], nn.Module]
 it takes), features ``(n, inputs)`` -> ``(n, C * numbers, H, W)``, a channel's numbers side by side."""
 
 
-class ImageEncoder(nn.Module):
-    """Convolutions of stride 2 down to 4 pixels, then one linear layer; one channel more says which pixels are known.
-
-    Attributes:
-        reads_unknown: it takes images with unknown pixels, which are NaN; others are given 0 there.
-    """
-
-    reads_unknown = True
+class ImageEncoder(GeneratedEncoder):
+    """Convolutions of stride 2 down to 4 pixels, then one linear layer."""
 
     def __init__(self, node: Node, features: int) -> None:
-        super().__init__()
         channels = node.channels or CHANNELS
         sizes = sizes_of(node)
         layers: list[nn.Module] = []
@@ -49,27 +40,16 @@ class ImageEncoder(nn.Module):
         for _ in sizes[1:]:
             layers += [nn.Conv2d(before, channels, 3, stride=2, padding=1), nn.ReLU()]
             before = channels
-        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # twice as fast on a CPU
-        self.output = nn.Sequential(nn.Linear(before * prod(sizes[-1]), features), nn.SiLU())
-        initialise_weights(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns ``(n, features)`` from ``(n, C, H, W)``."""
-        maps = self.convolutions(beside_known(images).contiguous(memory_format=torch.channels_last))
-        features: Tensor = self.output(maps.flatten(1))
-        return features
+        super().__init__(layers, before * prod(sizes[-1]), features)
 
 
 class ImageDecoder(GeneratedDecoder):
     """Transposed convolutions of stride 2, from maps of at most 4 pixels to the numbers of every pixel."""
 
     def __init__(self, node: Node, numbers: int) -> None:
-        super().__init__()
         channels = node.channels or CHANNELS
         sizes = sizes_of(node)[::-1]
         out = image_shape(node)[0] * numbers
-        self.start = (channels, *sizes[0])
-        self.inputs = prod(self.start)
         layers: list[nn.Module] = []
         for (h, w), (high, wide) in pairwise(sizes):
             last = (high, wide) == sizes[-1]
@@ -77,18 +57,7 @@ class ImageDecoder(GeneratedDecoder):
             layers += [nn.ReLU(), nn.ConvTranspose2d(channels, out if last else channels, 3, 2, 1, extra)]
         if not layers:
             layers = [nn.ReLU(), nn.Conv2d(channels, out, 1)]
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-        initialise_weights(self)
-
-    @property
-    def last(self) -> nn.Module:
-        """The last layer."""
-        return self.layers[-1]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Returns ``(n, C * numbers, H, W)`` from ``(n, inputs)``."""
-        maps = features.unflatten(-1, self.start).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.layers(maps))
+        super().__init__(layers, (channels, *sizes[0]))
 
 
 ENCODERS: dict[ImageSize, EncoderFactory] = {"small": ImageEncoder, "base": ResidualEncoder}
