@@ -19,7 +19,7 @@ from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.do import clean_do, encode_do
 from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.mechanisms.composed import Composed
-from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.mechanisms.image import ImageMechanism, recorded
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.training.optimise import optimise
@@ -122,12 +122,8 @@ def _loss(pair: ModelGuidePair, wide: bool) -> Callable[[Batch], Tensor]:
         with torch.no_grad():
             theta = manipulation(m)
             for group in manipulation.groups:
-                (name,), own = group.nodes, manipulation.theta(theta, group)
-                if isinstance(group.mechanism, ImageMechanism):
-                    pushed, _ = group.mechanism.cover(values[name], own)
-                else:
-                    pushed = group.mechanism.push(values[name], own)
-                values[name] = pushed.clamp(0.0, 1.0)  # as every recorded image
+                (name,) = group.nodes
+                values[name] = recorded(group.mechanism, values[name], manipulation.theta(theta, group))
         found = Batch(values=values, observed=batch.observed, site=batch.site, rows=batch.rows)
         total: Tensor = -pair.guide.m_dist(found).log_prob(m).mean()
         return total

@@ -54,6 +54,12 @@ class ImageMechanism(Mechanism):
         return self.push(x, theta), torch.zeros_like(x[..., :1, :, :], dtype=torch.bool)
 
 
+def recorded(mechanism: Mechanism, x: Tensor, theta: Tensor) -> Tensor:
+    """Returns T(x~) of images as it would be recorded, in [0, 1], what hides pixels drawn at random."""
+    pushed = mechanism.cover(x, theta)[0] if isinstance(mechanism, ImageMechanism) else mechanism.push(x, theta)
+    return pushed.clamp(0.0, 1.0)
+
+
 def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> TorchDistribution:
     """Returns the distribution of an image with its mean changed, the noise about it as it was.
 

@@ -20,7 +20,7 @@ MOVED = 0.25  # of the rows, by the other parts of their mechanism
 
 def overlay_epochs(pair: ModelGuidePair, rows: int, epochs: int) -> int:
     """Returns epochs of rows that the networks of hidden pixels take; 0 where there are none."""
-    hides = pair.graph.m is not None and any(True for _ in pair.manipulation.detectors)
+    hides = pair.graph.m is not None and [*pair.manipulation.detectors]
     return min(TIMES * epochs, -(-IMAGES // max(rows, 1))) if hides else 0
 
 

@@ -13,7 +13,7 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.handlers.distributions import draw
 from pyro_cama.image_manipulations.kinds import KINDS, expect_kinds, manipulate_all
-from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.mechanisms.image import recorded
 from pyro_cama.model.causes import Causes
 from pyro_cama.model.generative_model import CAMAModel
 from pyro_cama.model.groups import MovedGroup
@@ -86,10 +86,7 @@ def _pushed(model: CAMAModel, name: str, value: Tensor, scale: Simulated) -> Ten
         acts = acting.latent in own and how_large > 0
         parts.append(acting.mechanism.simulate(shape, node, how_large) if acts else torch.zeros(*shape, size))
     theta = torch.cat(parts, -1).to(model.like)
-    if isinstance(group.mechanism, ImageMechanism):
-        return group.mechanism.cover(value, theta)[0].clamp(0.0, 1.0)  # as every recorded image
-    pushed = group.mechanism.push(value, theta)
-    return pushed.clamp(0.0, 1.0) if group.image else pushed
+    return recorded(group.mechanism, value, theta) if group.image else group.mechanism.push(value, theta)
 
 
 def _followed(name: str, before: Causes, after: Causes) -> Tensor:
