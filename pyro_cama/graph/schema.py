@@ -242,11 +242,7 @@ def _sentence(error: ErrorDetails, data: dict[Any, Any]) -> str:
             value = value.get(step, found) if isinstance(value, dict) else value
         found = value
     if kind == "literal_error" and isinstance(found, str):
-        names = get_args(
-            {"type": NodeType, "effect": Effect, "loadings": Loadings, "scale": Scale, "size": ImageSize}.get(
-                str(key), Affects
-            )
-        )
+        names = get_args(_CHOICES.get(str(key), Affects))
         return f"{where}found {shown(found)}; {one_of(found, names)}"
     hint = f"; {quoting(found)}" if where == "target: " and not isinstance(found, str | None) else ""
     return f"{where}found {shown(found)}; expected {expected}{hint}"
