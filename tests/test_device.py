@@ -98,7 +98,7 @@ LOSSES: dict[str, Callable[[pyro_cama.CAMA, Batch], Any]] = {
         else None
     ),
     "eq. 8": lambda cama, rows: adaptation_loss(cama, rows, rows, 0.5, 2, 1.0, log_train(cama), log_train(cama))(rows),
-    "asleep": lambda cama, rows: wake_sleep._loss(cama, 0.4)(rows) if cama.graph.require_m().per_row else None,
+    "asleep": lambda cama, rows: wake_sleep._loss(cama)(rows) if cama.graph.require_m().per_row else None,
     "p(y | x)": lambda cama, rows: class_log_posterior(cama, rows, None, PredictionOptions(2, 2)),
     "log p(x)": lambda cama, rows: importance_evidence(cama, rows, log_train(cama), do=None, samples=2),
 }

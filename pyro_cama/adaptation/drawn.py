@@ -16,7 +16,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
-from pyro_cama.adaptation.wake_sleep import can_sleep, epochs_of
+from pyro_cama.adaptation.wake_sleep import epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.do import encode_do
@@ -151,6 +151,6 @@ class Drawn:
     def _epochs(self) -> int:
         """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
         new, options = self.new, self.options
-        asleep = sum(epochs_of(options.steps)) if can_sleep(self.pair) and options.restarts > SLEEP else 0
+        asleep = epochs_of(options.steps) if self.pair.manipulation.can_sleep and options.restarts > SLEEP else 0
         folds = 0 if new.folds == 1 or new.too_few else new.folds
         return asleep + (options.restarts + folds) * options.epochs

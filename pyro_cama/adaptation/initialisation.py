@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
-from pyro_cama.adaptation.wake_sleep import can_sleep, sleep
+from pyro_cama.adaptation.wake_sleep import sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
@@ -51,7 +51,7 @@ def initialise_start(
     if pair.moves_by_row and all(group.image for group in _moved(pair)):
         if k == 0:
             return "here" if trained or not _guesses(pair) else _at_moments(pair, batch)
-        if k == SLEEP and can_sleep(pair):
+        if k == SLEEP and manipulation.can_sleep:
             sleep(pair, batch, clean, steps, seed=pair.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
             return "sleep"
         for name in pair.moving:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama._messages import listed
-from pyro_cama.adaptation.wake_sleep import can_sleep
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -83,7 +82,7 @@ def default_options(pair: ModelGuidePair, **given: float | None) -> AdaptOptions
         ValueError: an option is out of range.
     """
     defaults = IMAGES if pair.model.has_images else TABLES
-    if can_sleep(pair):
+    if pair.graph.m is not None and pair.manipulation.can_sleep:
         defaults = replace(defaults, restarts=2)
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 

@@ -12,6 +12,8 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.networks.resampling import pixel_grid
 
+SLIGHT = 0.05  # what is covered of a pixel that is left as it was
+
 
 class Overlay(ImageMechanism):
     """Something lies over the image, or nothing, where the image is manipulated at all.
@@ -39,10 +41,10 @@ class Overlay(ImageMechanism):
         return self.push(x, theta)
 
     def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images with something laid over those of a theta above a half, and the pixels it hides."""
-        hidden, specks = _shapes(x)
-        hidden = hidden & (theta > 0.5)[..., None, None]
-        return torch.where(hidden, _ink(x, specks), x), hidden
+        """Returns images with something laid over those of a theta above a half, and which pixels it hides."""
+        covered, specks = _shapes(x)
+        hidden = (covered > SLIGHT) & (theta > 0.5)[..., None, None]
+        return torch.where(hidden, torch.lerp(x, _ink(x, specks), covered), x), hidden
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
         return (torch.rand(*shape, 1) < 0.8 * min(scale, 1.0)).to(torch.get_default_dtype()) * 2.0
@@ -53,27 +55,37 @@ class Overlay(ImageMechanism):
 
 
 def _shapes(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws which pixels of every image are hidden, ``(rows, 1, H, W)``, and which images have specks, ``(rows,)``."""
+    """Draws how much of every pixel is covered, ``(rows, 1, H, W)``, and which images have specks, ``(rows,)``.
+
+    Lengths are in longer sides of the image.  Edges cut through pixels, and are blurred by up to a pixel and a half.
+    """
     x, y = pixel_grid(images).mul(0.5).unbind(-1)  # the longer side runs from -1/2 to 1/2
     rows, like = len(images), images
-    u = torch.rand(rows, 8, 1, 1).to(like)
+    u = torch.rand(rows, 10, 1, 1).to(like)
     turn = 2 * math.pi * u[:, 0]
     right, down = x - 0.7 * (u[:, 1] - 0.5), y - 0.7 * (u[:, 2] - 0.5)
     along, across = right * turn.cos() + down * turn.sin(), down * turn.cos() - right * turn.sin()
-    stripe = across.abs() < 0.01 + 0.17 * u[:, 3]
     tilted = u[:, 4] > 0.7
-    length, width = 0.05 + 0.2 * u[:, 5], 0.05 + 0.2 * u[:, 6]
-    patch = (torch.where(tilted, along, right).abs() < length) & (torch.where(tilted, across, down).abs() < width)
+    patch = torch.maximum(
+        torch.where(tilted, along, right).abs() - (0.05 + 0.2 * u[:, 5]),
+        torch.where(tilted, across, down).abs() - (0.05 + 0.2 * u[:, 6]),
+    )
     waves, height = 1 + 5 * u[:, 4], 0.02 + 0.15 * u[:, 5]
     zigzag = height * (2 / math.pi) * torch.asin(torch.sin(2 * math.pi * (waves * along + u[:, 6])))
     steepness = (1 + (4 * height * waves).square()).sqrt()  # from a distance across to one from the line
-    scribble = (across - zigzag).abs() / steepness < 0.015 + 0.035 * u[:, 7]
     every = 1 / (4 + 6 * u[:, 6])
-    dots = torch.hypot(along - (along / every).round() * every, across) < 0.02 + 0.04 * u[:, 5]
-    specks = torch.rand(rows, *images.shape[-2:]).to(like) < 0.4 * u[:, 3]
+    outside = torch.stack([  # signed distances from the edge
+        across.abs() - (0.01 + 0.17 * u[:, 3]),  # a stripe
+        patch,
+        (across - zigzag).abs() / steepness - (0.015 + 0.035 * u[:, 7]),  # a scribble
+        torch.hypot(along - (along / every).round() * every, across) - (0.02 + 0.04 * u[:, 5]),  # dots
+    ])  # fmt: skip
+    blurred = (0.1 + 1.4 * u[:, 8]) / max(images.shape[-2:])
+    specks = (torch.rand(rows, *images.shape[-2:]).to(like) < 0.4 * u[:, 3]).to(like)
+    covered = torch.cat([(0.5 - outside / blurred).clamp(0.0, 1.0), specks[None]])
+    covered = covered * (1 - 0.6 * (u[:, 9] - 0.7).clamp_min(0.0) / 0.3)  # some can be seen through
     kind = torch.randint(5, (rows, 1, 1)).to(like.device)
-    shapes = torch.stack([stripe, patch, scribble, dots, specks])
-    return shapes.gather(0, kind.expand(1, *specks.shape))[0][:, None], (kind == 4).flatten()
+    return covered.gather(0, kind.expand(1, *specks.shape))[0][:, None], (kind == 4).flatten()
 
 
 def _ink(images: Tensor, specks: Tensor) -> Tensor:

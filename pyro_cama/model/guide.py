@@ -120,6 +120,9 @@ class CAMAGuide(PyroModule):
                 else SharedPosterior(self.sites if latent.site_column else 1, latent.dim)
             )
         networks["m"] = NamedModules(posteriors)
+        if manipulation is not None and manipulation.can_sleep:
+            encoders_of_all = encoders_of(graph.blanket.children)
+            networks["recognition"] = RowPosterior(x_width, hidden, manipulation.size, layers, encoders_of_all)
         self.networks = nn.ModuleDict(networks)
 
     def forward(
@@ -169,6 +172,10 @@ class CAMAGuide(PyroModule):
             if latent.per_dataset:
                 loc, scale = loc[0], scale[0]
         return dist.Normal(loc, scale).to_event(1)
+
+    def recognised(self, batch: Batch) -> dist.Normal:
+        """Returns what :attr:`recognition` reads off rows: theta in units of its prior asleep, ``(rows, size)``."""
+        return dist.Normal(*self.recognition(*self._children(batch, None)))
 
     def posterior(
         self, batch: Batch | None, latent: Latent, shared: Mapping[str, Tensor] | None = None
@@ -296,6 +303,14 @@ class CAMAGuide(PyroModule):
         """NN_qM of the only manipulation."""
         (name,) = self.posteriors
         return self.posterior_of(name)
+
+    @property
+    def recognition(self) -> RowPosterior:
+        """q(theta | x) that ``fit`` trains asleep, and with which NN_qM of an adaptation begins.
+
+        There is one where :attr:`pyro_cama.model.manipulation.Manipulation.can_sleep`.
+        """
+        return network_of(self._networks, "recognition", RowPosterior)
 
     @property
     def like(self) -> Tensor:

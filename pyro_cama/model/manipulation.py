@@ -21,7 +21,6 @@ from pyro_cama.networks.image_layers import filled, known_pixels
 from pyro_cama.networks.inputs import NodeInputs
 
 _ALL = slice(None)
-LIKELY = -0.5  # logit of a pixel from which on it counts as hidden: one too many costs less than one too few
 _calibrated: ContextVar[frozenset[nn.Module]] = ContextVar("pyro_cama_calibrated", default=frozenset())
 
 
@@ -91,6 +90,16 @@ class Manipulation(nn.Module):
         found = self.networks[name]
         assert isinstance(found, nn.Sequential)
         return found
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether m is each row's own, manipulates images alone, and has a direction for every number of theta.
+
+        And the only manipulation: what several did to a row is learnt where they are simulated, by
+        ``fit(interventions=)``.
+        """
+        simulates = all(g.image and g.theta_size and g.mechanism.simulates for g in self.groups)
+        return self.latent.per_row and not self.latent.parts and simulates and 0 < self.size <= self.dim
 
     def of_latents(self, names: Collection[str]) -> Tensor:
         """Returns which numbers of theta are these manipulations', bool ``(size,)``."""
@@ -184,7 +193,7 @@ class Manipulation(nn.Module):
 
     @torch.no_grad()
     def _detected(self, name: str, x: Tensor) -> Tensor:
-        found: Tensor = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > LIKELY
+        found: Tensor = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > 0
         return found.reshape(*x.shape[:-3], *found.shape[1:])
 
     def pull_back(self, x: Tensor, theta: Tensor | None, group: Group) -> Clean | None:

@@ -24,7 +24,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
 from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings, device_named
 
-FORMAT = 9
+FORMAT = 10
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
 
 

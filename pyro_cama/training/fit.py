@@ -32,6 +32,7 @@ from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.exact import solves_exactly
 from pyro_cama.inference.log_weights import causes_known, is_exact, log_weights
 from pyro_cama.model.pair import SAMPLE, ModelGuidePair
+from pyro_cama.training.asleep import RATE, asleep_epochs, asleep_loss
 from pyro_cama.training.calibration import calibrate
 from pyro_cama.training.checkpoints import Checkpoints
 from pyro_cama.training.closed_form import start_style
@@ -39,7 +40,6 @@ from pyro_cama.training.manipulated_rows import leave_at_rest, manipulated_alone
 from pyro_cama.training.objective import every_nth, fit_loss
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.options import FitOptions
-from pyro_cama.training.overlays import RATE, overlay_epochs, overlay_loss
 from pyro_cama.training.simulated_interventions import Scale, Simulated, scales_of
 from pyro_cama.training.stages import History, Stage
 from pyro_cama.training.summed_loss import SummedLoss, can_sum
@@ -221,8 +221,8 @@ def _stages(
     asked = epochs // 2 if options.density_epochs is None else min(options.density_epochs, epochs)
     before = asked if images and weight else 0
     first = [stage(before, 0.0, options.lr, "fit, densities")] if before else []
-    if asleep := overlay_epochs(pair, rows.rows, epochs):
-        first = [Stage(overlay_loss(pair), asleep, RATE, None, "fit, overlays"), *first]
+    if asleep := asleep_epochs(pair, rows.rows, epochs):
+        first = [Stage(asleep_loss(pair), asleep, RATE, None, "fit, asleep", anneal=True), *first]
     return [*first, stage(epochs - before, weight, options.lr / 2 if before else options.lr, "fit")]
 
 

@@ -158,7 +158,7 @@ class Training(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Sets the learning rate of the epoch."""
         self.total, self.steps = 0.0, 0
-        if self.anneal:
+        if self.anneal or self.stage.anneal:
             done = (self.current_epoch - self.began) / self.stage.epochs
             self._set_lr(self.stage.lr * 0.5 * (1 + math.cos(math.pi * done)))
 

@@ -32,6 +32,7 @@ class Stage:
     Attributes:
         loss: from a minibatch to a scalar.
         epochs: at most so many.
+        anneal: lets the learning rate fall to zero along a half cosine, whatever the optimisation says.
         validate: returns figures of which ``loss`` is watched (lower is better); None keeps the last weights.
     """
 
@@ -40,3 +41,4 @@ class Stage:
     lr: float
     validate: Callable[[], dict[str, float]] | None = None
     title: str = "fit"
+    anneal: bool = False

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.adaptation.initialisation import initialise_start
-from pyro_cama.adaptation.wake_sleep import LEAST, can_sleep, epochs_of, sleep
+from pyro_cama.adaptation.wake_sleep import LEAST, _begin_at_recognition, epochs_of, sleep
+from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.do import clean_do, encode_do
 from pyro_cama.inference.generation import ancestral_sample
@@ -82,7 +83,8 @@ def test_what_can_sleep(raw: Spec, able: bool) -> None:
     raw["latents"]["m"] = raw["latents"]["m"] and dict(raw["latents"]["m"])
     if "x" in raw["nodes"]:
         raw["latents"]["m"].pop("mechanism")
-    assert can_sleep(build(raw, hidden=8, device="cpu")) == able
+    cama = build(raw, hidden=8, device="cpu")
+    assert (cama.graph.m is not None and cama.manipulation.can_sleep) == able
 
 
 def asleep(new: Spec, clean: Spec | None, steps: int = 100) -> CAMA:
@@ -124,6 +126,31 @@ def test_sleep_sees_no_labels_and_moves_nn_pm_and_nn_qm_alone() -> None:
     assert moved <= {name for name, value in copy.modules.state_dict(keep_vars=True).items() if id(value) in free}
 
 
+def test_q_m_begins_at_the_posterior_under_the_new_rows_widths() -> None:
+    """Bayes' rule for normals, against the joint precision inverted by hand: float64, one number told, one not."""
+    cama = build(spec("warp"), hidden=8, device="cpu")
+    cama.modules.double()
+    torch.manual_seed(0)
+    images = {"i": torch.rand(3, 1, 8, 8, dtype=torch.float64)}
+    rows, size = Batch(images, {}, None, 3), cama.manipulation.size
+    axes = torch.randn(size, size, dtype=torch.float64)
+    variances = torch.linspace(0.05, 0.999, size, dtype=torch.float64)
+    read = cama.guide.recognised(rows).mean
+    _begin_at_recognition(cama, axes, variances)
+    found = cama.guide.m_dist(rows)
+
+    precision = 1 / variances - 1  # of the likelihood: the reading is of the prior N(0, 1)
+    seen = read / variances / precision
+    information = torch.eye(size, dtype=torch.float64)
+    for i in range(size):
+        information = information + precision[i] * torch.outer(axes[:, i], axes[:, i])
+    mean = torch.stack([torch.linalg.solve(information, axes @ (precision * row)) for row in seen])
+    assert torch.allclose(found.mean[:, :size], mean)
+    sd = torch.linalg.inv(information).diagonal().sqrt()
+    assert torch.allclose(found.stddev[:, :size], sd.expand(3, -1) + 1e-3)
+    assert torch.equal(found.mean[:, size:], torch.zeros(3, 8 - size, dtype=torch.float64))
+
+
 def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
     kwargs: dict[str, Any] = {"gradient_clip_val": 1.0}
@@ -135,8 +162,7 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", nothing)
     monkeypatch.setattr(module_at("adaptation.wake_sleep"), "optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
-    wide, narrow = epochs_of(50)
-    begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", wide), ("adapt, asleep", narrow)]
+    begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", epochs_of(50))]
     assert seen == [*begun, ("adapt, start 2 of 2 (sleep)", 5)]
     seen.clear()
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, trainer_kwargs=kwargs, **QUICK)

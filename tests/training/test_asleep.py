@@ -1,0 +1,79 @@
+"""What fit trains asleep: networks that tell theta and hidden pixels of rows manipulated on purpose."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import pyro_cama
+from pyro_cama import CAMA
+from pyro_cama.data.batch import Batch
+from pyro_cama.training.asleep import IMAGES, TIMES, asleep_epochs, asleep_loss, manipulated
+
+
+def model(mechanism: str = "warp", **m: Any) -> CAMA:
+    graph = {
+        "target": "y",
+        "nodes": {"y": "binary", "i": {"type": "image", "shape": [2, 8, 8], "channels": 4}},
+        "edges": ["y -> i"],
+        "latents": {"z": {"dim": 2}, "m": {"dim": 8, "mechanism": mechanism, **m}},
+    }
+    return pyro_cama.build(graph, hidden=16, layers=1, device="cpu", seed=0)
+
+
+def rows(n: int = 64) -> Batch:
+    return Batch({"i": 0.5 * torch.rand(n, 2, 8, 8).round(), "y": torch.zeros(n)}, {}, None, n)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "m", "learns"),
+    [
+        ("warp", {}, True),
+        ("warp+overlay", {}, True),
+        ("overlay", {"scope": "dataset"}, True),
+        ("warp", {"scope": "dataset"}, False),
+        ("concat", {}, False),
+    ],
+)
+def test_epochs_are_of_as_many_images(mechanism: str, m: dict[str, Any], learns: bool) -> None:
+    cama = model(mechanism, **m)
+    assert asleep_epochs(cama, 100_000, 10) == learns * IMAGES // 100_000
+    assert asleep_epochs(cama, 1000, 10) == learns * TIMES * 10
+
+
+@pytest.mark.parametrize("mechanism", ["warp", "warp+overlay"])
+def test_known_manipulations_are_learnt_from_clean_rows_and_nothing_else_is(mechanism: str) -> None:
+    torch.manual_seed(0)
+    cama, batch = model(mechanism), rows()
+    before = {name: value.clone() for name, value in cama.modules.named_parameters()}
+    loss, losses = asleep_loss(cama), []
+    optimiser = torch.optim.Adam(cama.modules.parameters(), 5e-3)
+    for _ in range(150):
+        optimiser.zero_grad(set_to_none=True)
+        value = loss(batch)
+        value.backward()
+        optimiser.step()
+        losses.append(value.item())
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    moved = {name for name, value in cama.modules.named_parameters() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(".recognition." in name or ".detectors." in name for name in moved)
+
+
+def test_labels_have_no_part() -> None:
+    cama, batch = model("warp+overlay"), rows()
+    losses = []
+    for y in (batch.values["y"], 1 - batch.values["y"]):
+        torch.manual_seed(0)
+        losses.append(asleep_loss(cama)(Batch({**batch.values, "y": y}, {}, None, batch.rows)))
+    assert torch.equal(*losses)
+
+
+def test_rows_are_recorded_as_theta_says() -> None:
+    cama, batch = model("warp+intensity"), rows()
+    theta = torch.zeros(batch.rows, 8)
+    theta[:, 7] = 0.7  # the offset: white is the most that can be recorded
+    found = manipulated(cama.manipulation, batch, theta)
+    assert torch.allclose(found.values["i"], (batch.values["i"] + 0.7).clamp(max=1.0))
+    assert torch.equal(found.values["y"], batch.values["y"])
+    assert torch.equal(batch.values["i"].unique(), torch.tensor([0.0, 0.5]))
