@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
+from pyro_cama.adaptation.start import Start
 from pyro_cama.adaptation.wake_sleep import epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
@@ -123,7 +124,7 @@ class Drawn:
             for parameter in moving:
                 parameter.requires_grad_(True)
             if k is None:
-                start = "identity"
+                start = Start("identity")
                 set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
             else:
                 start = initialise_start(
@@ -133,9 +134,10 @@ class Drawn:
             loss = adaptation_loss(
                 twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free, new.ambiguity
             )
-            with suppress(FloatingPointError):  # a start that diverges counts as it began
+            resting = twin.manipulation.at_rest(start.resting) if start.resting is not None else nullcontext()
+            with resting, suppress(FloatingPointError):  # a start that diverges counts as it began
                 optimise(
-                    [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start})")],
+                    [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start.name})")],
                     twin.modules,
                     [*moving, *([free] if learns_proportions else [])],
                     Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),
@@ -146,7 +148,7 @@ class Drawn:
                     trainer_kwargs=self.trainer_kwargs,
                 )
         twin.trained |= {*twin.moving}
-        return twin, start, log_ratio(twin, new.fixed, free.detach())
+        return twin, start.name, log_ratio(twin, new.fixed, free.detach())
 
     def _epochs(self) -> int:
         """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""

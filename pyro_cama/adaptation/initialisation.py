@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +12,14 @@ from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
+from pyro_cama.adaptation.start import Start
 from pyro_cama.adaptation.wake_sleep import sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
 from pyro_cama.inference.do import held_do
 from pyro_cama.model.groups import Group, MovedGroup
+from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.plates import side_by_side
 from pyro_cama.model.posteriors import SharedPosterior
@@ -32,8 +36,8 @@ def initialise_start(
     *,
     progress: bool | tqdm[Any] = False,
     trainer_kwargs: dict[str, Any] | None = None,
-) -> str:
-    """Sets NN_pM and NN_qM to the k-th start, and returns its name.
+) -> Start:
+    """Sets NN_pM and NN_qM to the k-th start.
 
     Args:
         pair: a copy of the unadapted model.
@@ -46,27 +50,31 @@ def initialise_start(
     """
     manipulation = pair.manipulation
     if manipulation.size == 0:
-        return "here"
+        return Start("here")
     trained = pair.trained.issuperset(pair.moving)
     if pair.moves_by_row and all(group.image for group in _moved(pair)):
         if k == 0:
-            return "here" if trained or not _guesses(pair) else _at_moments(pair, batch)
+            if trained or not _guesses(pair):
+                return Start("here")
+            resting = _resting_at_moments(manipulation)
+            with manipulation.at_rest(resting) if resting is not None else nullcontext():
+                return replace(_at_moments(pair, batch), resting=resting)
         if k == SLEEP and manipulation.can_sleep:
-            sleep(pair, batch, clean, steps, seed=pair.settings.seed, progress=progress, trainer_kwargs=trainer_kwargs)
-            return "sleep"
+            seed = pair.settings.seed
+            return sleep(pair, batch, clean, steps, seed=seed, progress=progress, trainer_kwargs=trainer_kwargs)
         for name in pair.moving:
             for module in [*manipulation.networks[name].modules(), *pair.guide.posteriors[name].modules()]:
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     module.reset_parameters()
-        return f"random {k}"
+        return Start(f"random {k}")
     if k == 0:
         return _at_moments(pair, batch)
     if k == 1:
         if not trained:
             set_theta(pair, batch, torch.zeros(_sites(pair), manipulation.size))
-        return "here"
+        return Start("here")
     set_theta(pair, batch, torch.stack([random_theta(pair) for _ in range(_sites(pair))]))
-    return f"random {k - 1}"
+    return Start(f"random {k - 1}")
 
 
 def theta_at_moments(pair: ModelGuidePair, batch: Batch, mix: Tensor | None = None) -> Tensor:
@@ -110,14 +118,14 @@ def statistics_of(pair: ModelGuidePair) -> dict[str, dict[str, Tensor]]:
     return {name: own for group in moved for name, own in _statistics(pair, group).items()}
 
 
-def _at_moments(pair: ModelGuidePair, batch: Batch) -> str:
+def _at_moments(pair: ModelGuidePair, batch: Batch) -> Start:
     sites = list(range(_sites(pair)))
     m, theta = set_theta(pair, batch, theta_at_moments(pair, batch))
     if batch.site is not None and not pair.moves_by_row:
         sites = torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     # a fold searches by itself: what the whole batch found would be chosen with a look at the rows it holds out
     search_alternatives(pair, batch, m, theta, statistics_of(pair), sites)
-    return "moments"
+    return Start("moments")
 
 
 def _sites(pair: ModelGuidePair) -> int:
@@ -128,6 +136,20 @@ def _sites(pair: ModelGuidePair) -> int:
 def _moved(pair: ModelGuidePair) -> list[MovedGroup]:
     """The groups that what is moving acts on."""
     return [group for group in pair.manipulation.groups if {*group.latents} & {*pair.moving}]
+
+
+def _resting_at_moments(manipulation: Manipulation) -> Tensor | None:
+    """Returns which numbers of theta rest where one begins at pixels' moments: all but those of the part that guesses.
+
+    None where there is one image, or a mechanism without parts, so that none has to rest.
+    """
+    parts = manipulation.image_parts()
+    guessing = [at for part, at in parts if part.guesses]
+    if not manipulation.can_sleep or len(parts) == 1 or not guessing:
+        return None
+    resting = torch.ones(manipulation.size, dtype=torch.bool, device=manipulation.calibration.device)
+    resting[guessing[0]] = False
+    return resting
 
 
 def _guesses(pair: ModelGuidePair) -> bool:

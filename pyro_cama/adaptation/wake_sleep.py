@@ -7,6 +7,7 @@ Labels have no part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_cama.adaptation.start import Start
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.do import clean_do, encode_do
+from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import RowPosterior
@@ -29,6 +32,7 @@ LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on 
 THERE = 2.0  # theta of an overlay that is to be dreamt, well above a half
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
+COMPARED = 150  # rows whose evidence tells which part of a sum acts
 TOLD = 1e-3  # precision of a number of theta of which nothing can be read
 
 
@@ -47,8 +51,10 @@ def sleep(
     progress: bool | tqdm[Any],
     trainer_kwargs: dict[str, Any] | None = None,
     rows: int = 2000,
-) -> None:
+) -> Start:
     """Sets NN_pM to manipulations as wide as those of the new rows, and NN_qM to what reads them.
+
+    Of a sum of mechanisms one alone acts, or all do: that under which the new rows have the highest evidence.
 
     Args:
         pair: whose NN_pM and NN_qM are set.
@@ -59,17 +65,13 @@ def sleep(
         progress, trainer_kwargs: see :func:`pyro_cama.training.optimise.optimise`.
         rows: dreamt up, and of the new rows that are looked at.
     """
-    manipulation, like = pair.manipulation, pair.model.like
     if clean is None:
         with pair.seeded(seed):
             clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
-    seen = new.select(torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(like.device))
-    axes, noise = _widths(pair, seen)
-    m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(like)
-    with torch.no_grad():
-        manipulation.network[-1].weight.zero_()  # type: ignore[operator]
-    manipulation.solve_for(m, m[:, : manipulation.size] @ axes * manipulation.prior_scale() * WIDE)
-    _begin_at_recognition(pair, axes, noise)
+    seen = new.select(torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(pair.device))
+    moments, noise = _read(pair, seen)
+    start = _most_likely(pair, seen, moments, noise, seed)
+    _begin(pair, moments, noise, start.resting, seed)
     with suppress(FloatingPointError):  # the weights are those of before
         optimise(
             [Stage(_loss(pair), epochs_of(steps), 2e-3, title="adapt, asleep")], pair.modules,
@@ -77,15 +79,36 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
+    return start
+
+
+def _most_likely(pair: ModelGuidePair, rows: Batch, moments: Tensor, noise: Tensor, seed: int) -> Start:
+    """Returns what of theta is to move: all of it, or one part of a sum, whichever gives the rows more evidence."""
+    manipulation, starts = pair.manipulation, [Start("sleep")]
+    parts = manipulation.image_parts()
+    for part, own in parts if len(parts) > 1 else ():
+        resting = torch.ones(manipulation.size, dtype=torch.bool, device=pair.device)
+        resting[own] = False
+        starts.append(Start(f"sleep, {type(part).__name__.lower()} alone", resting))
+    if len(starts) == 1:
+        return starts[0]
+    some = rows.select(torch.arange(min(COMPARED, rows.rows), device=pair.device))
+    expected = torch.zeros(pair.model.classes).to(pair.model.like)
+
+    def evidence(start: Start) -> float:
+        _begin(pair, moments, noise, start.resting, seed)
+        found = float(importance_evidence(pair, some, expected, do=None).mean())
+        return found if math.isfinite(found) else -math.inf
+
+    return max(starts, key=evidence)
 
 
 @torch.no_grad()
-def _widths(pair: ModelGuidePair, rows: Batch) -> tuple[Tensor, Tensor]:
-    """Reads theta off rows, in units of what it was dreamt at.
+def _read(pair: ModelGuidePair, rows: Batch) -> tuple[Tensor, Tensor]:
+    """Reads theta off rows, in units of its prior asleep.
 
     Returns:
-        Principal axes of their second moments, each as long as a standard deviation, ``(size, size)``; and the mean
-        variance of what was read, ``(size,)``.
+        Its second moments, ``(size, size)``, and the mean variance of what was read, ``(size,)``.
     """
     manipulation = pair.manipulation
     read = pair.guide.recognised(rows)
@@ -96,8 +119,23 @@ def _widths(pair: ModelGuidePair, rows: Batch) -> tuple[Tensor, Tensor]:
             theta[:, last] = THERE / (WIDE * manipulation.prior_scale()[last]) * (hidden > LAID_OVER)
     theta = theta.clamp(-FARTHEST / WIDE, FARTHEST / WIDE)
     least = (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
-    variances, axes = torch.linalg.eigh(theta.T @ theta / len(theta) + least)
-    return (axes * variances.sqrt()).T, read.variance.mean(0)
+    return theta.T @ theta / len(theta) + least, read.variance.mean(0)
+
+
+@torch.no_grad()
+def _begin(pair: ModelGuidePair, moments: Tensor, noise: Tensor, resting: Tensor | None, seed: int) -> None:
+    """Sets NN_pM to thetas of these second moments, as far as they do not rest, and NN_qM to what reads them."""
+    manipulation = pair.manipulation
+    if resting is not None:
+        moments = moments.masked_fill(resting | resting[:, None], 0.0)
+    variances, directions = torch.linalg.eigh(moments)
+    axes = (directions * variances.clamp_min(0.0).sqrt()).T  # as long as a standard deviation
+    if resting is not None:
+        axes = axes.masked_fill(resting, 0.0)
+    m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(axes)
+    manipulation.network[-1].weight.zero_()  # type: ignore[operator]
+    manipulation.solve_for(m, m[:, : len(axes)] @ axes * manipulation.prior_scale() * WIDE)
+    _begin_at_recognition(pair, axes, noise)
 
 
 @torch.no_grad()

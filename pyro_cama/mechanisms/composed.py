@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -130,9 +131,14 @@ class Composed(Mechanism):
         """Returns how many numbers of theta each part takes, of so many in all."""
         return [size or total - sum(self._sizes) for size in self._sizes]
 
+    def places(self, total: int) -> list[tuple[Mechanism, slice]]:
+        """Returns every part and where its numbers stand in theta, of so many in all."""
+        ends = [*accumulate(self.sizes(total))]
+        return [(part, slice(start, end)) for part, start, end in zip(self.parts, [0, *ends], ends, strict=False)]
+
     def with_theta(self, theta: Tensor) -> list[tuple[Mechanism, Tensor]]:
         """Returns every part with its own numbers of theta, ``(..., size of the part)``."""
-        return list(zip(self.parts, theta.split(self.sizes(theta.shape[-1]), -1), strict=True))
+        return [(part, theta[..., at]) for part, at in self.places(theta.shape[-1])]
 
 
 class ComposedImages(Composed, ImageMechanism):

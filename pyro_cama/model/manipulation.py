@@ -9,9 +9,11 @@ from contextvars import ContextVar
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
+from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior, numbers_of_columns
@@ -101,6 +103,35 @@ class Manipulation(nn.Module):
         simulates = all(g.image and g.theta_size and g.mechanism.simulates for g in self.groups)
         return self.latent.per_row and not self.latent.parts and simulates and 0 < self.size <= self.dim
 
+    def image_parts(self) -> list[tuple[ImageMechanism, slice]]:
+        """Returns the mechanisms of images, those of a sum one by one, and where their numbers stand in theta."""
+        found = []
+        for group in self.groups:
+            if group.image and group.theta_size:
+                whole, start = group.mechanism, self.slice_of(group).start
+                each = whole.places(group.theta_size) if isinstance(whole, Composed) else None
+                for part, at in each or [(whole, slice(0, group.theta_size))]:
+                    assert isinstance(part, ImageMechanism)
+                    found.append((part, slice(start + at.start, start + at.stop)))
+        return found
+
+    @contextmanager
+    def at_rest(self, resting: Tensor) -> Iterator[None]:
+        """Holds numbers of theta, bool ``(size,)``, at 0 for every m: NN_pM's weights for them are 0 and stay so.
+
+        Of a graph of one manipulation.
+        """
+        weight = self.network[-1].weight
+        assert isinstance(weight, nn.Parameter)
+        moves = F.pad(~resting, (0, len(weight) - len(resting)), value=True)[:, None]
+        with torch.no_grad():
+            weight *= moves
+        hook = weight.register_hook(lambda gradient: gradient * moves)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def of_latents(self, names: Collection[str]) -> Tensor:
         """Returns which numbers of theta are these manipulations', bool ``(size,)``."""
         found = torch.zeros(self.size, dtype=torch.bool)
@@ -171,8 +202,8 @@ class Manipulation(nn.Module):
         return x
 
     def hidden_pixels(self, x: Tensor, theta: Tensor, group: MovedGroup) -> tuple[Tensor, Tensor] | None:
-        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and whether it is manipulated at
-        all, bool ``(..., 1, 1, 1)``, as theta is any but 0; None where no mechanism hides any.
+        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and whether anything may lie over
+        it, bool ``(..., 1, 1, 1)``, as the overlay's theta is any but 0; None where no mechanism hides any.
 
         Args:
             x: as measured, ``(..., C, H, W)``.
@@ -180,8 +211,8 @@ class Manipulation(nn.Module):
         """
         if group.nodes[0] not in self.detectors:
             return None
-        manipulated = (self.theta(theta, group) != 0).any(-1)
-        return self._detected(group.nodes[0], x), manipulated[..., None, None, None]
+        covered = self.theta(theta, group)[..., -1] != 0
+        return self._detected(group.nodes[0], x), covered[..., None, None, None]
 
     def seemingly_seen(self, name: str, x: Tensor) -> Tensor:
         """Returns an image as measured, ``(..., C, H, W)``, NaN where something seems to lie over it, whatever m."""

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
-from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.image import ImageMechanism, recorded
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -25,7 +24,8 @@ TIMES = 3
 RATE = 3e-3
 WIDE = 3.0  # prior scales of theta: half of a side is two standard deviations of a shift
 NUMBERS = 0.4  # of theta's numbers that move in a row
-PARTS = 0.8  # of a composed mechanism's parts that act on it
+ALONE = 0.5  # of the rows, on which one part of a composed mechanism acts
+PARTS = 0.8  # of the parts that act on the others
 MOVED = 0.25  # of the rows over which something is laid, by the other parts of their mechanism
 
 
@@ -83,16 +83,14 @@ def _of_hidden_pixels(pair: ModelGuidePair, batch: Batch) -> Tensor:
 
 
 def _acting(manipulation: Manipulation, rows: int) -> Tensor:
-    """Draws the numbers of theta that move in a row, bool ``(rows, size)``; whether an overlay does is its own word."""
+    """Draws the numbers of theta that move in a row, bool ``(rows, size)``: of one part in half of the rows."""
     found = torch.rand(rows, manipulation.size) < NUMBERS
-    for group in manipulation.groups:
-        start, mechanism = manipulation.slice_of(group).start, group.mechanism
-        parts = mechanism.parts if isinstance(mechanism, Composed) else (mechanism,)
-        sizes = mechanism.sizes(group.theta_size) if isinstance(mechanism, Composed) else [group.theta_size]
-        for part, size in zip(parts, sizes, strict=True):
-            own, start = slice(start, start + size), start + size
-            if isinstance(part, ImageMechanism) and part.hides:
-                found[:, own] = True
-            if len(parts) > 1:
-                found[:, own] &= torch.rand(rows, 1) < PARTS
+    parts = manipulation.image_parts()
+    alone, only = torch.rand(rows) < ALONE, torch.randint(len(parts), (rows,))
+    for i, (part, own) in enumerate(parts):
+        if part.hides:  # one number, and whether anything lies over the image is its own word
+            found[:, own] = True
+        if len(parts) > 1:
+            acts = torch.where(alone, only == i, torch.rand(rows) < PARTS)
+            found[:, own] &= acts[:, None]
     return found

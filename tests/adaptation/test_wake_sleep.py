@@ -102,7 +102,7 @@ def test_manipulations_are_read_and_take_the_width_of_the_new_rows(clean: Spec |
     with torch.no_grad():
         theta = manipulation(torch.randn(2000, 8)) / manipulation.prior_scale()
         widths = theta.square().mean(0).sqrt()
-    assert widths[0] > 2 * widths[1]  # right, and not down
+    assert widths[0] > 1.5 * widths[1]  # right, and not down
     assert widths[0] > 0.6  # of 0.3 * 2 / sqrt(3) / 0.2 = 1.7
     assert widths[7] > 0.6  # the offset
     assert widths.min() > 0.5 * LEAST
