@@ -11,12 +11,12 @@ from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.candidates import examine, mean_theta
 from pyro_cama.adaptation.guard import CONSISTENT
-from pyro_cama.adaptation.initialisation import SLEEP, initialise_start, set_theta
+from pyro_cama.adaptation.initialisation import initialise_start, set_theta
 from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
-from pyro_cama.adaptation.start import Start
+from pyro_cama.adaptation.start import Start, sleeping_starts
 from pyro_cama.adaptation.wake_sleep import epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
@@ -153,6 +153,6 @@ class Drawn:
     def _epochs(self) -> int:
         """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""
         new, options = self.new, self.options
-        asleep = epochs_of(options.steps) if self.pair.manipulation.can_sleep and options.restarts > SLEEP else 0
+        sleeping = sum(k < options.restarts for k in sleeping_starts(self.pair.manipulation))
         folds = 0 if new.folds == 1 or new.too_few else new.folds
-        return asleep + (options.restarts + folds) * options.epochs
+        return sleeping * epochs_of(options.steps) + (options.restarts + folds) * options.epochs

@@ -12,19 +12,19 @@ from tqdm.auto import tqdm
 
 from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
-from pyro_cama.adaptation.start import Start
+from pyro_cama.adaptation.start import ALONE, Start, sleeping_starts
 from pyro_cama.adaptation.wake_sleep import sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
 from pyro_cama.inference.do import held_do
+from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.plates import side_by_side
 from pyro_cama.model.posteriors import SharedPosterior
-
-SLEEP = 1  # the start that sleeps, where one can
 
 
 def initialise_start(
@@ -44,7 +44,8 @@ def initialise_start(
         batch: the new rows.
         clean: training rows, where they are at hand.
         k: 0 is at the training moments of the new rows, 1 where the model is, others are random; of images 0 is at the
-            moments or where the model is, and 1 after :func:`pyro_cama.adaptation.wake_sleep.sleep` where it can.
+            moments or where the model is, and 1 after :func:`pyro_cama.adaptation.wake_sleep.sleep` where it can, 2
+            after one in which a family of theta's numbers moves alone, where there are several.
         steps: that follow.
         progress, trainer_kwargs: of the sleep.
     """
@@ -59,9 +60,11 @@ def initialise_start(
             resting = _resting_at_moments(manipulation)
             with manipulation.at_rest(resting) if resting is not None else nullcontext():
                 return replace(_at_moments(pair, batch), resting=resting)
-        if k == SLEEP and manipulation.can_sleep:
-            seed = pair.settings.seed
-            return sleep(pair, batch, clean, steps, seed=seed, progress=progress, trainer_kwargs=trainer_kwargs)
+        if k in sleeping_starts(manipulation):
+            seed, alone = pair.settings.seed, k == ALONE
+            return sleep(
+                pair, batch, clean, steps, seed=seed, progress=progress, alone=alone, trainer_kwargs=trainer_kwargs
+            )
         for name in pair.moving:
             for module in [*manipulation.networks[name].modules(), *pair.guide.posteriors[name].modules()]:
                 if isinstance(module, nn.Linear | nn.Conv2d):
@@ -139,16 +142,22 @@ def _moved(pair: ModelGuidePair) -> list[MovedGroup]:
 
 
 def _resting_at_moments(manipulation: Manipulation) -> Tensor | None:
-    """Returns which numbers of theta rest where one begins at pixels' moments: all but those of the part that guesses.
+    """Returns which numbers of theta rest where one begins at pixels' moments: all but those that are guessed.
 
-    None where there is one image, or a mechanism without parts, so that none has to rest.
+    None where all are of one family, so that none has to rest.
     """
-    parts = manipulation.image_parts()
-    guessing = [at for part, at in parts if part.guesses]
-    if not manipulation.can_sleep or len(parts) == 1 or not guessing:
+    families, group = manipulation.families(), manipulation.groups[0]
+    if len(families) == 1 or len(manipulation.groups) > 1:
         return None
+    mechanism, start = group.mechanism, 0
+    for part, at in mechanism.places(group.theta_size) if isinstance(mechanism, Composed) else ():
+        if part.guesses:
+            mechanism, start = part, at.start
+            break
+    assert isinstance(mechanism, ImageMechanism)
+    own = next(iter(mechanism.families(mechanism.numbers).values()))
     resting = torch.ones(manipulation.size, dtype=torch.bool, device=manipulation.calibration.device)
-    resting[guessing[0]] = False
+    resting[start + own.start : start + own.stop] = False
     return resting
 
 

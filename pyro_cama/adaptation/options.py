@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama._messages import listed
+from pyro_cama.adaptation.start import sleeping_starts
 from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.model.pair import ModelGuidePair
 
@@ -82,8 +83,8 @@ def default_options(pair: ModelGuidePair, **given: float | None) -> AdaptOptions
         ValueError: an option is out of range.
     """
     defaults = IMAGES if pair.model.has_images else TABLES
-    if pair.graph.m is not None and pair.manipulation.can_sleep:
-        defaults = replace(defaults, restarts=2)
+    if pair.graph.m is not None and (sleeping := sleeping_starts(pair.manipulation)):
+        defaults = replace(defaults, restarts=sleeping.stop)
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 

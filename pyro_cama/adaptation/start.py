@@ -1,10 +1,14 @@
-"""What an adaptation begins with."""
+"""What an adaptation begins with, and which of its starts sleep."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from pyro_cama.model.manipulation import Manipulation
+
+SLEEP, ALONE = 1, 2  # the starts that sleep, where one can; the latter where theta's numbers are of several families
 
 
 @dataclass(frozen=True)
@@ -18,3 +22,8 @@ class Start:
 
     name: str
     resting: Tensor | None = None
+
+
+def sleeping_starts(manipulation: Manipulation) -> range:
+    """Returns the numbers of those starts that sleep."""
+    return range(SLEEP, SLEEP + (min(len(manipulation.families()), 2) if manipulation.can_sleep else 0))

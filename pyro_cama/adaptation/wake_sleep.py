@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import RowPosterior
-from pyro_cama.training.asleep import WIDE, manipulated
+from pyro_cama.training.asleep import WIDE, manipulated, prior_variance
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
 
@@ -32,8 +32,22 @@ LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on 
 THERE = 2.0  # theta of an overlay that is to be dreamt, well above a half
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
-COMPARED = 150  # rows whose evidence tells which part of a sum acts
-TOLD = 1e-3  # precision of a number of theta of which nothing can be read
+COMPARED = 150  # rows whose evidence tells what moves
+TOLD = 0.1  # of a number's variance, the least share that a reading is believed to explain
+
+
+class Reading(NamedTuple):
+    """What was read off rows, of theta in units of its prior asleep; all rows' as precise as the mean row's.
+
+    Attributes:
+        moments: second moments of what was read, ``(size, size)``.
+        variance: of q(theta | x), ``(size,)``.
+        precision: of the likelihood of theta, ``(size,)``.
+    """
+
+    moments: Tensor
+    variance: Tensor
+    precision: Tensor
 
 
 def epochs_of(steps: int) -> int:
@@ -49,12 +63,11 @@ def sleep(
     *,
     seed: int,
     progress: bool | tqdm[Any],
+    alone: bool = False,
     trainer_kwargs: dict[str, Any] | None = None,
     rows: int = 2000,
 ) -> Start:
     """Sets NN_pM to manipulations as wide as those of the new rows, and NN_qM to what reads them.
-
-    Of a sum of mechanisms one alone acts, or all do: that under which the new rows have the highest evidence.
 
     Args:
         pair: whose NN_pM and NN_qM are set.
@@ -62,6 +75,7 @@ def sleep(
         clean: rows to manipulate; None means that the model dreams them up.
         steps: that follow awake; see :func:`epochs_of`.
         seed: of minibatches and noise.
+        alone: one family of theta's numbers moves, that which gives the new rows the highest evidence; else all do.
         progress, trainer_kwargs: see :func:`pyro_cama.training.optimise.optimise`.
         rows: dreamt up, and of the new rows that are looked at.
     """
@@ -69,9 +83,9 @@ def sleep(
         with pair.seeded(seed):
             clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
     seen = new.select(torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(pair.device))
-    moments, noise = _read(pair, seen)
-    start = _most_likely(pair, seen, moments, noise, seed)
-    _begin(pair, moments, noise, start.resting, seed)
+    reading = _read(pair, seen)
+    start = _most_likely(pair, seen, reading, seed) if alone else Start("sleep")
+    _begin(pair, reading, start.resting, seed)
     with suppress(FloatingPointError):  # the weights are those of before
         optimise(
             [Stage(_loss(pair), epochs_of(steps), 2e-3, title="adapt, asleep")], pair.modules,
@@ -82,21 +96,14 @@ def sleep(
     return start
 
 
-def _most_likely(pair: ModelGuidePair, rows: Batch, moments: Tensor, noise: Tensor, seed: int) -> Start:
-    """Returns what of theta is to move: all of it, or one part of a sum, whichever gives the rows more evidence."""
-    manipulation, starts = pair.manipulation, [Start("sleep")]
-    parts = manipulation.image_parts()
-    for part, own in parts if len(parts) > 1 else ():
-        resting = torch.ones(manipulation.size, dtype=torch.bool, device=pair.device)
-        resting[own] = False
-        starts.append(Start(f"sleep, {type(part).__name__.lower()} alone", resting))
-    if len(starts) == 1:
-        return starts[0]
+def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int) -> Start:
+    """Returns which family of theta's numbers is to move, that which gives the rows the highest evidence."""
+    starts = [Start(f"sleep, {name} alone", ~acts) for name, acts in pair.manipulation.families().items()]
     some = rows.select(torch.arange(min(COMPARED, rows.rows), device=pair.device))
     expected = torch.zeros(pair.model.classes).to(pair.model.like)
 
     def evidence(start: Start) -> float:
-        _begin(pair, moments, noise, start.resting, seed)
+        _begin(pair, reading, start.resting, seed)
         found = float(importance_evidence(pair, some, expected, do=None).mean())
         return found if math.isfinite(found) else -math.inf
 
@@ -104,28 +111,27 @@ def _most_likely(pair: ModelGuidePair, rows: Batch, moments: Tensor, noise: Tens
 
 
 @torch.no_grad()
-def _read(pair: ModelGuidePair, rows: Batch) -> tuple[Tensor, Tensor]:
-    """Reads theta off rows, in units of its prior asleep.
+def _read(pair: ModelGuidePair, rows: Batch) -> Reading:
+    """Reads theta off rows by what was trained asleep.
 
-    Returns:
-        Its second moments, ``(size, size)``, and the mean variance of what was read, ``(size,)``.
+    A reading r of variance s² under a prior of variance v is a likelihood of precision L = 1/s² - 1/v about r / (s² L).
     """
     manipulation = pair.manipulation
     read = pair.guide.recognised(rows)
-    theta = read.mean
+    theta, variance = read.mean.clamp(-FARTHEST / WIDE, FARTHEST / WIDE), read.variance.mean(0)
     for group in manipulation.groups:
         if (hidden := manipulation.share_hidden(group.nodes[0], rows.values[group.nodes[0]])) is not None:
             last = manipulation.slice_of(group).stop - 1
             theta[:, last] = THERE / (WIDE * manipulation.prior_scale()[last]) * (hidden > LAID_OVER)
-    theta = theta.clamp(-FARTHEST / WIDE, FARTHEST / WIDE)
-    least = (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
-    return theta.T @ theta / len(theta) + least, read.variance.mean(0)
+    moments = theta.T @ theta / len(theta) + (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
+    told = (1 - variance / prior_variance(manipulation)).clamp_min(TOLD)
+    return Reading(moments, variance, told / variance)
 
 
 @torch.no_grad()
-def _begin(pair: ModelGuidePair, moments: Tensor, noise: Tensor, resting: Tensor | None, seed: int) -> None:
-    """Sets NN_pM to thetas of these second moments, as far as they do not rest, and NN_qM to what reads them."""
-    manipulation = pair.manipulation
+def _begin(pair: ModelGuidePair, reading: Reading, resting: Tensor | None, seed: int) -> None:
+    """Sets NN_pM to thetas of the second moments read, as far as they do not rest, and NN_qM to what reads them."""
+    manipulation, moments = pair.manipulation, reading.moments
     if resting is not None:
         moments = moments.masked_fill(resting | resting[:, None], 0.0)
     variances, directions = torch.linalg.eigh(moments)
@@ -135,23 +141,21 @@ def _begin(pair: ModelGuidePair, moments: Tensor, noise: Tensor, resting: Tensor
     m = torch.randn(4000, manipulation.dim, generator=torch.Generator().manual_seed(seed)).to(axes)
     manipulation.network[-1].weight.zero_()  # type: ignore[operator]
     manipulation.solve_for(m, m[:, : len(axes)] @ axes * manipulation.prior_scale() * WIDE)
-    _begin_at_recognition(pair, axes, noise)
+    _begin_at_reading(pair, axes, reading)
 
 
 @torch.no_grad()
-def _begin_at_recognition(pair: ModelGuidePair, axes: Tensor, noise: Tensor) -> None:
+def _begin_at_reading(pair: ModelGuidePair, axes: Tensor, reading: Reading) -> None:
     """Sets NN_qM to what the recognition network reads, where m is to stand for theta = m @ axes.
 
-    Its reading r with variances s² is, of theta with the prior N(0, 1) that it was dreamt under, a likelihood of
-    precision L = 1/s² - 1 about r / (s² L).  With m's prior q(m | x) has the precision P = 1 + axes L axes' and the
-    mean P^-1 axes (r / s²): a linear map of r, if s² are those of the mean row.
+    With m's prior N(0, 1) and the likelihood of :func:`_read`, q(m | x) has the precision P = 1 + axes L axes' and the
+    mean P^-1 axes (r / s²): a linear map of r.
     """
     q, read = pair.guide.m_posterior, pair.guide.recognition
     assert isinstance(q, RowPosterior)
     size, dim = len(axes), pair.manipulation.dim
-    told = (1 / noise - 1).clamp_min(TOLD)
-    covariance = torch.linalg.inv(torch.eye(size).to(axes) + axes * told @ axes.T)
-    through = covariance @ axes / noise
+    covariance = torch.linalg.inv(torch.eye(size).to(axes) + axes * reading.precision @ axes.T)
+    through = covariance @ axes / reading.variance
     state = {name: value for name, value in read.state_dict().items() if name != "world"}
     last = f"network.{len(read.network) - 1}"
     weight, bias = state[f"{last}.weight"], state[f"{last}.bias"]

@@ -160,6 +160,15 @@ class ComposedImages(Composed, ImageMechanism):
             raise ValueError("found a part behind one that hides pixels; expected that one, such as overlay, last")
         self.hides = any(part.hides for part in parts)
 
+    def families(self, size: int) -> dict[str, slice]:
+        """Returns those of every part; the guess's are not the first."""
+        found = {}
+        for part, at in self.places(size):
+            assert isinstance(part, ImageMechanism)
+            for name, own in part.families(at.stop - at.start).items():
+                found[name] = slice(at.start + own.start, at.start + own.stop)
+        return found
+
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         return ImageMechanism.transform(self, clean, theta)
 

@@ -28,6 +28,9 @@ class Illumination(GainAndOffset):
     def prior_scale(self, node: Node) -> Tensor:
         return torch.cat([torch.tensor([0.3, 0.2]), torch.full((self.numbers - 2,), 0.1)])
 
+    def families(self, size: int) -> dict[str, slice]:
+        return {"even illumination": slice(0, 2), "illumination": slice(0, size)}
+
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         assert node.shape is not None
         gain, offset = self.gain_and_offset(theta, *node.shape[1:])

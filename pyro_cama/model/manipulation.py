@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
-from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.theta_prior import ThetaPrior, numbers_of_columns
@@ -103,16 +102,17 @@ class Manipulation(nn.Module):
         simulates = all(g.image and g.theta_size and g.mechanism.simulates for g in self.groups)
         return self.latent.per_row and not self.latent.parts and simulates and 0 < self.size <= self.dim
 
-    def image_parts(self) -> list[tuple[ImageMechanism, slice]]:
-        """Returns the mechanisms of images, those of a sum one by one, and where their numbers stand in theta."""
-        found = []
+    def families(self) -> dict[str, Tensor]:
+        """Returns numbers of theta that can be all that moves, by a name, bool ``(size,)`` each; of images alone."""
+        found = {}
         for group in self.groups:
             if group.image and group.theta_size:
-                whole, start = group.mechanism, self.slice_of(group).start
-                each = whole.places(group.theta_size) if isinstance(whole, Composed) else None
-                for part, at in each or [(whole, slice(0, group.theta_size))]:
-                    assert isinstance(part, ImageMechanism)
-                    found.append((part, slice(start + at.start, start + at.stop)))
+                assert isinstance(group.mechanism, ImageMechanism)
+                start = self.slice_of(group).start
+                for name, own in group.mechanism.families(group.theta_size).items():
+                    acts = torch.zeros(self.size, dtype=torch.bool, device=self.calibration.device)
+                    acts[start + own.start : start + own.stop] = True
+                    found[name if len(self.groups) == 1 else f"{group.nodes[0]}: {name}"] = acts
         return found
 
     @contextmanager

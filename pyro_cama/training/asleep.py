@@ -20,12 +20,12 @@ from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
 
 IMAGES = 400_000  # looked at; of few rows no more than TIMES as many epochs as the fit has
-TIMES = 3
+TIMES = 6
 RATE = 3e-3
 WIDE = 3.0  # prior scales of theta: half of a side is two standard deviations of a shift
 NUMBERS = 0.4  # of theta's numbers that move in a row
-ALONE = 0.5  # of the rows, on which one part of a composed mechanism acts
-PARTS = 0.8  # of the parts that act on the others
+ALONE = 0.5  # of the rows, in which one family of numbers moves
+SEVERAL = 0.6  # of the families, in the others
 MOVED = 0.25  # of the rows over which something is laid, by the other parts of their mechanism
 
 
@@ -82,15 +82,30 @@ def _of_hidden_pixels(pair: ModelGuidePair, batch: Batch) -> Tensor:
     return total
 
 
+def prior_variance(manipulation: Manipulation) -> Tensor:
+    """Returns every number's variance in these rows, in squared WIDE prior scales: how often it moves, ``(size,)``."""
+    families = torch.stack([*manipulation.families().values()])
+    count, own = len(families), families.sum(0)
+    acts = ALONE * own / count + (1 - ALONE) * (1 - (1 - SEVERAL) ** own) if count > 1 else own
+    return acts * torch.where(_always(manipulation).to(acts.device), 1.0, NUMBERS)
+
+
 def _acting(manipulation: Manipulation, rows: int) -> Tensor:
-    """Draws the numbers of theta that move in a row, bool ``(rows, size)``: of one part in half of the rows."""
-    found = torch.rand(rows, manipulation.size) < NUMBERS
-    parts = manipulation.image_parts()
-    alone, only = torch.rand(rows) < ALONE, torch.randint(len(parts), (rows,))
-    for i, (part, own) in enumerate(parts):
-        if part.hides:  # one number, and whether anything lies over the image is its own word
-            found[:, own] = True
-        if len(parts) > 1:
-            acts = torch.where(alone, only == i, torch.rand(rows) < PARTS)
-            found[:, own] &= acts[:, None]
+    """Draws the numbers of theta that move in a row, bool ``(rows, size)``: of one family in half of the rows."""
+    families = torch.stack([*manipulation.families().values()]).cpu()
+    count, moves = len(families), torch.rand(rows, manipulation.size) < NUMBERS
+    moves |= _always(manipulation)
+    if count == 1:
+        return moves
+    alone, only = torch.rand(rows, 1) < ALONE, F.one_hot(torch.randint(count, (rows,)), count).bool()
+    acting = torch.where(alone, only, torch.rand(rows, count) < SEVERAL)
+    return moves & (acting[..., None] & families).any(1)
+
+
+def _always(manipulation: Manipulation) -> Tensor:
+    """Which numbers move wherever their family does, bool ``(size,)``: an overlay's only one."""
+    found = torch.zeros(manipulation.size, dtype=torch.bool)
+    for group in manipulation.groups:
+        if group.nodes[0] in manipulation.detectors:
+            found[manipulation.slice_of(group).stop - 1] = True
     return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.adaptation.initialisation import initialise_start
-from pyro_cama.adaptation.wake_sleep import LEAST, _begin_at_recognition, epochs_of, sleep
+from pyro_cama.adaptation.wake_sleep import LEAST, Reading, _begin_at_reading, epochs_of, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.do import clean_do, encode_do
@@ -134,12 +134,12 @@ def test_q_m_begins_at_the_posterior_under_the_new_rows_widths() -> None:
     images = {"i": torch.rand(3, 1, 8, 8, dtype=torch.float64)}
     rows, size = Batch(images, {}, None, 3), cama.manipulation.size
     axes = torch.randn(size, size, dtype=torch.float64)
-    variances = torch.linspace(0.05, 0.999, size, dtype=torch.float64)
+    variances = torch.linspace(0.05, 0.399, size, dtype=torch.float64)
     read = cama.guide.recognised(rows).mean
-    _begin_at_recognition(cama, axes, variances)
+    precision = 1 / variances - 1 / 0.4  # of the likelihood: the reading is of a prior of variance 0.4
+    _begin_at_reading(cama, axes, Reading(torch.zeros(()), variances, precision))
     found = cama.guide.m_dist(rows)
 
-    precision = 1 / variances - 1  # of the likelihood: the reading is of the prior N(0, 1)
     seen = read / variances / precision
     information = torch.eye(size, dtype=torch.float64)
     for i in range(size):
@@ -162,8 +162,11 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", nothing)
     monkeypatch.setattr(module_at("adaptation.wake_sleep"), "optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
-    begun = [("adapt, start 1 of 2 (moments)", 5), ("adapt, asleep", epochs_of(50))]
-    assert seen == [*begun, ("adapt, start 2 of 2 (sleep)", 5)]
+    moments, sleeps, all_awake, *rest = seen
+    assert moments == ("adapt, start 1 of 3 (moments)", 5)
+    assert [sleeps, all_awake] == [("adapt, asleep", epochs_of(50)), ("adapt, start 2 of 3 (sleep)", 5)]
+    families = [f"adapt, start 3 of 3 (sleep, {name} alone)" for name in ("warp", "intensity")]
+    assert rest in [[sleeps, (title, 5)] for title in families]
     seen.clear()
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, trainer_kwargs=kwargs, **QUICK)
     assert seen == [("adapt, start 1 of 1 (moments)", 5)]
@@ -228,7 +231,7 @@ def test_an_adapted_model_begins_where_it_is() -> None:
     copy = fitted().copy()
     copy.trained = frozenset(copy.moving)
     before = state(copy)
-    assert initialise_start(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10) == "here"
+    assert initialise_start(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10).name == "here"
     assert all(torch.equal(value, before[name]) for name, value in state(copy).items())
 
 

@@ -8,7 +8,7 @@ import torch
 import pyro_cama
 from pyro_cama import CAMA
 from pyro_cama.data.batch import Batch
-from pyro_cama.training.asleep import IMAGES, TIMES, asleep_epochs, asleep_loss, manipulated
+from pyro_cama.training.asleep import IMAGES, TIMES, _acting, asleep_epochs, asleep_loss, manipulated, prior_variance
 
 
 def model(mechanism: str = "warp", **m: Any) -> CAMA:
@@ -77,3 +77,11 @@ def test_rows_are_recorded_as_theta_says() -> None:
     assert torch.allclose(found.values["i"], (batch.values["i"] + 0.7).clamp(max=1.0))
     assert torch.equal(found.values["y"], batch.values["y"])
     assert torch.equal(batch.values["i"].unique(), torch.tensor([0.0, 0.5]))
+
+
+@pytest.mark.parametrize("mechanism", ["warp", "overlay", "warp+illumination+overlay"])
+def test_numbers_move_as_often_as_the_prior_says(mechanism: str) -> None:
+    torch.manual_seed(0)
+    manipulation = model(mechanism).manipulation
+    often = _acting(manipulation, 40_000).double().mean(0)
+    assert (often - prior_variance(manipulation)).abs().max() < 0.02
