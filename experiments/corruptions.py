@@ -1,8 +1,8 @@
 """Seventeen manipulations that no model has seen: shifts, turns, noise, blur, fog, scribbles, parts that are missing.
 
 Every kind of `pyro_cama.image_manipulations` at its typical severity.  Nets, their adaptations without labels, and CAMA
-with three mechanisms, as it is and adapted: `warp` knows that pixels move, `warp+intensity` also that greys change, the
-paper's concatenation nothing.  All train on clean digits, adapt on one half of the test digits and are scored on the
+with three mechanisms, as it is and adapted: `auto` chooses between pixels that move, blur, greys that change and what
+lies over an image, `warp+intensity` knows of the first and third, the paper's concatenation of nothing.  All train on clean digits, adapt on one half of the test digits and are scored on the
 other.  Writes results/corruptions.json (tidy rows) and results/corruptions.png.
 
     python experiments/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
@@ -24,7 +24,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "quick": ("rotation", "brightness", "gaussian_noise"),
     "smoke": ("rotation", "brightness"),
 }
-MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "warp"}  # by method
+MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "auto"}  # by method
 MEAN = "mean of all kinds"
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     options = images.parser(__doc__).parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
-    fits = [["concat"], ["warp+intensity"], ["warp"], ["net", "net_bn"]]
+    fits = [["concat"], ["warp+intensity"], ["auto"], ["net", "net_bn"]]
     fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     tasks = [{"kind": kind, **lab} for lab in labs for kind in ("clean", *CASES[setting])]
     adapted = [task | {"method": method} for task in tasks for method in MECHANISMS]

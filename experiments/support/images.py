@@ -363,6 +363,7 @@ FITS: dict[str, Fit] = {
     "warp": lambda lab: lab.cama("warp"),
     "concat": lambda lab: lab.cama("concat"),
     "warp+intensity": lambda lab: lab.cama("warp+intensity"),
+    "auto": lambda lab: lab.cama("auto"),
     "simulated": lambda lab: lab.cama("warp", FAMILY),
     "net": lambda lab: lab.net(),
     "net_bn": lambda lab: lab.net("net_bn"),

@@ -25,7 +25,8 @@ class Candidate:
     """One start of the adaptation, optimised.
 
     Attributes:
-        start: where it began: "here", "moved", "moments", "alternatives", "sleep" or "random k".
+        start: where it began: "here", "moved", "moments", "alternatives", "sleep", "sleep, ... alone" (one family of
+            theta's numbers) or "random k".
         evidence: log p(x | a, c) of every new row, ``(rows,)``, in nats.
         probabilities: p(y | x) of every new row, ``(classes, rows)``.
         proportions: of the classes among the new rows, ``(classes,)``.

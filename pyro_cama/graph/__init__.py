@@ -38,7 +38,7 @@ The keys of a latent: ``dim``, ``children`` (some of the target's); for the styl
 (``shared`` by the classes, the default, or every ``class``'s own); and for the manipulation,
 ``manipulation: true``, ``scope`` (``row``, ``dataset`` or the name of a column), ``mechanism`` (by default
 affine, rate, confusion or warp, after the child's type; ``warp+intensity`` is one after the other, of an image also
-``warp+blur+illumination+overlay``) and
+``warp+blur+illumination+overlay``, for which ``auto`` stands) and
 ``affects`` (``quantity``, the default, or ``measurement``), the last two one for all children or a mapping by
 child.  A manipulation that goes with the class has an edge from the target into it, ``diagnosis -> m`` (or the key
 ``parents: [diagnosis]``), or a latent that causes both and nothing else, ``u: {causes: [diagnosis, m]}``; both give the

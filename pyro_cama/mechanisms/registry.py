@@ -38,13 +38,16 @@ MECHANISMS: dict[str, Mechanism] = {
     "overlay": Overlay(),
     "concat": Concat(),
 }
+AUTO = "auto"
+OF_IMAGES = "warp+blur+illumination+overlay"  # what it stands for
 
 
 def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Mechanism:
     """Returns a mechanism by its name; ``warp+intensity`` is warp, then intensity.
 
     Args:
-        wanted: a name, or several of images' mechanisms joined by ``+``.
+        wanted: a name, or several of images' mechanisms joined by ``+``; ``auto`` is those of images that an
+            adaptation is to choose from.
         scope: of the manipulation: ``row``, ``dataset`` or a column of sites.
         where: the place in the graph, the beginning of messages.
         remedy: what else can be done about an unknown name, the end of messages.
@@ -53,11 +56,13 @@ def mechanism_named(wanted: str, scope: str, where: str, remedy: str = "") -> Me
         GraphError: the name is unknown, or the parts of a sum cannot follow one another.
     """
     parts = []
-    for name in (part.strip() for part in wanted.split("+")):
+    names = OF_IMAGES if wanted.strip() == AUTO else wanted
+    for name in (part.strip() for part in names.split("+")):
         if name not in MECHANISMS:
             near = difflib.get_close_matches(name, MECHANISMS, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise GraphError(f"{where}: unknown mechanism {name!r}, expected one of {sorted(MECHANISMS)}{hint}{remedy}")
+            known = sorted([AUTO, *MECHANISMS])
+            raise GraphError(f"{where}: unknown mechanism {name!r}, expected one of {known}{hint}{remedy}")
         parts.append(MECHANISMS[name].of_scope(scope))
     if len(parts) == 1:
         return parts[0]
@@ -94,6 +99,12 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
             raise GraphError(
                 f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
                 f"expected one of {able}"
+            )
+        numbers = mechanism.size(node) if not own and latent.mechanism[name].strip() == AUTO else 0
+        if latent.dim < numbers:
+            raise GraphError(
+                f"{where}: found dim {latent.dim} and mechanism {AUTO}, which has {numbers} numbers to choose from; "
+                f"expected dim: {numbers} or more"
             )
         if parts and not (mechanism.composes or isinstance(mechanism, ImageMechanism)):
             raise GraphError(

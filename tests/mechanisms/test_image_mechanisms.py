@@ -498,12 +498,44 @@ def graph(mechanism: str, kind: str = "image") -> dict[str, Any]:
         ("affine+rate", "continuous", rf"found 'affine\+rate'; expected only {OF_IMAGES}"),
         ("warp", "continuous", r"child 'i': Warp serves image, found type continuous; expected one of \['affine', 'co"),
         ("warp+field", "count", r"ComposedImages serves image, found type count; expected one of \['concat', 'rate'\]"),
+        ("auto", "image", r"child 'i': found dim 4 and mechanism auto, which has 44 numbers.*expected dim: 44 or more"),
+        ("auto", "continuous", r"ComposedImages serves image, found type continuous"),
         ("affine", "image", r"Affine serves continuous, found type image; expected one of .*'warp'"),
     ],
 )
 def test_mechanisms_that_do_not_fit_are_errors(mechanism: str, kind: str, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         build(graph(mechanism, kind))
+
+
+def test_auto_is_what_images_may_need_and_its_families_are_those_of_its_parts() -> None:
+    spec = graph("auto")
+    spec["latents"]["m"]["dim"] = 44
+    manipulation = build(spec, hidden=4).manipulation
+    families = manipulation.families()
+    assert [*families] == ["warp", "blur", "even illumination", "illumination", "overlay"]
+    assert manipulation.can_sleep
+    assert [int(acts.sum()) for acts in families.values()] == [6, 1, 2, 36, 1]
+    assert torch.stack([*families.values()]).any(0).all()
+    assert not (families["even illumination"] & ~families["illumination"]).any()
+
+
+def test_numbers_of_theta_at_rest_stay_at_0() -> None:
+    torch.manual_seed(0)
+    manipulation = build(graph("warp+intensity"), hidden=4).manipulation
+    acts, m = manipulation.families()["intensity"], torch.randn(50, 4)
+    with manipulation.at_rest(~acts):
+        optimiser = torch.optim.Adam(manipulation.parameters(), 0.1)
+        for _ in range(3):
+            optimiser.zero_grad()
+            (manipulation(m) - 1.0).square().sum().backward()
+            optimiser.step()
+        theta = manipulation(m)
+    assert (theta[:, ~acts] == 0).all()
+    assert (theta[:, acts] != 0).all()
+    (manipulation(m) - 1.0).square().sum().backward()
+    optimiser.step()
+    assert (manipulation(m)[:, ~acts] != 0).any()
 
 
 @pytest.mark.parametrize("name", [*NAMES, " warp + intensity ", "concat"])
