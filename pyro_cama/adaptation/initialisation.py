@@ -19,7 +19,6 @@ from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
 from pyro_cama.inference.do import held_do
 from pyro_cama.mechanisms.composed import Composed
-from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -146,18 +145,15 @@ def _resting_at_moments(manipulation: Manipulation) -> Tensor | None:
 
     None where all are of one family, so that none has to rest.
     """
-    families, group = manipulation.families(), manipulation.groups[0]
-    if len(families) == 1 or len(manipulation.groups) > 1:
+    group = manipulation.groups[0]
+    if not manipulation.can_sleep or len(manipulation.groups) > 1 or len(manipulation.families()) == 1:
         return None
-    mechanism, start = group.mechanism, 0
-    for part, at in mechanism.places(group.theta_size) if isinstance(mechanism, Composed) else ():
-        if part.guesses:
-            mechanism, start = part, at.start
-            break
-    assert isinstance(mechanism, ImageMechanism)
-    own = next(iter(mechanism.families(mechanism.numbers).values()))
+    whole, size = group.mechanism, group.theta_size
+    parts = whole.places(size) if isinstance(whole, Composed) else [(whole, slice(0, size))]
+    guessing, at = next((part, at) for part, at in parts if part.guesses)
+    own = next(iter(guessing.families(at.stop - at.start).values()))
     resting = torch.ones(manipulation.size, dtype=torch.bool, device=manipulation.calibration.device)
-    resting[start + own.start : start + own.stop] = False
+    resting[at.start + own.start : at.start + own.stop] = False
     return resting
 
 

@@ -216,6 +216,10 @@ class Mechanism(ABC):
         """Draws theta, ``(*shape, size)``, for simulated interventions of the given scale; zero at scale 0."""
         raise self._no_simulation()
 
+    def families(self, size: int) -> dict[str, slice]:
+        """Returns which of so many numbers of theta can be all that moves, by a name; a guess is of the first ones."""
+        return {type(self).__name__.lower(): slice(0, size)}
+
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         """Returns a first guess of theta, ``(size,)``, from new values of one component; None where there is none.
 

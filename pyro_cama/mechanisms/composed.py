@@ -164,7 +164,6 @@ class ComposedImages(Composed, ImageMechanism):
         """Returns those of every part; the guess's are not the first."""
         found = {}
         for part, at in self.places(size):
-            assert isinstance(part, ImageMechanism)
             for name, own in part.families(at.stop - at.start).items():
                 found[name] = slice(at.start + own.start, at.start + own.stop)
         return found

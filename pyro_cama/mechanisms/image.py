@@ -38,10 +38,6 @@ class ImageMechanism(Mechanism):
     def size(self, node: Node) -> int:
         return self.numbers
 
-    def families(self, size: int) -> dict[str, slice]:
-        """Returns which of so many numbers of theta can be all that moves, by a name; a guess is of the first ones."""
-        return {type(self).__name__.lower(): slice(0, size)}
-
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
         return moved(clean, lambda mean: self.push(mean, theta))
 

@@ -107,7 +107,6 @@ class Manipulation(nn.Module):
         found = {}
         for group in self.groups:
             if group.image and group.theta_size:
-                assert isinstance(group.mechanism, ImageMechanism)
                 start = self.slice_of(group).start
                 for name, own in group.mechanism.families(group.theta_size).items():
                     acts = torch.zeros(self.size, dtype=torch.bool, device=self.calibration.device)
@@ -125,7 +124,7 @@ class Manipulation(nn.Module):
         assert isinstance(weight, nn.Parameter)
         moves = F.pad(~resting, (0, len(weight) - len(resting)), value=True)[:, None]
         with torch.no_grad():
-            weight *= moves
+            weight.mul_(moves)
         hook = weight.register_hook(lambda gradient: gradient * moves)
         try:
             yield
