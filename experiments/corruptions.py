@@ -2,8 +2,9 @@
 
 Every kind of `pyro_cama.image_manipulations` at its typical severity.  Nets, their adaptations without labels, and CAMA
 with three mechanisms, as it is and adapted: `auto` chooses between pixels that move, blur, greys that change and what
-lies over an image, `warp+intensity` knows of the first and third, the paper's concatenation of nothing.  All train on clean digits, adapt on one half of the test digits and are scored on the
-other.  Writes results/corruptions.json (tidy rows) and results/corruptions.png.
+lies over an image, `warp+intensity` knows of the first and third, the paper's concatenation of nothing.  All train on
+clean digits, adapt on one half of the test digits and are scored on the other.  Writes results/corruptions.json (tidy
+rows) and results/corruptions.png.
 
     python experiments/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
     python experiments/corruptions.py --quick     # 6,000 digits, small nets, three kinds
