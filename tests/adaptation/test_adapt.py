@@ -18,6 +18,7 @@ from pyro_cama.adaptation import initialisation
 from pyro_cama.adaptation.candidates import mean_theta
 from pyro_cama.adaptation.guard import insists, judge
 from pyro_cama.adaptation.result import Candidate, CrossFit
+from pyro_cama.adaptation.start import Start
 from pyro_cama.inference.comparison import compare
 from tests.helpers.networks import networks
 from tests.helpers.patches import module_at
@@ -294,7 +295,7 @@ def begun(cama: CAMA, rows: pd.DataFrame) -> tuple[CAMA, np.ndarray]:
     twin = cama.copy(cama.encoder_with_sites(rows))
     batch = twin.encode(rows, target="ignore")
     with twin.seeded(0), twin.manipulation.calibrated():
-        assert initialisation.initialise_start(twin, batch, None, 0, 10) == "moments"
+        assert initialisation.initialise_start(twin, batch, None, 0, 10).name == "moments"
     return twin, np.array(mean_theta(twin, batch)).reshape(-1, 4, 4)
 
 
@@ -366,16 +367,16 @@ def test_too_few_rows_prove_nothing(rows: int) -> None:
     assert unchanged(copy, cama, new)
 
 
-def planted(start: Callable[[CAMA], Tensor]) -> Callable[..., str]:
+def planted(start: Callable[[CAMA], Tensor]) -> Callable[..., Start]:
     """Every start of the adaptation at the theta that ``start`` gives."""
 
-    def initialise(cama: CAMA, *_: Any, **__: Any) -> str:
+    def initialise(cama: CAMA, *_: Any, **__: Any) -> Start:
         q: Any = cama.guide.m_posterior
         with torch.no_grad():
             q.loc.fill_(1.0)
             q.raw_scale.fill_(-4.0)
         cama.manipulation.solve_for(q.loc.detach().clone(), start(cama)[None])
-        return "planted"
+        return Start("planted")
 
     return initialise
 
@@ -426,14 +427,14 @@ def redrawn(cama: CAMA) -> Tensor:
 def test_a_redraw_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cama = model(mechanism="concat")
 
-    def initialise(twin: CAMA, *_: Any, **__: Any) -> str:
+    def initialise(twin: CAMA, *_: Any, **__: Any) -> Start:
         q: Any = twin.guide.m_posterior
         network: Any = twin.manipulation.network[-1]
         with torch.no_grad():
             q.loc.copy_(torch.tensor([[1.0, 0.0]]))
             q.raw_scale.fill_(-4.0)
             network.weight[:, 0] = redrawn(twin)
-        return "planted"
+        return Start("planted")
 
     twin = cama.copy()
     initialise(twin)

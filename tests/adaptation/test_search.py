@@ -100,7 +100,7 @@ def test_the_screen_is_exact_without_style(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("scope", "style"), [("dataset", 0), ("dataset", 2), ("site", 2)])
 def test_what_is_reversed_and_recoded_is_found_at_the_start(scope: str, style: int, counted: dict[str, int]) -> None:
     cama = fitted(scope, style).copy()
-    assert initialise_start(cama, cama.encode(drifted().assign(site="north"), "ignore"), None, 0, 10) == "moments"
+    assert initialise_start(cama, cama.encode(drifted().assign(site="north"), "ignore"), None, 0, 10).name == "moments"
     q = cama.guide.m_posterior
     theta = cama.manipulation.structured(q.loc)[0]
     by_name: dict[str, Tensor] = {}
