@@ -121,8 +121,9 @@ class CAMAGuide(PyroModule):
             )
         networks["m"] = NamedModules(posteriors)
         if manipulation is not None and manipulation.can_sleep:
-            encoders_of_all = encoders_of(graph.blanket.children)
-            networks["recognition"] = RowPosterior(x_width, hidden, manipulation.size, layers, encoders_of_all)
+            networks["recognition"] = RowPosterior(
+                x_width, hidden, manipulation.size, layers, encoders_of(graph.blanket.children)
+            )
         self.networks = nn.ModuleDict(networks)
 
     def forward(
