@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -134,8 +134,8 @@ class Drawn:
             loss = adaptation_loss(
                 twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free, new.ambiguity
             )
-            resting = twin.manipulation.at_rest(start.resting) if start.resting is not None else nullcontext()
-            with resting, suppress(FloatingPointError):  # a start that diverges counts as it began
+            # a start that diverges counts as it began
+            with twin.manipulation.at_rest(start.resting), suppress(FloatingPointError):
                 optimise(
                     [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start.name})")],
                     twin.modules,

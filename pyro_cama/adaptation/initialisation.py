@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
 from pyro_cama.inference.do import held_do
-from pyro_cama.mechanisms.composed import Composed
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.pair import ModelGuidePair
@@ -57,7 +55,7 @@ def initialise_start(
             if trained or not _guesses(pair):
                 return Start("here")
             resting = _resting_at_moments(manipulation)
-            with manipulation.at_rest(resting) if resting is not None else nullcontext():
+            with manipulation.at_rest(resting):
                 return replace(_at_moments(pair, batch), resting=resting)
         if k in sleeping_starts(manipulation):
             seed, alone = pair.settings.seed, k == ALONE
@@ -143,18 +141,14 @@ def _moved(pair: ModelGuidePair) -> list[MovedGroup]:
 def _resting_at_moments(manipulation: Manipulation) -> Tensor | None:
     """Returns which numbers of theta rest where one begins at pixels' moments: all but those that are guessed.
 
-    None where all are of one family, so that none has to rest.
+    None where all are, or where there are several images.
     """
-    group = manipulation.groups[0]
-    if not manipulation.can_sleep or len(manipulation.groups) > 1 or len(manipulation.families()) == 1:
+    if not manipulation.can_sleep or len(manipulation.groups) > 1:
         return None
-    whole, size = group.mechanism, group.theta_size
-    parts = whole.places(size) if isinstance(whole, Composed) else [(whole, slice(0, size))]
-    guessing, at = next((part, at) for part, at in parts if part.guesses)
-    own = next(iter(guessing.families(at.stop - at.start).values()))
+    (group,) = manipulation.groups
     resting = torch.ones(manipulation.size, dtype=torch.bool, device=manipulation.calibration.device)
-    resting[at.start + own.start : at.start + own.stop] = False
-    return resting
+    resting[group.mechanism.guessed(group.theta_size)] = False
+    return resting if resting.any() else None
 
 
 def _guesses(pair: ModelGuidePair) -> bool:

@@ -119,10 +119,9 @@ def _read(pair: ModelGuidePair, rows: Batch) -> Reading:
     manipulation = pair.manipulation
     read = pair.guide.recognised(rows)
     theta, variance = read.mean.clamp(-FARTHEST / WIDE, FARTHEST / WIDE), read.variance.mean(0)
-    for group in manipulation.groups:
-        if (hidden := manipulation.share_hidden(group.nodes[0], rows.values[group.nodes[0]])) is not None:
-            last = manipulation.slice_of(group).stop - 1
-            theta[:, last] = THERE / (WIDE * manipulation.prior_scale()[last]) * (hidden > LAID_OVER)
+    for name, number in manipulation.overlays().items():
+        laid_over = manipulation.share_hidden(name, rows.values[name]) > LAID_OVER
+        theta[:, number] = THERE / (WIDE * manipulation.prior_scale()[number]) * laid_over
     moments = theta.T @ theta / len(theta) + (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
     told = (1 - variance / prior_variance(manipulation)).clamp_min(TOLD)
     return Reading(moments, variance, told / variance)

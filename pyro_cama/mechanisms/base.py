@@ -217,8 +217,12 @@ class Mechanism(ABC):
         raise self._no_simulation()
 
     def families(self, size: int) -> dict[str, slice]:
-        """Returns which of so many numbers of theta can be all that moves, by a name; a guess is of the first ones."""
+        """Returns which of so many numbers of theta can be all that moves, by a name."""
         return {type(self).__name__.lower(): slice(0, size)}
+
+    def guessed(self, size: int) -> slice:
+        """Returns which of so many numbers of theta :meth:`guess_from_moments` tells; the others are 0 there."""
+        return slice(0, size)
 
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor | None:
         """Returns a first guess of theta, ``(size,)``, from new values of one component; None where there is none.

@@ -107,6 +107,14 @@ class Composed(Mechanism):
                 return torch.cat([*rest[:i], own, *rest[i + 1 :]])
         return None
 
+    def guessed(self, size: int) -> slice:
+        """Returns those of the first part that guesses."""
+        for part, at in self.places(size):
+            if part.guesses:
+                own = part.guessed(at.stop - at.start)
+                return slice(at.start + own.start, at.start + own.stop)
+        return slice(0, 0)
+
     def alternatives(
         self, theta: Tensor, statistics: Mapping[str, Tensor], readings: Readings | None = None
     ) -> tuple[Tensor, ...]:
@@ -161,7 +169,7 @@ class ComposedImages(Composed, ImageMechanism):
         self.hides = any(part.hides for part in parts)
 
     def families(self, size: int) -> dict[str, slice]:
-        """Returns those of every part; the guess's are not the first."""
+        """Returns those of every part."""
         found = {}
         for part, at in self.places(size):
             for name, own in part.families(at.stop - at.start).items():

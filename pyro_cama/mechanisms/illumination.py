@@ -29,7 +29,11 @@ class Illumination(GainAndOffset):
         return torch.cat([torch.tensor([0.3, 0.2]), torch.full((self.numbers - 2,), 0.1)])
 
     def families(self, size: int) -> dict[str, slice]:
-        return {"even illumination": slice(0, 2), "illumination": slice(0, size)}
+        return {"even illumination": self.guessed(size), "illumination": slice(0, size)}
+
+    def guessed(self, size: int) -> slice:
+        """Returns the mean gain and offset."""
+        return slice(0, 2)
 
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         assert node.shape is not None

@@ -16,14 +16,14 @@ SLIGHT = 0.05  # what is covered of a pixel that is left as it was
 
 
 class Overlay(ImageMechanism):
-    """Something lies over the image, or nothing, where the image is manipulated at all.
+    """Something lies over the image, or nothing.
 
     A hidden pixel tells nothing: neither of the class nor of the style.  Which pixels are hidden is read off the image
     as measured by a network of its own (:class:`pyro_cama.networks.hidden_pixels.HiddenPixels`), which `fit` trains on
     clean rows over which :meth:`cover` has laid shapes of every kind.  The others are what they were.
 
     theta is one number, of simulated rows: above a half something is laid over them.  Of recorded rows the network
-    tells, and any theta but 0, of the mechanisms before this one too, lets it: so do(m=0) is the image as it is.
+    tells, and any theta but 0 lets it: so do(m=0) is the image as it is.
     """
 
     numbers = 1

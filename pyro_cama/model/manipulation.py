@@ -115,11 +115,14 @@ class Manipulation(nn.Module):
         return found
 
     @contextmanager
-    def at_rest(self, resting: Tensor) -> Iterator[None]:
+    def at_rest(self, resting: Tensor | None) -> Iterator[None]:
         """Holds numbers of theta, bool ``(size,)``, at 0 for every m: NN_pM's weights for them are 0 and stay so.
 
-        Of a graph of one manipulation.
+        Of a graph of one manipulation.  None means none of the numbers, of any graph.
         """
+        if resting is None:
+            yield
+            return
         weight = self.network[-1].weight
         assert isinstance(weight, nn.Parameter)
         moves = F.pad(~resting, (0, len(weight) - len(resting)), value=True)[:, None]
@@ -217,9 +220,13 @@ class Manipulation(nn.Module):
         """Returns an image as measured, ``(..., C, H, W)``, NaN where something seems to lie over it, whatever m."""
         return x.masked_fill(self._detected(name, filled(x)), torch.nan) if name in self.detectors else x
 
-    def share_hidden(self, name: str, x: Tensor) -> Tensor | None:
-        """Returns the share of an image's pixels that seem hidden, ``(...)``; None where no mechanism hides any."""
-        return self._detected(name, x).to(x).mean((-3, -2, -1)) if name in self.detectors else None
+    def share_hidden(self, name: str, x: Tensor) -> Tensor:
+        """Returns the share of an image's pixels that seem hidden, ``(...)``, where something may lie over it."""
+        return self._detected(name, x).to(x).mean((-3, -2, -1))
+
+    def overlays(self) -> dict[str, int]:
+        """Returns where in theta the overlay's number stands of every image that has one, by the image's name."""
+        return {g.nodes[0]: self.slice_of(g).stop - 1 for g in self.groups if g.nodes[0] in self.detectors}
 
     @torch.no_grad()
     def _detected(self, name: str, x: Tensor) -> Tensor:

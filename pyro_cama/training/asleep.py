@@ -105,7 +105,5 @@ def _acting(manipulation: Manipulation, rows: int) -> Tensor:
 def _always(manipulation: Manipulation) -> Tensor:
     """Which numbers move wherever their family does, bool ``(size,)``: an overlay's only one."""
     found = torch.zeros(manipulation.size, dtype=torch.bool)
-    for group in manipulation.groups:
-        if group.nodes[0] in manipulation.detectors:
-            found[manipulation.slice_of(group).stop - 1] = True
+    found[[*manipulation.overlays().values()]] = True
     return found

@@ -538,6 +538,15 @@ def test_numbers_of_theta_at_rest_stay_at_0() -> None:
     assert (manipulation(m)[:, ~acts] != 0).any()
 
 
+@pytest.mark.parametrize("name", ["intensity", "illumination", "warp+intensity", "warp+blur+illumination+overlay"])
+def test_a_guess_is_of_the_numbers_that_are_said_to_be_guessed(name: str) -> None:
+    mechanism, node = named(name), Node("i", "image", shape=(1, 8, 8))
+    statistics = {"mean": torch.tensor(0.3), "sd": torch.tensor(0.1)}
+    theta = mechanism.guess_from_moments(torch.rand(500), statistics)
+    assert theta is not None
+    assert theta.nonzero().flatten().tolist() == [*range(mechanism.size(node))[mechanism.guessed(mechanism.size(node))]]
+
+
 @pytest.mark.parametrize("name", [*NAMES, " warp + intensity ", "concat"])
 def test_mechanisms_that_fit(name: str) -> None:
     cama = build(graph(name), hidden=4)
