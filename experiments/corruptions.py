@@ -7,6 +7,7 @@ clean digits, adapt on one half of the test digits and are scored on the other. 
 rows) and results/corruptions.png.
 
     python experiments/corruptions.py             # 60,000 digits, one model of each kind; hours of CPU
+    python experiments/corruptions.py --methods cama --seed 1    # a part; the other rows in results/ stay
     python experiments/corruptions.py --quick     # 6,000 digits, small nets, three kinds
 """
 
@@ -26,6 +27,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "smoke": ("rotation", "brightness"),
 }
 MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "auto"}  # by method
+FITS = {**{method: [mechanism] for method, mechanism in MECHANISMS.items()}, "nets": ["net", "net_bn"]}
 MEAN = "mean of all kinds"
 
 
@@ -70,15 +72,19 @@ def _row(lab: Lab, kind: str, method: str, value: float, **more: Any) -> Row:
 
 
 def main() -> None:
-    options = images.parser(__doc__).parse_args()
+    parser = images.parser(__doc__)
+    parser.add_argument("--methods", nargs="+", choices=[*FITS], default=[*FITS], help="which to measure; all")
+    options = parser.parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
-    fits = [["concat"], ["warp+intensity"], ["auto"], ["net", "net_bn"]]
-    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
+    fitted = [{"fits": FITS[method], **lab} for lab in labs for method in options.methods]
     tasks = [{"kind": kind, **lab} for lab in labs for kind in ("clean", *CASES[setting])]
-    adapted = [task | {"method": method} for task in tasks for method in MECHANISMS]
-    parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (camas, adapted)]
-    rows = experiment.run_parts(parts, "corruptions", options, written_as=images.published)
+    adapted = [task | {"method": method} for task in tasks for method in options.methods if method in MECHANISMS]
+    parts: list[experiment.Part] = [(images.prepare, fitted), (camas, adapted)]
+    if "nets" in options.methods:
+        parts.append((nets, tasks))
+    same = ("experiment", "method", "mechanism", "seed")
+    rows = experiment.run_among(parts, "corruptions", options, same, images.published)
     means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
     for metric in ("accuracy", "kept"):
         print(f"\ncorruptions, {metric} ({setting})")

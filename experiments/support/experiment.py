@@ -208,14 +208,18 @@ def run_parts(
 
 
 def run_among(
-    parts: Iterable[Part], stem: str, options: argparse.Namespace, same: Sequence[str] = ("experiment", "seed")
+    parts: Iterable[Part],
+    stem: str,
+    options: argparse.Namespace,
+    same: Sequence[str] = ("experiment", "seed"),
+    written_as: Callable[[Row], Row] = dict,
 ) -> list[Row]:
     """:func:`run_parts`, whose rows take the place of those in `<out>/<stem>.json` that are the same in these columns.
 
     So a part or a seed can be measured by itself, and the others stay.
     """
     path, new = options.out / f"{stem}.json", options.out / f"{stem}_new.json"
-    found = run_parts(parts, new.stem, options)
+    found = [written_as(row) for row in run_parts(parts, new.stem, options)]
     measured = {tuple(row[name] for name in same) for row in found}
     old = json.loads(path.read_text()) if path.exists() else []
     rows = [row for row in old if tuple(row[name] for name in same) not in measured] + found

@@ -100,12 +100,13 @@ def adapt(
         kinds = "; then ".join(map(listed, moving))
         raise ValueError(f"adapt(only=...): found manipulations of different kinds of scope; expected first {kinds}")
     base = pair.copy(pair.encoder_with_sites(new_data))
-    base.moving = moving[0]
+    base.moving, base.overlaid = moving[0], frozenset()
     defaults = default_options(
         base, steps=steps, batch_size=batch_size, lr=lr, samples=samples, restarts=restarts, folds=folds
     )
     options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
     new = NewRows.of(base, new_data, clean, options)
+    base.overlaid = new.overlaid
     search: Solved | Drawn
     if can_solve(base, new.batch):
         search = Solved(base, new, options, progress)
@@ -113,6 +114,8 @@ def adapt(
         search = Drawn(base, new, options, progress, trainer_kwargs)
     with search.bar:
         before = unadapted(base, new, options, encode_do(base, "auto"))
+        same = new.overlaid == pair.overlaid
+        original = before if same else unadapted(base, new.seen_by(pair), options, encode_do(base, "auto"))
         candidates = search.starts()
         highest = _highest(candidates, search)
         winner: int | None = highest
@@ -144,7 +147,7 @@ def adapt(
         adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
     mixed = before.proportions if unmoved else new.expected
     kept = best.proportions if applied else mixed
-    return adapted, _record(verdict, before, modes, fit, applied, new, new.sites(base), kept, base.moving)
+    return adapted, _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
@@ -178,6 +181,7 @@ def _unexpected(best: Candidate, new: NewRows, options: AdaptOptions) -> bool:
 def _record(
     verdict: tuple[bool, str, float],
     before: Candidate,
+    original: Candidate,
     modes: Modes,
     fit: CrossFit,
     applied: bool,
@@ -202,10 +206,11 @@ def _record(
         rows=new.batch.rows,
         class_prior=tuple(class_prior.tolist()),
         applied=applied,
-        accuracy_before=NOT_ADAPTED.of(modes.sureness(before.labels)),
+        accuracy_before=NOT_ADAPTED.of(modes.sureness(original.labels)),
         accuracy_after=ADAPTED.of(modes.sureness(modes.labels)),
         theta=best.theta,
         replicates=fit.replicates,
         manipulations=moving,
         sites=sites,
+        overlaid=tuple(sorted(new.overlaid)),
     )

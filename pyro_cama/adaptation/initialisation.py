@@ -265,7 +265,7 @@ def _moments(pair: ModelGuidePair, batch: Batch, site: int | None, mix: Tensor |
         for name, width in zip(group.nodes, (1,) if group.image else group.widths, strict=True):
             known = rows & batch.observed.get(name, rows)
             values = batch.values[name][known]
-            values = values.reshape(-1, 1) if group.image else values.reshape(-1, width)
+            values = values[~values.isnan()][:, None] if group.image else values.reshape(-1, width)
             for i in range(width):
                 own = {k: v[i] for k, v in statistics[name].items()}
                 start = torch.zeros(group.theta_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -40,7 +40,9 @@ class NewRows:
         folds: parts to split the rows into, none of fewer than two rows where there are enough.
         adapted_to: numbers of the rows that every start is optimised on.
         compared: the rows that candidates are compared on.
+        recorded: the same with every pixel as it was recorded.
         counted: the rows whose classes are counted: those, and others where they are few.
+        overlaid: names of images over which something lies in most of the rows: pixels that seem hidden are unknown.
     """
 
     batch: Batch
@@ -51,20 +53,24 @@ class NewRows:
     folds: int
     adapted_to: Tensor
     compared: Batch
+    recorded: Batch
     counted: Batch
+    overlaid: frozenset[str]
 
     @classmethod
     def of(cls, pair: ModelGuidePair, new_data: DataSource, clean: DataSource | None, options: AdaptOptions) -> Self:
         """Reads and splits the rows.
 
         Args:
-            pair: with a place for their sites, see :meth:`ModelGuidePair.encoder_with_sites`.
+            pair: with a place for their sites, see :meth:`ModelGuidePair.encoder_with_sites`; it sees every pixel.
 
         Raises:
             DataError: the rows do not fit the graph, or hold no reading that tells anything about m.
             ValueError: ``class_prior`` is none.
         """
-        batch = without_far_readings(pair, pair.read(new_data, "ignore", sampled=True))
+        recorded = without_far_readings(pair, pair.read(new_data, "ignore", sampled=True))
+        overlaid = pair.manipulation.overlaid(recorded)
+        batch = pair.manipulation.without_hidden(recorded, overlaid)
         folds = min(options.folds, max(TABLES.folds, batch.rows // 2))
         expect_readings(pair, batch)
         warn_of_doubtful(pair, batch)
@@ -84,8 +90,15 @@ class NewRows:
             folds=folds,
             adapted_to=rest,
             compared=compared,
+            recorded=recorded.select(held.to(pair.device)),
             counted=batch.select(more.to(pair.device)) if len(held) < batch.rows else compared,
+            overlaid=overlaid,
         )
+
+    def seen_by(self, pair: ModelGuidePair) -> Self:
+        """Returns the same, to compare on as another pair sees them, which takes other pixels for hidden."""
+        compared = pair.encode(self.recorded)
+        return replace(self, compared=compared, counted=compared, overlaid=pair.overlaid)
 
     @property
     def ambiguity(self) -> float:

@@ -109,7 +109,7 @@ class Adaptation:
     """What :meth:`CAMA.adapt` decided, and why.
 
     Attributes:
-        accepted: False means that the copy predicts exactly as the original.
+        accepted: False means that the copy predicts exactly as the original, but for what is ``overlaid``.
         reason: the decision in a sentence.
         applied: whether the copy carries the change: it was accepted, or to be kept always.
         evidence_before, evidence_after: winsorised mean of log p(x | a, c) over the new rows, in nats; the latter
@@ -129,6 +129,8 @@ class Adaptation:
         replicates: the same of every fold, adapted to the other rows.
         manipulations: names of those that it moved.
         sites: the sites that had new rows, in a scope that has sites.
+        overlaid: names of images over which something lies in most of the new rows: whatever was decided about m, the
+            copy takes pixels that seem hidden for unknown.
         earlier: adaptations before this one whose changes the copy still carries, the newest first.
     """
 
@@ -151,6 +153,7 @@ class Adaptation:
     replicates: tuple[Theta, ...] = ()
     manipulations: tuple[str, ...] = ()
     sites: tuple[Any, ...] = ()
+    overlaid: tuple[str, ...] = ()
     applied: bool = False
     earlier: tuple[Adaptation, ...] = ()
 
@@ -213,6 +216,7 @@ class Adaptation:
         said = (
             f"{self.rows} rows without labels; evidence gained {gain:.2f} [{low:.2f}, {high:.2f}] nats a row; start "
             f"{self.start!r}; starts agree on {self.agreement:.1%} of the rows"
+            f"{f'; something lies over {listed(self.overlaid)}' if self.overlaid else ''}"
         )
         badge = ("kept", "good") if self.accepted else ("applied, not trusted" if self.applied else "not kept", "bad")
         return _html.card(self.reason, _html.table(rows, ("", "before", "after")), _html.paragraph(said), badge=badge)
@@ -223,9 +227,10 @@ class Adaptation:
         return self._verdict()
 
     def _verdict(self) -> str:
+        over = f"; something lies over most images {listed(self.overlaid)}: hidden pixels count as unknown"
         return (
             f"{'kept' if self.accepted else 'not kept'}: {self.reason}; estimated accuracy {self.accuracy_before} "
-            f"without the change, {self.accuracy_after} with it"
+            f"without the change, {self.accuracy_after} with it{over if self.overlaid else ''}"
         )
 
 

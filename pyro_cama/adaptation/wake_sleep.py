@@ -24,12 +24,10 @@ from pyro_cama.inference.evidence import importance_evidence
 from pyro_cama.inference.generation import ancestral_sample
 from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.posteriors import RowPosterior
-from pyro_cama.training.asleep import WIDE, manipulated, prior_variance
+from pyro_cama.training.asleep import WIDE, laid_over, manipulated, prior_variance
 from pyro_cama.training.optimise import optimise
 from pyro_cama.training.stages import Stage
 
-LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on something counts as laid over it
-THERE = 2.0  # theta of an overlay that is to be dreamt, well above a half
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 COMPARED = 150  # rows whose evidence tells what moves
@@ -119,9 +117,6 @@ def _read(pair: ModelGuidePair, rows: Batch) -> Reading:
     manipulation = pair.manipulation
     read = pair.guide.recognised(rows)
     theta, variance = read.mean.clamp(-FARTHEST / WIDE, FARTHEST / WIDE), read.variance.mean(0)
-    for name, number in manipulation.overlays().items():
-        laid_over = manipulation.share_hidden(name, rows.values[name]) > LAID_OVER
-        theta[:, number] = THERE / (WIDE * manipulation.prior_scale()[number]) * laid_over
     moments = theta.T @ theta / len(theta) + (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
     told = (1 - variance / prior_variance(manipulation)).clamp_min(TOLD)
     return Reading(moments, variance, told / variance)
@@ -173,7 +168,7 @@ def _loss(pair: ModelGuidePair) -> Callable[[Batch], Tensor]:
         m = torch.randn(batch.rows, manipulation.dim).to(pair.model.like)
         with torch.no_grad():
             theta = manipulation(m)
-        rows = manipulated(manipulation, batch, theta)
+        rows = laid_over(manipulation, manipulated(manipulation, batch, theta), pair.overlaid)
         total: Tensor = -pair.guide.m_dist(rows).log_prob(m).mean()
         return total
 

@@ -22,7 +22,7 @@ class Colour(ImageMechanism):
     theta are the logs of the gains over the last channel's, one a channel but the last, of slope 1 at 0.
     """
 
-    numbers = 0  # the channels', less 1: size() says how many
+    numbers = None  # the channels', less 1: size() says how many
     simulates = True
 
     def size(self, node: Node) -> int:

@@ -34,11 +34,12 @@ class Composed(Mechanism):
     def __init__(self, parts: Sequence[Mechanism], node: Node | None = None) -> None:
         self.parts = tuple(parts)
         self._sizes = tuple(_size(part, node) for part in parts)
-        if self._sizes.count(0) > 1:
+        if self._sizes.count(None) > 1:
             raise ValueError(
                 "found several parts whose size the image decides; expected one at most, such as one colour"
             )
-        self.guesses = all(self._sizes) and any(part.guesses for part in parts)
+        self._known = sum(size for size in self._sizes if size is not None)
+        self.guesses = None not in self._sizes and any(part.guesses for part in parts)
         self.simulates = all(part.simulates for part in parts)
         self.pulls_back = all(part.pulls_back for part in parts)
         self.linear = all(part.linear for part in parts)
@@ -103,7 +104,7 @@ class Composed(Mechanism):
         for i, part in enumerate(self.parts):
             own = part.guess_from_moments(x, statistics) if part.guesses and self.guesses else None
             if own is not None:
-                rest = [x.new_zeros(size) for size in self._sizes]
+                rest = [x.new_zeros(size or 0) for size in self._sizes]
                 return torch.cat([*rest[:i], own, *rest[i + 1 :]])
         return None
 
@@ -137,7 +138,7 @@ class Composed(Mechanism):
 
     def sizes(self, total: int) -> list[int]:
         """Returns how many numbers of theta each part takes, of so many in all."""
-        return [size or total - sum(self._sizes) for size in self._sizes]
+        return [total - self._known if size is None else size for size in self._sizes]
 
     def places(self, total: int) -> list[tuple[Mechanism, slice]]:
         """Returns every part and where its numbers stand in theta, of so many in all."""
@@ -163,7 +164,7 @@ class ComposedImages(Composed, ImageMechanism):
 
     def __init__(self, parts: Sequence[ImageMechanism]) -> None:
         super().__init__(parts)
-        self.numbers = sum(self._sizes) if all(self._sizes) else 0
+        self.numbers = None if None in self._sizes else self._known
         if any(part.hides for part in parts[:-1]):
             raise ValueError("found a part behind one that hides pixels; expected that one, such as overlay, last")
         self.hides = any(part.hides for part in parts)
@@ -185,12 +186,10 @@ class ComposedImages(Composed, ImageMechanism):
             known = part.known(known, own)
         return known
 
-    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        *others, (last, own) = self.with_theta(theta)
+    def cover(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        last = self.parts[-1]
         assert isinstance(last, ImageMechanism)
-        for part, of_part in others:
-            x = part.push(x, of_part)
-        return last.cover(x, own)
+        return last.cover(x)
 
 
 def one_after_another(parts: Sequence[Mechanism], node: Node) -> Composed:
@@ -199,8 +198,8 @@ def one_after_another(parts: Sequence[Mechanism], node: Node) -> Composed:
     return ComposedImages(images) if len(images) == len(parts) else Composed(parts, node)
 
 
-def _size(part: Mechanism, node: Node | None) -> int:
-    """How many numbers of theta a part takes; 0 where the image decides."""
+def _size(part: Mechanism, node: Node | None) -> int | None:
+    """How many numbers of theta a part takes; None where the image decides."""
     if isinstance(part, ImageMechanism):
         return part.numbers
     if node is None:

@@ -40,7 +40,7 @@ class GainAndOffset(ImageMechanism):
         return (x - offset) / away
 
     def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        return (2 * torch.rand(*shape, self.numbers) - 1) * 1.7 * self.prior_scale(node) * scale
+        return (2 * torch.rand(*shape, self.size(node)) - 1) * 1.7 * self.prior_scale(node) * scale
 
     def guess_from_moments(self, x: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         gain = (x.std() / statistics["sd"].clamp_min(1e-3)).clamp(0.1, 3.0)

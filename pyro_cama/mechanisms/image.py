@@ -24,18 +24,20 @@ class ImageMechanism(Mechanism):
     """A mechanism of ``numbers`` numbers that acts on the image as a whole.
 
     Abstract are :meth:`push` and :meth:`invert`; ``numbers`` has to be set, on the class or by its constructor, or
-    :meth:`size` to say how many an image takes, where ``numbers`` is 0.  One that takes pixels out of the picture
+    :meth:`size` to say how many an image takes, where ``numbers`` is None.  One that takes pixels out of the picture
     overrides :meth:`known`.
 
     Attributes:
-        hides: it lays something over the image that hides pixels of it (:meth:`cover`).
+        numbers: of theta; None where the image decides.
+        hides: something may lie over the image that hides pixels of it (:meth:`cover`).
     """
 
     types = ("image",)
-    numbers: int
+    numbers: int | None
     hides: bool = False
 
     def size(self, node: Node) -> int:
+        assert self.numbers is not None
         return self.numbers
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
@@ -49,15 +51,14 @@ class ImageMechanism(Mechanism):
         """Returns which pixels of T^-1(x) are known where some of x are, ``(..., 1, H, W)``, from 0 to 1."""
         return known
 
-    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns T(x~) with what hides pixels drawn at random, and which those are, bool ``(..., 1, H, W)``."""
-        return self.push(x, theta), torch.zeros_like(x[..., :1, :, :], dtype=torch.bool)
+    def cover(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns images with what hides pixels drawn over them, and which those are, bool ``(..., 1, H, W)``."""
+        return x, torch.zeros_like(x[..., :1, :, :], dtype=torch.bool)
 
 
 def recorded(mechanism: Mechanism, x: Tensor, theta: Tensor) -> Tensor:
-    """Returns T(x~) of images as it would be recorded, in [0, 1], what hides pixels drawn at random."""
-    pushed = mechanism.cover(x, theta)[0] if isinstance(mechanism, ImageMechanism) else mechanism.push(x, theta)
-    return pushed.clamp(0.0, 1.0)
+    """Returns T(x~) of images as it would be recorded, in [0, 1]."""
+    return mechanism.push(x, theta).clamp(0.0, 1.0)
 
 
 def moved(clean: TorchDistribution, change: Callable[[Tensor], Tensor]) -> TorchDistribution:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,22 +16,18 @@ SLIGHT = 0.05  # what is covered of a pixel that is left as it was
 
 
 class Overlay(ImageMechanism):
-    """Something lies over the image, or nothing.
+    """Something may lie over the image, and hide pixels of it.
 
     A hidden pixel tells nothing: neither of the class nor of the style.  Which pixels are hidden is read off the image
     as measured by a network of its own (:class:`pyro_cama.networks.hidden_pixels.HiddenPixels`), which `fit` trains on
-    clean rows over which :meth:`cover` has laid shapes of every kind.  The others are what they were.
-
-    theta is one number, of simulated rows: above a half something is laid over them.  Of recorded rows the network
-    tells, and any theta but 0 lets it: so do(m=0) is the image as it is.
+    clean rows over which :meth:`cover` has laid shapes of every kind; adaptation looks whether something lies over most
+    of the new images, and hidden pixels are unknown from then on.  The others are what they were, so m has no part: the
+    mechanism takes no numbers of theta.
     """
 
-    numbers = 1
+    numbers = 0
     simulates = True
     hides = True
-
-    def prior_scale(self, node: Node) -> Tensor:
-        return torch.ones(1)
 
     def push(self, x: Tensor, theta: Tensor) -> Tensor:
         """Returns the images: an overlay changes no pixel that it leaves to be seen."""
@@ -40,18 +36,17 @@ class Overlay(ImageMechanism):
     def invert(self, x: Tensor, theta: Tensor, frequencies: Tensor | None) -> Tensor:
         return self.push(x, theta)
 
-    def cover(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images with something laid over those of a theta above a half, and which pixels it hides."""
+    def cover(self, x: Tensor) -> tuple[Tensor, Tensor]:
         covered, specks = _shapes(x)
-        hidden = (covered > SLIGHT) & (theta > 0.5)[..., None, None]
+        hidden = covered > SLIGHT
         return torch.where(hidden, torch.lerp(x, _ink(x, specks), covered), x), hidden
 
-    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
-        return (torch.rand(*shape, 1) < 0.8 * min(scale, 1.0)).to(torch.get_default_dtype()) * 2.0
+    def families(self, size: int) -> dict[str, slice]:
+        """Returns none: it has no numbers."""
+        return {}
 
-    def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        """Returns no change: of recorded rows theta tells nothing."""
-        return {"change": 0.0}
+    def simulate(self, shape: Sequence[int], node: Node, scale: float) -> Tensor:
+        return torch.zeros(*shape, 0)
 
 
 def _shapes(images: Tensor) -> tuple[Tensor, Tensor]:

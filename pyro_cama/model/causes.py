@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.causal_graph import CausalGraph
-from pyro_cama.model.covered import Covered
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.model.manipulation import Manipulation
 from pyro_cama.model.plates import m_of_rows
@@ -128,18 +127,7 @@ class Causes:
         if self.theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
             return clean
         assert self.manipulation is not None
-        measured = self.manipulation.transform(clean, self.theta, group, at)
-        return self._covered(measured, group) if group.image else measured
-
-    def _covered(self, measured: TorchDistribution, group: MovedGroup) -> TorchDistribution:
-        """An image's distribution, its hidden pixels read off the image where one was recorded."""
-        name = group.nodes[0]
-        assert self.manipulation is not None
-        assert self.theta is not None
-        if name not in self.recorded:
-            return measured
-        covered = self.manipulation.hidden_pixels(self.recorded[name], self.theta, group)
-        return measured if covered is None else Covered(measured, *covered)
+        return self.manipulation.transform(clean, self.theta, group, at)
 
     def distributions(self, group: Group) -> TorchDistribution:
         """Returns the clean distribution of a group's components, shape ``(..., width)`` or ``(..., C, H, W)``."""

@@ -239,7 +239,7 @@ class CAMAModel(PyroModule):
         group = self.group_of[name]
         d = causes.measured(causes.distribution(name), group, group.component(name))
         if name in causes.unknown:
-            d = d.mask(known_pixels(causes.recorded[name]))
+            d = _where_known(d, causes.recorded[name])
         event_dim = len(self.graph.nodes[name].event_shape)
         return d.to_event(event_dim) if event_dim else d
 
@@ -361,7 +361,7 @@ class CAMAModel(PyroModule):
         d = causes.measured(causes.distributions(group), group)
         value = group.stack(causes.values)
         if group.nodes[0] in batch.unknown:
-            d, value = d.mask(known_pixels(value)), filled(value)
+            d, value = _where_known(d, value), filled(value)
         log_prob = d.log_prob(value)
         known = batch.observed
         if classes and group.nodes == (self.graph.target,):
@@ -370,3 +370,14 @@ class CAMAModel(PyroModule):
         if mask is not None:
             log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))
         return log_prob.sum(tuple(range(-group.event_dim, 0)))
+
+
+def _where_known(d: TorchDistribution, images: Tensor) -> TorchDistribution:
+    """An image's distribution, unknown pixels left out.
+
+    The mask is as large as what it masks: Pyro compares the two shapes, and an export would find a condition on the
+    number of rows there.
+    """
+    known = known_pixels(images)
+    masked: TorchDistribution = d.mask(known.expand(torch.broadcast_shapes(known.shape, d.batch_shape)))
+    return masked

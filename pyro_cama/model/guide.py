@@ -402,8 +402,6 @@ class CAMAGuide(PyroModule):
                 apart = {n: clean[..., group.component(n)] for n in group.nodes} if isinstance(clean, Tensor) else clean
                 values.update(apart)
         images = {n: values[n] for n in children if self.graph.nodes[n].type == "image"}
-        if manipulation is not None:  # q(m | x) is to tell whether anything hides pixels
-            images = {n: manipulation.seemingly_seen(n, image) for n, image in images.items()}
         plain = [networks["inputs"](n, values[n]) for n in children if n not in images]
         flags = self._missing(batch, children)
         return _join([*plain, flags], batch.rows, self.like), images

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
+from math import nan
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.mechanisms.base import Clean, Line
 from pyro_cama.mechanisms.image import ImageMechanism
@@ -20,6 +23,10 @@ from pyro_cama.networks.features import NamedModules, mlp
 from pyro_cama.networks.hidden_pixels import HiddenPixels
 from pyro_cama.networks.image_layers import filled, known_pixels
 from pyro_cama.networks.inputs import NodeInputs
+
+LAID_OVER = 0.005  # share of an image's pixels that seem hidden, from which on something counts as laid over it
+MOST = 0.5  # of the rows, from which on something lies over an image
+AT_A_TIME = 500  # images whose hidden pixels are looked for
 
 _ALL = slice(None)
 _calibrated: ContextVar[frozenset[nn.Module]] = ContextVar("pyro_cama_calibrated", default=frozenset())
@@ -67,8 +74,9 @@ class Manipulation(nn.Module):
         widths = (
             {name: len(own) for name, own in numbers.items()} if latent.parts else {latent.name: self._features.stop}
         )
-        self.networks = NamedModules(
-            {one.name: mlp(one.dim, hidden, widths[one.name], layers if one.per_row else 0) for one in latent.each}
+        self._widths = widths
+        self.networks = NamedModules(  # of no number at all one is made, and cut off: a layer of none cannot begin
+            {one.name: mlp(one.dim, hidden, widths[one.name] or 1, layers if one.per_row else 0) for one in latent.each}
         )
         self._order: Tensor
         self.register_buffer("_order", torch.cat([*numbers.values()]).argsort(), persistent=False)
@@ -78,7 +86,8 @@ class Manipulation(nn.Module):
         parts = []
         for name, at in self.latent.slices.items():
             network, own = self.networks[name], m[..., at]
-            parts.append(network(own) - network(torch.zeros_like(own[..., :1, :] if m.dim() > 1 else own)))
+            theta = network(own) - network(torch.zeros_like(own[..., :1, :] if m.dim() > 1 else own))
+            parts.append(theta[..., : self._widths[name]])
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)[..., self._order]
 
     @property
@@ -203,35 +212,37 @@ class Manipulation(nn.Module):
             x = group.mechanism.invert(x, self.theta(self.calibration, group, at), frequencies)
         return x
 
-    def hidden_pixels(self, x: Tensor, theta: Tensor, group: MovedGroup) -> tuple[Tensor, Tensor] | None:
-        """Returns which pixels of an image something hides, bool ``(..., 1, H, W)``, and whether anything may lie over
-        it, bool ``(..., 1, 1, 1)``, as the overlay's theta is any but 0; None where no mechanism hides any.
+    def overlaid(self, batch: Batch) -> frozenset[str]:
+        """Returns the images over which something seems to lie in most rows, by name.
 
         Args:
-            x: as measured, ``(..., C, H, W)``.
-            theta, group: as for :meth:`transform`.
+            batch: rows as recorded.
         """
-        if group.nodes[0] not in self.detectors:
-            return None
-        covered = self.theta(theta, group)[..., -1] != 0
-        return self._detected(group.nodes[0], x), covered[..., None, None, None]
+        found = set()
+        for name in self.detectors:
+            if name in batch.values and batch.rows:
+                share = self._hidden(name, batch.values[name]).float().mean((-3, -2, -1))
+                found |= {name} if bool((share > LAID_OVER).float().mean() > MOST) else set()
+        return frozenset(found)
 
-    def seemingly_seen(self, name: str, x: Tensor) -> Tensor:
-        """Returns an image as measured, ``(..., C, H, W)``, NaN where something seems to lie over it, whatever m."""
-        return x.masked_fill(self._detected(name, filled(x)), torch.nan) if name in self.detectors else x
+    def without_hidden(self, batch: Batch, names: Collection[str]) -> Batch:
+        """Returns rows in which pixels of these images are unknown, NaN, that something seems to hide.
 
-    def share_hidden(self, name: str, x: Tensor) -> Tensor:
-        """Returns the share of an image's pixels that seem hidden, ``(...)``, where something may lie over it."""
-        return self._detected(name, x).to(x).mean((-3, -2, -1))
-
-    def overlays(self) -> dict[str, int]:
-        """Returns where in theta the overlay's number stands of every image that has one, by the image's name."""
-        return {g.nodes[0]: self.slice_of(g).stop - 1 for g in self.groups if g.nodes[0] in self.detectors}
+        Args:
+            batch: rows as recorded; an image of which some pixels are unknown already is left as it is.
+            names: of images; others than those over which a mechanism may lay something are as they are.
+        """
+        names = [name for name in names if name in self.detectors and name in batch.values]
+        names = [name for name in names if name not in batch.unknown]
+        images = {name: batch.values[name].masked_fill(self._hidden(name, batch.values[name]), nan) for name in names}
+        return replace(batch, values={**batch.values, **images}, unknown=batch.unknown | {*names}) if names else batch
 
     @torch.no_grad()
-    def _detected(self, name: str, x: Tensor) -> Tensor:
-        found: Tensor = self.detectors[name](x.reshape(-1, *x.shape[-3:])) > 0
-        return found.reshape(*x.shape[:-3], *found.shape[1:])
+    def _hidden(self, name: str, x: Tensor) -> Tensor:
+        """Which pixels of images seem hidden, bool ``(rows, 1, H, W)``."""
+        detector = self.detectors[name]
+        parts = (x,) if torch.compiler.is_compiling() else x.split(AT_A_TIME)
+        return torch.cat([detector(part) > 0 for part in parts])
 
     def pull_back(self, x: Tensor, theta: Tensor | None, group: Group) -> Clean | None:
         """Returns a group's readings on the clean scale, ``(..., width)``; None where no mechanism acts on them.
@@ -289,9 +300,6 @@ class Manipulation(nn.Module):
         clean = self.invert(x, theta, group, _ALL, None)
         if not isinstance(mechanism, ImageMechanism):
             return clean
-        covered = self.hidden_pixels(x, theta, group)
-        if covered is not None:
-            known = known & ~(covered[0] & covered[1])
         with torch.no_grad():
             known = mechanism.known(known.to(x), self.theta(theta, group)) > 0.5
         return torch.where(known, clean, torch.nan)

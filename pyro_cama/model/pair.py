@@ -124,6 +124,8 @@ class ModelGuidePair:
         trained: names of the manipulations that ``do="auto"`` infers, with a q(m | x) that has been trained; the others
             are 0.
         moving: names of the manipulations that an adaptation trains: all, but in a copy that is being adapted by some.
+        overlaid: names of images over which something lies in the world that the pair is adapted to: pixels that seem
+            hidden are unknown in all that :meth:`encode` returns.
         modes: of the posterior of m, beside the one that the modules stand at: values of
             :meth:`manipulation_parameters`.  Predictions average over all; the first tells everything else.
         usual_evidence: mean log p(x | a, c) of rows held out of the fit, winsorised, in nats a row; NaN where it takes
@@ -148,6 +150,7 @@ class ModelGuidePair:
         self.encoder = encoder or TableEncoder(graph)
         self.trained: frozenset[str] = frozenset()
         self.moving = tuple(m.name for m in graph.manipulations)
+        self.overlaid: frozenset[str] = frozenset()
         self.modes: tuple[Mapping[str, torch.Tensor], ...] = ()
         self.usual_evidence = math.nan
         name = f"cama{next(_numbers)}"
@@ -294,6 +297,7 @@ class ModelGuidePair:
         begun = {name: value.detach().clone() for name, value in twin.manipulation_parameters().items()}
         twin.modules.load_state_dict(state)
         twin.trained, twin.moving, twin.usual_evidence = self.trained, self.moving, self.usual_evidence
+        twin.overlaid = self.overlaid
         twin.modes = tuple({name: _grown(mode[name], fresh) for name, fresh in begun.items()} for mode in self.modes)
         return twin
 
@@ -326,7 +330,8 @@ class ModelGuidePair:
     def encode(self, data: Table | Batch, target: Target = "use", *, unknown: Unknown = "error") -> Batch:
         """Returns raw rows as tensors on the model's device: what model, guide and the ELBO classes take.
 
-        A Batch has been encoded before, and comes back; so every method that takes a table takes a Batch too.
+        A Batch has been encoded before, and comes back; so every method that takes a table takes a Batch too.  Pixels
+        that something seems to hide are unknown, of the images in :attr:`overlaid`.
 
         Args:
             data: rows, in raw units or encoded.
@@ -337,6 +342,11 @@ class ModelGuidePair:
         Raises:
             DataError: the pair has not seen data yet, or the table does not fit the graph.
         """
+        batch = self.recorded(data, target, unknown=unknown)
+        return self.manipulation.without_hidden(batch, self.overlaid) if self.overlaid else batch
+
+    def recorded(self, data: Table | Batch, target: Target = "use", *, unknown: Unknown = "error") -> Batch:
+        """Returns the same with every pixel as it was recorded; arguments and errors as :meth:`encode`."""
         self._require_fitted()
         if isinstance(data, Batch):
             batch = data.without(self.graph.target) if target == "ignore" else data

@@ -24,7 +24,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.inference.novelty import USUAL
 from pyro_cama.model.pair import Extensions, ModelGuidePair, PairT, Settings, device_named
 
-FORMAT = 10
+FORMAT = 11
 FILES = ("graph.yaml", "settings.json", "tensors.safetensors")
 
 
@@ -67,6 +67,7 @@ def write_files(pair: ModelGuidePair, adaptation: Adaptation | None, folder: Pat
         "dtype": str(pair.model.like.dtype).removeprefix("torch."),
         "extensions": pair.extensions.named(),
         "trained": sorted(pair.trained),
+        "overlaid": sorted(pair.overlaid),
         "modes": len(pair.modes),
         "usual_evidence": None if math.isnan(pair.usual_evidence) else pair.usual_evidence,
         "encoder": pair.encoder.state(),
@@ -119,7 +120,8 @@ def read(
         encoder = TableEncoder.from_state(graph, stored["encoder"])
         dtype = getattr(torch, stored["dtype"])
         pair = kind(graph, Settings(**stored["settings"]), given, device_named(device), encoder, dtype)
-        pair.trained, modes = frozenset(stored["trained"]), int(stored["modes"])
+        pair.trained, pair.overlaid = frozenset(stored["trained"]), frozenset(stored["overlaid"])
+        modes = int(stored["modes"])
         usual = stored["usual_evidence"]
         pair.usual_evidence = math.nan if usual is None else float(usual)
         kept = stored["adaptation"]

@@ -81,7 +81,7 @@ def _recognised(course: Course, reader: Reader[Any], rows: Batch, seed: int) -> 
     """Returns the world that explains rows best of those that they may be of, these counted in; None if of none."""
     ties = np.random.default_rng([seed, course.steps]).random(rows.rows)
     fitting: list[tuple[float, float, Regime]] = []
-    for regime in course.bank:
+    for regime in reader.comparable(course.bank, rows):
         known = regime.calibration
         if known is None:
             continue
@@ -95,7 +95,8 @@ def _recognised(course: Course, reader: Reader[Any], rows: Batch, seed: int) -> 
 
 def _best_read(course: Course, reader: Reader[Any], rows: Batch) -> int:
     """Returns the number of the world with whose parameters rows have the highest evidence."""
-    own = [regime for regime in course.bank if regime.trusted]
+    trusted = [regime for regime in course.bank if regime.trusted]
+    own = reader.comparable(trusted, rows) or trusted
     return max(own, key=lambda regime: (reader.read(regime, rows).evidence, -regime.number)).number
 
 
@@ -151,9 +152,10 @@ def _tried(
         except (DataError, FloatingPointError) as error:
             refusal = refusal or str(error)
             continue
-        if found.applied:
+        if found.applied or pair.overlaid != start.overlaid:
             new = Regime.of(pair, course.following, None, course.steps)
-            if start is present or reader.read(new, held).evidence > now:
+            better = new.overlaid != present.overlaid or reader.read(new, held).evidence > now
+            if start is present or better:
                 return pair, found, ""
         record, refusal = record or found, refusal or found.reason
     return None, record, refusal

@@ -178,7 +178,7 @@ class Monitor(Generic[PairT]):
         """
         pair = self._reader.pair
         with reading_unknown(self._unknown, "update"):
-            batch = pair.encode(rows, "ignore")
+            batch = pair.recorded(rows, "ignore")  # worlds differ in what they see of it
         if not batch.rows:
             raise DataError("update: found no rows; expected at least one")
         with one_core() if pair.device.type == "cpu" and not pair.model.has_images else nullcontext():

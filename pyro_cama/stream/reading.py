@@ -6,7 +6,7 @@ by itself can be compared; what is predicted is worked out once a step, with as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
@@ -80,6 +80,15 @@ class Reader(Generic[PairT]):
         labels = torch.where(known, bounds.nan_to_num(-torch.inf, neginf=-torch.inf).argmax(0), 0)
         scores = marginal(bounds).double().numpy()
         return Read(labels.numpy(), np.where(np.isfinite(scores), scores, -np.inf), len(bounds))
+
+    def comparable(self, bank: Iterable[Regime], rows: Batch) -> list[Regime]:
+        """Returns the worlds whose evidence of rows can be compared: those in which as much seems to lie over images.
+
+        Hidden pixels cost no evidence, so a world that hides some would be believed too easily, and one that does not,
+        too seldom.
+        """
+        overlaid = self.pair.manipulation.overlaid(rows)
+        return [regime for regime in bank if regime.overlaid == overlaid]
 
     def proba(self, regime: Regime, rows: Batch, *, own_mix: bool = False) -> NDArray[np.float64]:
         """Returns p(y | x, a, c) in a world, ``(rows, classes)``.

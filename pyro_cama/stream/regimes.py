@@ -27,6 +27,7 @@ class Regime:
         state: NN_pM and NN_qM, by name (eq. 8), and what is kept with them of the rows adapted to.
         modes: further modes of the posterior of m.
         trained: names of the manipulations that are inferred here; the others are 0.
+        overlaid: names of images over which something lies here, see :class:`pyro_cama.model.pair.ModelGuidePair`.
         calibration: what its rows look like; None until there are enough of them.
         class_prior: class proportions that the adaptation settled on; empty if there was none.
         adaptation: what was decided when it came.
@@ -40,6 +41,7 @@ class Regime:
     state: State
     modes: tuple[State, ...]
     trained: frozenset[str]
+    overlaid: frozenset[str]
     calibration: Calibration | None
     class_prior: tuple[float, ...] = ()
     adaptation: Adaptation | None = None
@@ -52,7 +54,7 @@ class Regime:
         """Takes what a model is now for a world."""
         state = {name: value.detach().cpu().clone() for name, value in places_of(pair).items()}
         modes = tuple({name: value.detach().cpu().clone() for name, value in mode.items()} for mode in pair.modes)
-        return cls(number, number, state, modes, pair.trained, calibration, came=came)
+        return cls(number, number, state, modes, pair.trained, pair.overlaid, calibration, came=came)
 
     @property
     def trusted(self) -> bool:
@@ -65,7 +67,7 @@ class Regime:
         with torch.no_grad():
             for name, place in places_of(pair).items():
                 place.copy_(self.state[name])
-        pair.modes, pair.trained = tuple(modes), self.trained
+        pair.modes, pair.trained, pair.overlaid = tuple(modes), self.trained, self.overlaid
 
 
 def places_of(pair: ModelGuidePair) -> dict[str, Tensor]:
@@ -98,7 +100,7 @@ def entered(bank: Sequence[Regime], new: Regime, most: int) -> tuple[tuple[Regim
 
 def _distance(one: Regime, other: Regime) -> float:
     """How far parameters are apart, in the mean over all; 0 for those that are shared."""
-    if one.trained != other.trained:
+    if one.trained != other.trained or one.overlaid != other.overlaid:
         return float("inf")
     apart = [(one.state[name].double() - other.state[name].double()).square() for name in one.state]
     return float(sum(part.sum() for part in apart)) / max(1, sum(part.numel() for part in apart))

@@ -29,7 +29,7 @@ from pyro_cama.stream.change import Calibration, ChangeTest, Urns
 from pyro_cama.stream.course import Course, Recent
 from pyro_cama.stream.regimes import Regime
 
-FORMAT = 1
+FORMAT = 2
 _URNS = ("evidence", "strangeness")
 
 
@@ -110,6 +110,7 @@ def _told(regime: Regime) -> dict[str, Any]:
         "number": regime.number,
         "reads_as": regime.reads_as,
         "trained": sorted(regime.trained),
+        "overlaid": sorted(regime.overlaid),
         "modes": len(regime.modes),
         "calibration": None if regime.calibration is None else regime.calibration.rows,
         "class_prior": regime.class_prior,
@@ -163,6 +164,7 @@ def _course(told: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torc
             state=state,
             modes=modes if own or shared is None else shared.modes,
             trained=frozenset(one["trained"]),
+            overlaid=frozenset(one["overlaid"]),
             calibration=calibration,
             class_prior=tuple(one["class_prior"]),
             adaptation=record,

@@ -7,7 +7,7 @@ sees a label, and no other stage moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import torch
@@ -26,7 +26,9 @@ WIDE = 3.0  # prior scales of theta: half of a side is two standard deviations o
 NUMBERS = 0.4  # of theta's numbers that move in a row
 ALONE = 0.5  # of the rows, in which one family of numbers moves
 SEVERAL = 0.6  # of the families, in the others
-MOVED = 0.25  # of the rows over which something is laid, by the other parts of their mechanism
+MOVED, GREYS = 0.3, 0.2  # of the rows that are looked at for hidden pixels, manipulated and of other black and white
+COVERED = 0.8  # of these, over which something is laid
+PARTLY = 0.4  # of the rows that theta is read off, in which something hides pixels
 
 
 def asleep_epochs(pair: ModelGuidePair, rows: int, epochs: int) -> int:
@@ -40,46 +42,63 @@ def asleep_loss(pair: ModelGuidePair) -> Callable[[Batch], Tensor]:
     manipulation = pair.manipulation
 
     def loss(batch: Batch) -> Tensor:
-        total = _of_hidden_pixels(pair, batch)
-        return total + _of_theta(pair, batch) if manipulation.can_sleep else total
+        acts = _acting(manipulation, batch.rows).to(pair.device)
+        moves = torch.where(acts, torch.randn(batch.rows, manipulation.size).to(pair.model.like), 0.0)
+        moved = manipulated(manipulation, batch, torch.where(acts, moves * manipulation.prior_scale() * WIDE, 0.0))
+        total = torch.zeros(()).to(pair.model.like)
+        for name in manipulation.detectors:
+            total = total + _of_hidden_pixels(manipulation, name, batch.values[name], moved.values[name])
+        if manipulation.can_sleep:
+            read = pair.guide.recognised(laid_over(manipulation, moved, [*manipulation.detectors], PARTLY))
+            total = total - read.log_prob(moves).sum(-1).mean()
+        return total
 
     return loss
 
 
 def manipulated(manipulation: Manipulation, batch: Batch, theta: Tensor) -> Batch:
-    """Returns rows as they would be recorded under theta, ``(rows, size)``, what hides pixels drawn at random."""
+    """Returns rows as they would be recorded under theta, ``(rows, size)``."""
     values = dict(batch.values)
     with torch.no_grad():
         for group in manipulation.groups:
-            (name,) = group.nodes
-            values[name] = recorded(group.mechanism, values[name], manipulation.theta(theta, group))
+            if group.image and group.theta_size and group.mechanism.simulates:
+                (name,) = group.nodes
+                values[name] = recorded(group.mechanism, values[name], manipulation.theta(theta, group))
     return replace(batch, values=values)
 
 
-def _of_theta(pair: ModelGuidePair, batch: Batch) -> Tensor:
-    manipulation = pair.manipulation
-    moves = torch.randn(batch.rows, manipulation.size) * _acting(manipulation, batch.rows)
-    moves = moves.to(pair.model.like)
-    rows = manipulated(manipulation, batch, moves * manipulation.prior_scale() * WIDE)
-    total: Tensor = -pair.guide.recognised(rows).log_prob(moves).sum(-1).mean()
-    return total
+@torch.no_grad()
+def laid_over(manipulation: Manipulation, batch: Batch, names: Collection[str], share: float = 1.0) -> Batch:
+    """Returns rows with something laid over these images, in a share of them: what seems hidden is unknown there."""
+    covered = replace(
+        batch, values={**batch.values, **{n: _covered(manipulation, n, batch.values[n])[0] for n in names}}
+    )
+    seen = manipulation.without_hidden(covered, names)
+    where = torch.rand(batch.rows, 1, 1, 1) < share
+    values = {n: torch.where(where.to(seen.values[n].device), seen.values[n], batch.values[n]) for n in names}
+    return replace(seen, values={**seen.values, **values})
 
 
-def _of_hidden_pixels(pair: ModelGuidePair, batch: Batch) -> Tensor:
-    manipulation, total = pair.manipulation, torch.zeros(()).to(pair.model.like)
-    for group in manipulation.groups:
-        name, mechanism = group.nodes[0], group.mechanism
-        if name not in manipulation.detectors:
-            continue
-        assert isinstance(mechanism, ImageMechanism)
-        theta = mechanism.simulate((batch.rows,), pair.graph.nodes[name], 1.0).to(total)
-        moves = torch.rand(batch.rows, 1).to(total) < MOVED
-        theta = torch.cat([theta[:, :-1] * moves, theta[:, -1:]], -1)
-        with torch.no_grad():
-            covered, hidden = mechanism.cover(batch.values[name], theta)
-        logits = manipulation.detectors[name](covered.clamp(0.0, 1.0))  # as every recorded image
-        total = total + F.binary_cross_entropy_with_logits(logits, hidden.to(logits), reduction="sum") / batch.rows
-    return total
+def _covered(manipulation: Manipulation, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images with something laid over them, in [0, 1] as every recorded image, and which pixels it hides."""
+    mechanism = next(group.mechanism for group in manipulation.groups if group.nodes[0] == name)
+    assert isinstance(mechanism, ImageMechanism)
+    covered, hidden = mechanism.cover(images)
+    return covered.clamp(0.0, 1.0), hidden
+
+
+def _of_hidden_pixels(manipulation: Manipulation, name: str, clean: Tensor, moved: Tensor) -> Tensor:
+    """-log q(s | x) of images, of which some are as they were beneath, some moved, and some of other greys."""
+    with torch.no_grad():
+        u = torch.rand(len(clean), 4, 1, 1, 1).to(clean)
+        beneath = torch.where(u[:, 0] < MOVED, moved, clean)
+        black, white = u[:, 1], u[:, 2]
+        beneath = torch.where(u[:, 3] < GREYS, torch.lerp(black, white, beneath), beneath)
+        covered, hidden = _covered(manipulation, name, beneath)
+        lies = torch.rand(len(clean), 1, 1, 1).to(clean) < COVERED
+        images, hidden = torch.where(lies, covered, beneath), hidden & lies
+    logits = manipulation.detectors[name](images)
+    return F.binary_cross_entropy_with_logits(logits, hidden.to(logits), reduction="sum") / len(clean)
 
 
 def prior_variance(manipulation: Manipulation) -> Tensor:
@@ -87,23 +106,17 @@ def prior_variance(manipulation: Manipulation) -> Tensor:
     families = torch.stack([*manipulation.families().values()])
     count, own = len(families), families.sum(0)
     acts = ALONE * own / count + (1 - ALONE) * (1 - (1 - SEVERAL) ** own) if count > 1 else own
-    return acts * torch.where(_always(manipulation).to(acts.device), 1.0, NUMBERS)
+    return acts * NUMBERS
 
 
 def _acting(manipulation: Manipulation, rows: int) -> Tensor:
     """Draws the numbers of theta that move in a row, bool ``(rows, size)``: of one family in half of the rows."""
-    families = torch.stack([*manipulation.families().values()]).cpu()
-    count, moves = len(families), torch.rand(rows, manipulation.size) < NUMBERS
-    moves |= _always(manipulation)
+    moves = torch.rand(rows, manipulation.size) < NUMBERS
+    if not (found := manipulation.families()):
+        return moves & False
+    families, count = torch.stack([*found.values()]).cpu(), len(found)
     if count == 1:
-        return moves
+        return moves & families
     alone, only = torch.rand(rows, 1) < ALONE, F.one_hot(torch.randint(count, (rows,)), count).bool()
     acting = torch.where(alone, only, torch.rand(rows, count) < SEVERAL)
     return moves & (acting[..., None] & families).any(1)
-
-
-def _always(manipulation: Manipulation) -> Tensor:
-    """Which numbers move wherever their family does, bool ``(size,)``: an overlay's only one."""
-    found = torch.zeros(manipulation.size, dtype=torch.bool)
-    found[[*manipulation.overlays().values()]] = True
-    return found

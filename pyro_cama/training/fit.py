@@ -116,6 +116,7 @@ def plan(
         ValueError: manipulated rows or interventions for a graph that cannot have them.
     """
     scales = scales_of(pair, interventions)
+    pair.overlaid = frozenset()  # of an adaptation to other rows
     if manipulated is not None and pair.graph.m is None:
         raise ValueError("fit(manipulated=...): this graph has no manipulation latent (m is null)")
     unclean = clean is None

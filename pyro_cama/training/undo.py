@@ -43,11 +43,13 @@ def undo_of_weights(modules: nn.Module, parameters: Sequence[Tensor] = ()) -> Un
 
 def undo_of_pair(pair: ModelGuidePair) -> Undo:
     """Returns a function that puts a pair back as it is now: its modules, what it knows of the data, its sites."""
-    held = pair.model, pair.guide, pair.modules, pair.encoder, pair.trained, pair.modes, pair.usual_evidence
+    held = pair.model, pair.guide, pair.modules, pair.encoder
+    adapted = pair.trained, pair.overlaid, pair.modes, pair.usual_evidence
     undo_weights = undo_of_weights(pair.modules)
 
     def undo() -> None:
-        pair.model, pair.guide, pair.modules, pair.encoder, pair.trained, pair.modes, pair.usual_evidence = held
+        pair.model, pair.guide, pair.modules, pair.encoder = held
+        pair.trained, pair.overlaid, pair.modes, pair.usual_evidence = adapted
         undo_weights()
 
     return undo

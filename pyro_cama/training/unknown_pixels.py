@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.networks.resampling import pixel_grid
 
 
 def images_with_unknown(groups: tuple[Group, ...]) -> tuple[str, ...]:
     """Returns the images on which a mechanism acts: others are always known as a whole."""
-    return tuple(g.nodes[0] for g in groups if isinstance(g, MovedGroup) and g.image and g.theta_size)
+    moved = (g for g in groups if isinstance(g, MovedGroup) and g.image)
+    return tuple(g.nodes[0] for g in moved if g.theta_size or isinstance(g.mechanism, ImageMechanism))
 
 
 def partly_unknown(batch: Batch, names: tuple[str, ...], share: float) -> Batch:

@@ -498,7 +498,7 @@ def graph(mechanism: str, kind: str = "image") -> dict[str, Any]:
         ("affine+rate", "continuous", rf"found 'affine\+rate'; expected only {OF_IMAGES}"),
         ("warp", "continuous", r"child 'i': Warp serves image, found type continuous; expected one of \['affine', 'co"),
         ("warp+field", "count", r"ComposedImages serves image, found type count; expected one of \['concat', 'rate'\]"),
-        ("auto", "image", r"child 'i': found dim 4 and mechanism auto, which has 44 numbers.*expected dim: 44 or more"),
+        ("auto", "image", r"child 'i': found dim 4 and mechanism auto, which has 43 numbers.*expected dim: 43 or more"),
         ("auto", "continuous", r"ComposedImages serves image, found type continuous"),
         ("affine", "image", r"Affine serves continuous, found type image; expected one of .*'warp'"),
     ],

@@ -9,15 +9,13 @@ from pyro_cama.mechanisms.registry import mechanism_named
 NODE = Node("i", "image", shape=(3, 20, 28))
 
 
-def test_what_is_not_hidden_is_left_as_it_was_and_what_is_absent_hides_nothing() -> None:
+def test_what_is_not_hidden_is_left_as_it_was() -> None:
     torch.manual_seed(0)
-    x, theta = torch.rand(400, 3, 20, 28), torch.tensor([2.0, 0.0]).repeat(200)[:, None]
-    covered, hidden = Overlay().cover(x, theta)
+    x = torch.rand(400, 3, 20, 28)
+    covered, hidden = Overlay().cover(x)
     assert hidden.shape == (400, 1, 20, 28)
     assert torch.equal(torch.where(hidden, x, covered), x)
-    assert torch.equal(covered[1::2], x[1::2])
-    assert not hidden[1::2].any()
-    share = hidden[::2].float().mean((1, 2, 3))
+    share = hidden.float().mean((1, 2, 3))
     assert 0.05 < share.mean() < 0.4
     assert (share > 0).float().mean() > 0.8
     assert bool(((covered >= 0) & (covered <= 1)).all())
@@ -26,7 +24,7 @@ def test_what_is_not_hidden_is_left_as_it_was_and_what_is_absent_hides_nothing()
 def test_inks_are_negatives_black_white_colours_and_specks() -> None:
     torch.manual_seed(0)
     x = torch.full((300, 3, 20, 28), 0.25)
-    covered, hidden = Overlay().cover(x, torch.ones(300, 1))
+    covered, hidden = Overlay().cover(x)
     inks = [covered[i][:, hidden[i, 0]] for i in range(300) if hidden[i].any()]
     assert any(bool((ink == 0.75).all()) for ink in inks)
     assert any(bool((ink == 0).all()) for ink in inks)
@@ -35,10 +33,14 @@ def test_inks_are_negatives_black_white_colours_and_specks() -> None:
     assert any(len(ink.unique()) == 3 for ink in inks)  # a colour
 
 
-def test_behind_others_it_lies_over_what_they_have_moved() -> None:
-    torch.manual_seed(0)
-    mechanism = mechanism_named("intensity+overlay", "row", "here")
-    x, theta = torch.rand(50, 3, 20, 28), torch.tensor([-0.5, 0.1, 2.0]).expand(50, 3)
-    covered, hidden = mechanism.cover(x, theta)  # type: ignore[attr-defined]
-    torch.testing.assert_close(covered.where(~hidden, 0.0), (0.5 * x + 0.1).where(~hidden, 0.0))
-    assert hidden.any()
+def test_it_takes_no_numbers_of_theta_and_moves_nothing() -> None:
+    x, overlay = torch.rand(4, 3, 20, 28), Overlay()
+    assert overlay.size(NODE) == 0
+    assert overlay.families(0) == {}
+    assert torch.equal(overlay.push(x, torch.zeros(4, 0)), x)
+    both, alone = (mechanism_named(name, "row", "here") for name in ("intensity+overlay", "intensity"))
+    theta = torch.tensor([-0.5, 0.1]).expand(4, 2)
+    assert both.size(NODE) == 2
+    assert both.families(2) == alone.families(2)
+    torch.testing.assert_close(both.push(x, theta), alone.push(x, theta))
+    assert both.cover(x)[1].any()  # type: ignore[attr-defined]

@@ -8,7 +8,17 @@ import torch
 import pyro_cama
 from pyro_cama import CAMA
 from pyro_cama.data.batch import Batch
-from pyro_cama.training.asleep import IMAGES, TIMES, _acting, asleep_epochs, asleep_loss, manipulated, prior_variance
+from pyro_cama.networks.hidden_pixels import HiddenPixels
+from pyro_cama.training.asleep import (
+    IMAGES,
+    TIMES,
+    _acting,
+    asleep_epochs,
+    asleep_loss,
+    laid_over,
+    manipulated,
+    prior_variance,
+)
 
 
 def model(mechanism: str = "warp", **m: Any) -> CAMA:
@@ -79,7 +89,23 @@ def test_rows_are_recorded_as_theta_says() -> None:
     assert torch.equal(batch.values["i"].unique(), torch.tensor([0.0, 0.5]))
 
 
-@pytest.mark.parametrize("mechanism", ["warp", "overlay", "warp+illumination+overlay"])
+def test_what_seems_hidden_is_unknown_in_a_share_of_the_rows() -> None:
+    torch.manual_seed(0)
+    cama, batch = model("warp+overlay"), rows(400)
+    detector = cama.manipulation.detectors["i"]
+    assert isinstance(detector, HiddenPixels)
+    assert detector.logits.bias is not None
+    torch.nn.init.constant_(detector.logits.bias, 1.0)  # all of every image
+    found = laid_over(cama.manipulation, batch, ["i"], 0.3)
+    assert found.unknown == {"i"}
+    unknown = found.values["i"].isnan().flatten(1)
+    assert torch.equal(unknown.any(1), unknown.all(1))
+    assert 0.2 < unknown.any(1).double().mean() < 0.4
+    assert torch.equal(found.values["i"][~unknown.any(1)], batch.values["i"][~unknown.any(1)])
+    assert laid_over(cama.manipulation, batch, []).unknown == frozenset()
+
+
+@pytest.mark.parametrize("mechanism", ["warp", "warp+illumination+overlay"])
 def test_numbers_move_as_often_as_the_prior_says(mechanism: str) -> None:
     torch.manual_seed(0)
     manipulation = model(mechanism).manipulation
