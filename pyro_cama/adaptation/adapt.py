@@ -89,7 +89,8 @@ def adapt(
         trainer_kwargs: passed to ``lightning.pytorch.Trainer``.
 
     Returns:
-        An adapted copy, and what was decided about it.
+        An adapted copy, and what was decided about it.  Of images over which something lies in most of the new rows
+        (:class:`pyro_cama.mechanisms.Overlay`) the copy takes hidden pixels for unknown, whatever became of m.
 
     Raises:
         DataError: the rows do not fit the graph, or hold no reading that tells anything about m.

@@ -213,17 +213,20 @@ class Manipulation(nn.Module):
         return x
 
     def overlaid(self, batch: Batch) -> frozenset[str]:
-        """Returns the images over which something seems to lie in most rows, by name.
+        """Returns the names of the images over which something seems to lie in most rows.
 
         Args:
-            batch: rows as recorded.
+            batch: rows as recorded; those that lack an image have no say about it.
         """
-        found = set()
-        for name in self.detectors:
-            if name in batch.values and batch.rows:
-                share = self._hidden(name, batch.values[name]).float().mean((-3, -2, -1))
-                found |= {name} if bool((share > LAID_OVER).float().mean() > MOST) else set()
-        return frozenset(found)
+        return frozenset(name for name in self.detectors if name in batch.values and self._lies_over(name, batch))
+
+    def _lies_over(self, name: str, batch: Batch) -> bool:
+        images = batch.values[name]
+        images = images[batch.observed[name]] if name in batch.observed else images
+        if not len(images):
+            return False
+        share = self._hidden(name, images).float().mean((-3, -2, -1))
+        return bool((share > LAID_OVER).float().mean() > MOST)
 
     def without_hidden(self, batch: Batch, names: Collection[str]) -> Batch:
         """Returns rows in which pixels of these images are unknown, NaN, that something seems to hide.
@@ -232,8 +235,7 @@ class Manipulation(nn.Module):
             batch: rows as recorded; an image of which some pixels are unknown already is left as it is.
             names: of images; others than those over which a mechanism may lay something are as they are.
         """
-        names = [name for name in names if name in self.detectors and name in batch.values]
-        names = [name for name in names if name not in batch.unknown]
+        names = [name for name in names if name in self.detectors and name in batch.values.keys() - batch.unknown]
         images = {name: batch.values[name].masked_fill(self._hidden(name, batch.values[name]), nan) for name in names}
         return replace(batch, values={**batch.values, **images}, unknown=batch.unknown | {*names}) if names else batch
 

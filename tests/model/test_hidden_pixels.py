@@ -91,6 +91,9 @@ def test_something_lies_over_images_where_it_does_over_most() -> None:
     assert manipulation.overlaid(rows_of(x)) == {"i"}
     x[4:, :, 0, 0] = 0.1
     assert manipulation.overlaid(rows_of(x)) == frozenset()
+    there = {"i": torch.arange(10) < 4}  # of the rows that have an image all
+    assert manipulation.overlaid(Batch({"i": x}, there, None, 10)) == {"i"}
+    assert manipulation.overlaid(Batch({"i": x}, {"i": torch.zeros(10, dtype=torch.bool)}, None, 10)) == frozenset()
     assert digits("warp").manipulation.overlaid(rows_of(x)) == frozenset()
 
 
