@@ -85,7 +85,8 @@ def main() -> None:
     if "nets" in options.methods:
         parts.append((nets, tasks))
     same = ("experiment", "method", "mechanism", "seed")
-    rows = experiment.run_among(parts, "corruptions", options, same, images.published)
+    written = experiment.run_among(parts, "corruptions", options, same, images.published)
+    rows = [images.told_apart(row) for row in written]
     means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
     for metric in ("accuracy", "kept"):
         print(f"\ncorruptions, {metric} ({setting})")

@@ -6,13 +6,15 @@ paper's concatenation (vertical shifts), and from simulated interventions.  Besi
 CVAE and an oracle trained with labels on digits moved alike.  Writes results/figure7.json (tidy rows) and
 results/figure7.png.
 
-    python experiments/figure7.py             # 60,000 digits, one model of each kind; an hour and a half on one core
+    python experiments/figure7.py             # 60,000 digits, one model of each kind; hours on one core
+    python experiments/figure7.py --methods cama --seed 1    # a part; the other rows in results/ stay
     python experiments/figure7.py --quick     # 6,000 digits, small nets, one severity
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -33,37 +35,43 @@ SEVERITIES: dict[str, dict[str, tuple[float, ...]]] = {
     "smoke": {"vertical_shift": (0.2,)},
 }
 OTHER = {"vertical_shift": "horizontal_shift", "horizontal_shift": "vertical_shift"}
-Note = Callable[..., None]
+MECHANISMS = {"cama": "warp", "concat": "concat"}  # by method
+FITS = {"nets": ["net", "net_bn"], "cvae": ["warp"], "cama": ["warp"], "concat": ["concat"], "simulated": ["simulated"]}
 
 
-def clean(**task: Any) -> list[Row]:
+def fitted(method: str, **task: Any) -> list[Row]:
     """Accuracy on clean digits before any adaptation."""
-    lab, found = images.open_lab(task), []
+    lab, found = images.open_lab(task), list[Row]()
 
     def note(method: str, value: float, **more: Any) -> None:
         found.append(_row(lab, "clean", method, 0.0, value, **more))
 
-    for name in ("net", "net_bn"):
-        note(name, lab.net(name).accuracy(lab.data.score_x, lab.data.score_y))
-    note("cama", lab.accuracy(lab.cama(), lab.data.score_x), mechanism="warp")
-    note("concat", lab.accuracy(lab.cama("concat"), lab.data.score_x), mechanism="concat")
-    simulated = lab.cama("warp", FAMILY)
-    note("simulated", lab.accuracy(simulated, lab.data.score_x), mechanism="warp")
-    note(
-        "simulated",
-        lab.accuracy(simulated, lab.data.score_x, do={"m": 0.0}),
-        mechanism="warp",
-        metric="accuracy do(m=0)",
-    )
+    if method == "nets":
+        for name in ("net", "net_bn"):
+            note(name, lab.net(name).accuracy(lab.data.score_x, lab.data.score_y))
+    elif method == "simulated":
+        simulated = lab.cama("warp", FAMILY)
+        still = lab.accuracy(simulated, lab.data.score_x, do={"m": 0.0})
+        note(method, lab.accuracy(simulated, lab.data.score_x), mechanism="warp")
+        note(method, still, mechanism="warp", metric="accuracy do(m=0)")
+    elif method in MECHANISMS:
+        mechanism = MECHANISMS[method]
+        note(method, lab.accuracy(lab.cama(mechanism), lab.data.score_x), mechanism=mechanism)
     return found
 
 
-def nets(kind: str, severity: float, **task: Any) -> list[Row]:
+def adapted(method: str, kind: str, severity: float, **task: Any) -> list[Row]:
+    """Accuracy on digits that have moved, of a method as it is and adapted."""
+    lab = images.open_lab(task)
+    return METHODS[method](lab, kind, severity)
+
+
+def nets(lab: Lab, kind: str, severity: float) -> list[Row]:
     """The nets, their adaptations and the oracle."""
-    lab, found = images.open_lab(task), []
+    found = []
     new, test, y = lab.adapt_x(kind, severity), lab.score_x(kind, severity), lab.data.score_y
     plain, normed = lab.net(), lab.net("net_bn")
-    adapted: dict[str, Callable[[Tensor], Any]] = {
+    adapts: dict[str, Callable[[Tensor], Any]] = {
         "bn_adapt": lambda x: bn_adapt(normed, x),
         "tent": lambda x: tent(normed, x),
         "shot_im": lambda x: shot_im(normed, x),
@@ -71,40 +79,55 @@ def nets(kind: str, severity: float, **task: Any) -> list[Row]:
     }
     for method, net in {"net": plain, "net_bn": normed, "oracle": lab.net("net_bn", augment={kind: severity})}.items():
         found.append(_row(lab, kind, method, severity, net.accuracy(test, y)))
-    for method, adapt in adapted.items():
+    for method, adapt in adapts.items():
         found.append(_row(lab, kind, method, severity, adapt(new).accuracy(test, y), adapted_on=kind))
     return found
 
 
-def models(kind: str, severity: float, **task: Any) -> list[Row]:
-    """CAMA by mechanism and by what it was adapted to, and the CVAE."""
-    lab, found = images.open_lab(task), []
-    test = lab.score_x(kind, severity)
+def cvae(lab: Lab, kind: str, severity: float) -> list[Row]:
+    """The CVAE, which has no M."""
+    model, test = lab.cvae(), lab.score_x(kind, severity)
+    moved = lab.adapted_cvae(model, lab.adapt_x(kind, severity))
+    return [
+        _row(lab, kind, "cvae", severity, lab.accuracy(model, test)),
+        _row(lab, kind, "cvae", severity, lab.accuracy(moved, test), adapted_on=kind),
+    ]
 
-    def note(method: str, value: float, **more: Any) -> None:
-        found.append(_row(lab, kind, method, severity, value, **more))
 
-    cvae = lab.cvae()
-    note("cvae", lab.accuracy(cvae, test))
-    note("cvae", lab.accuracy(lab.adapted_cvae(cvae, lab.adapt_x(kind, severity)), test), adapted_on=kind)
-    for mechanism in ("warp", "concat") if kind == "vertical_shift" else ("warp",):
-        cama, method = lab.cama(mechanism), "cama" if mechanism == "warp" else "concat"
-        note(method, lab.accuracy(cama, test), mechanism=mechanism)
-        for seen in _seen(kind, severity, mechanism):
-            adapted = lab.adapted(cama, _unlabelled(lab, seen, severity))
-            more: dict[str, Any] = {"mechanism": mechanism, "adapted_on": seen}
-            note(method, lab.accuracy(adapted, test), **more)
-            assert adapted.adaptation is not None
-            note(method, float(adapted.adaptation.accepted), metric="kept", **more)
-            if seen == kind:
-                note(method, lab.accuracy(adapted, lab.data.score_x), **more | {"tested_on": "clean"})
-    simulated = lab.cama("warp", FAMILY)
-    note("simulated", lab.accuracy(simulated, test), mechanism="warp")
-    adapted = lab.adapted(simulated, lab.adapt_x(kind, severity))
-    more = {"mechanism": "warp", "adapted_on": kind}
-    note("simulated", lab.accuracy(adapted, test), **more)
-    note("simulated", lab.accuracy(adapted, lab.data.score_x), **more | {"tested_on": "clean"})
+def camas(method: str, lab: Lab, kind: str, severity: float) -> list[Row]:
+    """CAMA with one mechanism, by what it was adapted to."""
+    mechanism, test = MECHANISMS[method], lab.score_x(kind, severity)
+    cama = lab.cama(mechanism)
+    found = [_row(lab, kind, method, severity, lab.accuracy(cama, test), mechanism=mechanism)]
+    for seen in _seen(kind, severity, mechanism):
+        moved = lab.adapted(cama, _unlabelled(lab, seen, severity))
+        assert moved.adaptation is not None
+        note = partial(_row, lab, kind, method, severity, mechanism=mechanism, adapted_on=seen)
+        found += [note(lab.accuracy(moved, test)), note(float(moved.adaptation.accepted), metric="kept")]
+        if seen == kind:
+            found.append(note(lab.accuracy(moved, lab.data.score_x), tested_on="clean"))
     return found
+
+
+def simulated(lab: Lab, kind: str, severity: float) -> list[Row]:
+    """CAMA trained with simulated interventions."""
+    cama, test = lab.cama("warp", FAMILY), lab.score_x(kind, severity)
+    moved = lab.adapted(cama, lab.adapt_x(kind, severity))
+    note = partial(_row, lab, kind, "simulated", severity, mechanism="warp")
+    return [
+        note(lab.accuracy(cama, test)),
+        note(lab.accuracy(moved, test), adapted_on=kind),
+        note(lab.accuracy(moved, lab.data.score_x), adapted_on=kind, tested_on="clean"),
+    ]
+
+
+METHODS: dict[str, Callable[[Lab, str, float], list[Row]]] = {
+    "nets": nets,
+    "cvae": cvae,
+    "cama": partial(camas, "cama"),
+    "concat": partial(camas, "concat"),
+    "simulated": simulated,
+}
 
 
 def _seen(kind: str, severity: float, mechanism: str) -> tuple[str, ...]:
@@ -134,15 +157,25 @@ def _row(lab: Lab, kind: str, method: str, severity: float, value: float, **more
 
 
 def main() -> None:
-    options = images.parser(__doc__).parse_args()
+    parser = images.parser(__doc__)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS], help="which to measure; all")
+    options = parser.parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
-    fits = [["warp"], ["concat"], ["simulated"], ["net", "net_bn"]]
     cases = [(kind, severity) for kind, many in SEVERITIES[setting].items() for severity in many]
-    tasks = [{"kind": kind, "severity": severity, **lab} for lab in labs for kind, severity in cases]
-    fitted = [{"fits": f, **lab} for lab in labs for f in fits]
-    parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (nets, tasks), (models, tasks)]
-    rows = experiment.run_parts(parts, "figure7", options, written_as=images.published)
+    tasks = [{"method": method, **lab} for lab in labs for method in options.methods]
+    needed = dict.fromkeys(tuple(FITS[method]) for method in options.methods)
+    fits = [{"fits": [*names], **lab} for lab in labs for names in needed]
+    moved = [
+        {"kind": kind, "severity": severity, **task}
+        for task in tasks
+        for kind, severity in cases
+        if task["method"] != "concat" or kind == "vertical_shift"
+    ]
+    parts: list[experiment.Part] = [(images.prepare, fits), (fitted, tasks), (adapted, moved)]
+    same = ("experiment", "method", "mechanism", "trained_on", "seed")
+    written = experiment.run_among(parts, "figure7", options, same, images.published)
+    rows = [images.told_apart(row) for row in written]
     shown = [r for r in rows if r["adapted_on"] in ("", r["tested_on"]) and r["tested_on"] != "clean"]
     for kind in SEVERITIES[setting]:
         print(f"\nfigure7, {kind}, accuracy ({setting})")

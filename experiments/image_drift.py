@@ -132,7 +132,7 @@ def causal_graph(data: Protocol, channels: int, mechanism: str) -> CausalGraph:
     """`graphs/mnist.yaml` with images of this size, a mechanism, and an m that has as many directions as that needs."""
     raw = datasets.graph("mnist").to_dict()
     raw["nodes"][IMAGE] |= {"shape": list(data.train_x.shape[1:]), "channels": channels}
-    raw["latents"]["m"] |= {"mechanism": mechanism, "dim": max(8, named(mechanism).numbers)}
+    raw["latents"]["m"] |= {"mechanism": mechanism, "dim": max(8, named(mechanism).numbers or 0)}
     return CausalGraph(raw)
 
 

@@ -510,12 +510,12 @@ def test_mechanisms_that_do_not_fit_are_errors(mechanism: str, kind: str, messag
 
 def test_auto_is_what_images_may_need_and_its_families_are_those_of_its_parts() -> None:
     spec = graph("auto")
-    spec["latents"]["m"]["dim"] = 44
+    spec["latents"]["m"]["dim"] = 43
     manipulation = build(spec, hidden=4).manipulation
     families = manipulation.families()
-    assert [*families] == ["warp", "blur", "even illumination", "illumination", "overlay"]
+    assert [*families] == ["warp", "blur", "even illumination", "illumination"]
     assert manipulation.can_sleep
-    assert [int(acts.sum()) for acts in families.values()] == [6, 1, 2, 36, 1]
+    assert [int(acts.sum()) for acts in families.values()] == [6, 1, 2, 36]
     assert torch.stack([*families.values()]).any(0).all()
     assert not (families["even illumination"] & ~families["illumination"]).any()
 
