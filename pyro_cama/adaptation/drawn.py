@@ -137,7 +137,7 @@ class Drawn:
             # a start that diverges counts as it began
             with twin.manipulation.at_rest(start.resting), suppress(FloatingPointError):
                 optimise(
-                    [Stage(loss, options.epochs, options.lr, title=f"adapt, {title} ({start.name})")],
+                    [Stage(loss, options.epochs, options.lr * start.pace, title=f"adapt, {title} ({start.name})")],
                     twin.modules,
                     [*moving, *([free] if learns_proportions else [])],
                     Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),

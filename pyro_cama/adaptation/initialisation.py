@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from tqdm.auto import tqdm
 from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.start import ALONE, Start, sleeping_starts
-from pyro_cama.adaptation.wake_sleep import sleep
+from pyro_cama.adaptation.wake_sleep import begin_at, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
@@ -51,14 +50,16 @@ def initialise_start(
         return Start("here")
     trained = pair.trained.issuperset(pair.moving)
     if pair.moves_by_row and all(group.image for group in _moved(pair)):
+        seed = pair.settings.seed
         if k == 0:
             if trained or not _guesses(pair):
                 return Start("here")
             resting = _resting_at_moments(manipulation)
             with manipulation.at_rest(resting):
-                return replace(_at_moments(pair, batch), resting=resting)
+                theta = _at_moments(pair, batch)
+            return begin_at(pair, batch, clean, theta[0], resting, seed) if manipulation.can_sleep else Start("moments")
         if k in sleeping_starts(manipulation):
-            seed, alone = pair.settings.seed, k == ALONE
+            alone = k == ALONE
             return sleep(
                 pair, batch, clean, steps, seed=seed, progress=progress, alone=alone, trainer_kwargs=trainer_kwargs
             )
@@ -68,7 +69,8 @@ def initialise_start(
                     module.reset_parameters()
         return Start(f"random {k}")
     if k == 0:
-        return _at_moments(pair, batch)
+        _at_moments(pair, batch)
+        return Start("moments")
     if k == 1:
         if not trained:
             set_theta(pair, batch, torch.zeros(_sites(pair), manipulation.size))
@@ -118,14 +120,16 @@ def statistics_of(pair: ModelGuidePair) -> dict[str, dict[str, Tensor]]:
     return {name: own for group in moved for name, own in _statistics(pair, group).items()}
 
 
-def _at_moments(pair: ModelGuidePair, batch: Batch) -> Start:
+def _at_moments(pair: ModelGuidePair, batch: Batch) -> Tensor:
+    """Sets NN_pM and NN_qM to the moments of the new rows, and returns the thetas, ``(sites, size)``."""
     sites = list(range(_sites(pair)))
     m, theta = set_theta(pair, batch, theta_at_moments(pair, batch))
     if batch.site is not None and not pair.moves_by_row:
         sites = torch.nonzero(~absent_sites(pair, batch)).flatten().tolist()
     # a fold searches by itself: what the whole batch found would be chosen with a look at the rows it holds out
     search_alternatives(pair, batch, m, theta, statistics_of(pair), sites)
-    return Start("moments")
+    with torch.no_grad():
+        return pair.manipulation.structured(m)
 
 
 def _sites(pair: ModelGuidePair) -> int:
@@ -152,7 +156,7 @@ def _resting_at_moments(manipulation: Manipulation) -> Tensor | None:
 
 
 def _guesses(pair: ModelGuidePair) -> bool:
-    """Whether any mechanism guesses theta from moments."""
+    """Whether any mechanism of what moves guesses theta from moments."""
     acting = [acting for group in pair.manipulation.groups for acting in group.acting]
     return any(one.mechanism.guesses for one in acting if one.latent in pair.moving)
 

@@ -18,10 +18,12 @@ class Start:
     Attributes:
         name: as told in :attr:`pyro_cama.adaptation.result.Adaptation.start`.
         resting: numbers of theta that stay at 0, bool ``(size,)``; None means none of them.
+        pace: of the learning rate, what is taken from here.
     """
 
     name: str
     resting: Tensor | None = None
+    pace: float = 1.0
 
 
 def sleeping_starts(manipulation: Manipulation) -> range:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,6 +32,8 @@ from pyro_cama.training.stages import Stage
 LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 COMPARED = 150  # rows whose evidence tells what moves
+RIDGE = 1e-4  # of the features' mean square, what draws weights to 0 in least squares
+PACE = 0.1  # of the learning rate where one theta is all rows': a large one is near where it should be, or far off
 TOLD = 0.1  # of a number's variance, the least share that a reading is believed to explain
 
 
@@ -77,10 +80,8 @@ def sleep(
         progress, trainer_kwargs: see :func:`pyro_cama.training.optimise.optimise`.
         rows: dreamt up, and of the new rows that are looked at.
     """
-    if clean is None:
-        with pair.seeded(seed):
-            clean = ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
-    seen = new.select(torch.linspace(0, new.rows - 1, min(rows, new.rows)).long().to(pair.device))
+    clean = _dreamt(pair, rows, seed) if clean is None else clean
+    seen = _some(new, rows)
     reading = _read(pair, seen)
     start = _most_likely(pair, seen, reading, seed) if alone else Start("sleep")
     _begin(pair, reading, start.resting, seed)
@@ -92,6 +93,65 @@ def sleep(
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
     return start
+
+
+@torch.no_grad()
+def begin_at(
+    pair: ModelGuidePair,
+    new: Batch,
+    clean: Batch | None,
+    theta: Tensor,
+    resting: Tensor | None,
+    seed: int,
+    *,
+    rows: int = 1000,
+) -> Start:
+    """Sets NN_pM to manipulations as wide as one that all new rows may share, and NN_qM to what tells them from clean.
+
+    New rows are to have the m of that theta and clean ones m = 0: NN_qM's last layer has the least squares.  An m that
+    clean rows had as well would cost thousands of nats of theirs where it is large, as of a negative, and unlearning it
+    would take the new rows' with it.
+
+    Args:
+        pair, new, clean: as for :func:`sleep`.
+        theta: ``(size,)``.
+        resting: numbers of theta that stay at 0, bool ``(size,)``; None means none of them.
+        seed: of noise.
+        rows: of either kind that are looked at.
+    """
+    manipulation, q = pair.manipulation, pair.guide.m_posterior
+    assert isinstance(q, RowPosterior)
+    clean, seen = _some(_dreamt(pair, rows, seed) if clean is None else clean, rows), _some(new, rows)
+    own = theta / manipulation.prior_scale() / WIDE
+    axes = _begin(pair, _read(pair, seen)._replace(moments=_moments(pair, own[None])), resting, seed)
+    m = F.pad(torch.linalg.pinv(axes.T) @ own, (0, manipulation.dim - len(axes)))
+    manipulation.solve_for(m[None], theta[None])
+    found: list[Tensor] = []
+    hook = q.network[-1].register_forward_hook(lambda _, inputs, __: found.append(inputs[0]))
+    for batch in (seen, clean):
+        pair.guide.m_dist(batch)
+    hook.remove()
+    features = F.pad(torch.cat(found), (0, 1), value=1.0)
+    is_new = torch.cat([features.new_ones(seen.rows), features.new_zeros(clean.rows)])
+    square = features.T @ features
+    penalty = RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+    tells = torch.linalg.solve(square + penalty, features.T @ is_new)
+    last = {name: parameter[: len(m)] for name, parameter in q.network[-1].named_parameters()}
+    last["weight"].copy_(torch.outer(m, tells[:-1]))
+    last["bias"].copy_(m * tells[-1])
+    return Start("moments", resting, PACE)
+
+
+def _dreamt(pair: ModelGuidePair, rows: int, seed: int) -> Batch:
+    """Clean rows that the model draws itself."""
+    with pair.seeded(seed):
+        return ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
+
+
+def _some(batch: Batch, rows: int) -> Batch:
+    """Rows in even distances, so many at most."""
+    device = next(iter(batch.values.values())).device
+    return batch.select(torch.linspace(0, batch.rows - 1, min(rows, batch.rows)).long().to(device))
 
 
 def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int) -> Start:
@@ -117,14 +177,21 @@ def _read(pair: ModelGuidePair, rows: Batch) -> Reading:
     manipulation = pair.manipulation
     read = pair.guide.recognised(rows)
     theta, variance = read.mean.clamp(-FARTHEST / WIDE, FARTHEST / WIDE), read.variance.mean(0)
-    moments = theta.T @ theta / len(theta) + (LEAST / WIDE) ** 2 * torch.eye(manipulation.size).to(theta)
     told = (1 - variance / prior_variance(manipulation)).clamp_min(TOLD)
-    return Reading(moments, variance, told / variance)
+    return Reading(_moments(pair, theta), variance, told / variance)
+
+
+def _moments(pair: ModelGuidePair, theta: Tensor) -> Tensor:
+    """Second moments of thetas ``(rows, size)``, and the least that there are, in units of the prior asleep."""
+    return theta.T @ theta / len(theta) + (LEAST / WIDE) ** 2 * torch.eye(pair.manipulation.size).to(theta)
 
 
 @torch.no_grad()
-def _begin(pair: ModelGuidePair, reading: Reading, resting: Tensor | None, seed: int) -> None:
-    """Sets NN_pM to thetas of the second moments read, as far as they do not rest, and NN_qM to what reads them."""
+def _begin(pair: ModelGuidePair, reading: Reading, resting: Tensor | None, seed: int) -> Tensor:
+    """Sets NN_pM to thetas of the second moments read, as far as they do not rest, and NN_qM to what reads them.
+
+    Returns what a standard deviation of m's first numbers moves, in units of the prior asleep, ``(size, size)``.
+    """
     manipulation, moments = pair.manipulation, reading.moments
     if resting is not None:
         moments = moments.masked_fill(resting | resting[:, None], 0.0)
@@ -136,6 +203,7 @@ def _begin(pair: ModelGuidePair, reading: Reading, resting: Tensor | None, seed:
     manipulation.network[-1].weight.zero_()  # type: ignore[operator]
     manipulation.solve_for(m, m[:, : len(axes)] @ axes * manipulation.prior_scale() * WIDE)
     _begin_at_reading(pair, axes, reading)
+    return axes
 
 
 @torch.no_grad()
