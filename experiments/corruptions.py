@@ -13,6 +13,7 @@ rows) and results/corruptions.png.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pyro_cama.image_manipulations.kinds import KINDS
@@ -85,11 +86,15 @@ def main() -> None:
     if "nets" in options.methods:
         parts.append((nets, tasks))
     same = ("experiment", "method", "mechanism", "seed")
-    written = experiment.run_among(parts, "corruptions", options, same, images.published)
+    show(experiment.run_among(parts, "corruptions", options, same, images.published), options.out)
+
+
+def show(written: list[Row], out: Path) -> None:
+    """Prints the tables and draws the picture of rows as they are written."""
     rows = [images.told_apart(row) for row in written]
     means = [r | {"tested_on": MEAN, "severity": "typical"} for r in rows if r["tested_on"] != "clean"]
     for metric in ("accuracy", "kept"):
-        print(f"\ncorruptions, {metric} ({setting})")
+        print(f"\ncorruptions, {metric}")
         print(experiment.table(rows + means, metric=metric))
     shown = [
         r | {"panel": "what moves pixels" if KINDS[kind].spatial else "what changes pixels"}
@@ -99,7 +104,7 @@ def main() -> None:
     shown += [r | {"tested_on": "mean"} for r in shown]
     experiment.dots(
         [r | {"tested_on": r["tested_on"].replace("_", " ")} for r in shown],
-        options.out / "corruptions.png",
+        out / "corruptions.png",
         panel="panel",
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.adaptation.initialisation import initialise_start
-from pyro_cama.adaptation.wake_sleep import LEAST, Reading, _begin_at_reading, epochs_of, sleep
+from pyro_cama.adaptation.wake_sleep import LEAST, Reading, _begin_at_reading, begin_at, epochs_of, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.do import clean_do, encode_do
@@ -112,6 +112,23 @@ def test_manipulations_are_read_and_take_the_width_of_the_new_rows(clean: Spec |
     with torch.no_grad():
         found = manipulation(copy.guide.m_dist(copy.encode({"i": x.numpy()})).mean)[:, 0]
     assert torch.corrcoef(torch.stack([amounts, found]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("clean", [table(CLEAN), None], ids=["clean rows", "imagined rows"])
+def test_a_theta_that_all_new_rows_may_share_is_theirs_and_not_that_of_clean_ones(clean: Spec | None) -> None:
+    """A negative: gain -1, offset 1."""
+    copy, negatives = fitted().copy(), {"i": 1 - table(NEW)["i"]}
+    theta = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -2.0, 1.0])
+    rows = copy.encode(negatives)
+    start = begin_at(copy, rows, None if clean is None else copy.encode(clean), theta, theta == 0, seed=0)
+    assert start.pace < 1
+    with torch.no_grad():
+        new, old = (
+            copy.manipulation(copy.guide.m_dist(copy.encode({"i": x})).mean) for x in (negatives["i"], table(TEST)["i"])
+        )
+    assert (new - theta).abs().mean() < 0.05
+    assert old.abs().mean() < 0.05
+    assert torch.equal(new[:, theta == 0], torch.zeros(len(new), 6))
 
 
 def test_sleep_sees_no_labels_and_moves_nn_pm_and_nn_qm_alone() -> None:
