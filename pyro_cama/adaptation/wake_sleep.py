@@ -123,7 +123,8 @@ def begin_at(
     assert isinstance(q, RowPosterior)
     clean, seen = _some(_dreamt(pair, rows, seed) if clean is None else clean, rows), _some(new, rows)
     own = theta / manipulation.prior_scale() / WIDE
-    axes = _begin(pair, _read(pair, seen)._replace(moments=_moments(pair, own[None])), resting, seed)
+    read = _read(pair, seen)
+    axes = _begin(pair, Reading(_moments(pair, own[None]), read.variance, read.precision), resting, seed)
     m = F.pad(torch.linalg.pinv(axes.T) @ own, (0, manipulation.dim - len(axes)))
     manipulation.solve_for(m[None], theta[None])
     found: list[Tensor] = []
