@@ -3,7 +3,7 @@
 Prints accuracies before and after adapting to 200 unlabelled shifted scans, and draws shifted digits above what do(m=0)
 makes of them, in results/digits.png.
 
-    python examples/images_quickstart.py    # half a minute
+    python examples/images_quickstart.py    # a minute
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ graph = {
         "scan": {"type": "image", "shape": [1, 16, 16], "channels": 8},
     },
     "edges": ["digit -> scan"],
-    "latents": {"z": {"dim": 8}, "m": {"dim": 4, "scope": "row", "mechanism": "warp"}},  # every scan moves its own way
+    "latents": {"z": {"dim": 8}, "m": {"dim": 6, "scope": "row", "mechanism": "warp"}},  # each moves its own way
 }
 cama = build(graph, seed=0, hidden=64, device="cpu")
 cama.fit(clean, max_epochs=1 if SMOKE else 20, batch_size=32, lr=1e-2, anneal=True, conditional_share=1.0)
