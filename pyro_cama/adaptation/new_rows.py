@@ -97,7 +97,7 @@ class NewRows:
 
     def seen_by(self, pair: ModelGuidePair) -> Self:
         """Returns the same, to compare on as another pair sees them, which takes other pixels for hidden."""
-        compared = pair.encode(self.recorded)
+        compared = pair.seen(self.recorded)
         return replace(self, compared=compared, counted=compared, overlaid=pair.overlaid)
 
     @property

@@ -342,7 +342,10 @@ class ModelGuidePair:
         Raises:
             DataError: the pair has not seen data yet, or the table does not fit the graph.
         """
-        batch = self.recorded(data, target, unknown=unknown)
+        return self.seen(self.recorded(data, target, unknown=unknown))
+
+    def seen(self, batch: Batch) -> Batch:
+        """Returns encoded rows with pixels unknown that something seems to hide, of the images in :attr:`overlaid`."""
         return self.manipulation.without_hidden(batch, self.overlaid) if self.overlaid else batch
 
     def recorded(self, data: Table | Batch, target: Target = "use", *, unknown: Unknown = "error") -> Batch:

@@ -263,9 +263,7 @@ class _Program(nn.Module):
         for (kind, name), tensor in zip(self.inputs, tensors, strict=True):
             given[kind][name] = tensor
         site = next(iter(given["site"].values()), None)
-        batch = Batch(given["value"], given["observed"], site, tensors[0].shape[0])
-        if self.pair.overlaid:
-            batch = self.pair.manipulation.without_hidden(batch, self.pair.overlaid)
+        batch = self.pair.seen(Batch(given["value"], given["observed"], site, tensors[0].shape[0]))
         return torch.stack([self._of_mode(pair, batch) for pair in self.pairs]).mean(0).T
 
     def _of_mode(self, pair: ModelGuidePair, batch: Batch) -> Tensor:

@@ -154,8 +154,8 @@ def _tried(
             continue
         if found.applied or pair.overlaid != start.overlaid:
             new = Regime.of(pair, course.following, None, course.steps)
-            better = new.overlaid != present.overlaid or reader.read(new, held).evidence > now
-            if start is present or better:
+            free = start is present or new.overlaid != present.overlaid  # of a comparison with the present world
+            if free or reader.read(new, held).evidence > now:
                 return pair, found, ""
         record, refusal = record or found, refusal or found.reason
     return None, record, refusal
