@@ -12,6 +12,7 @@ from pyro_cama.mechanisms.illumination import Illumination
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.monotone import Monotone
+from pyro_cama.mechanisms.noise import Noise
 from pyro_cama.mechanisms.overlay import Overlay
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.registry import MECHANISMS
@@ -32,6 +33,7 @@ __all__ = [
     "Intensity",
     "Mechanism",
     "Monotone",
+    "Noise",
     "Overlay",
     "Rate",
     "Warp",

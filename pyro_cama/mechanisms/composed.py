@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Clean, Line, Mechanism, Readings
-from pyro_cama.mechanisms.image import ImageMechanism
+from pyro_cama.mechanisms.image import ImageMechanism, moved
 
 
 class Composed(Mechanism):
@@ -168,6 +168,7 @@ class ComposedImages(Composed, ImageMechanism):
         if any(part.hides for part in parts[:-1]):
             raise ValueError("found a part behind one that hides pixels; expected that one, such as overlay, last")
         self.hides = any(part.hides for part in parts)
+        self.random = any(part.random for part in parts)
 
     def families(self, size: int) -> dict[str, slice]:
         """Returns those of every part."""
@@ -178,7 +179,17 @@ class ComposedImages(Composed, ImageMechanism):
         return found
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
-        return ImageMechanism.transform(self, clean, theta)
+        parts = [(part, own) for part, own in self.with_theta(theta) if isinstance(part, ImageMechanism)]
+
+        def change(mean: Tensor) -> Tensor:
+            for part, own in parts:
+                mean = mean if part.random else part.push(mean, own)
+            return mean
+
+        found = moved(clean, change)
+        for part, own in parts:
+            found = part.transform(found, own) if part.random else found
+        return found
 
     def known(self, known: Tensor, theta: Tensor) -> Tensor:
         for part, own in reversed(self.with_theta(theta)):

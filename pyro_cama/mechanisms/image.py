@@ -30,11 +30,13 @@ class ImageMechanism(Mechanism):
     Attributes:
         numbers: of theta; None where the image decides.
         hides: something may lie over the image that hides pixels of it (:meth:`cover`).
+        random: :meth:`push` draws, and :meth:`transform` is overridden; of a sum it acts after what moves the mean.
     """
 
     types = ("image",)
     numbers: int | None
     hides: bool = False
+    random: bool = False
 
     def size(self, node: Node) -> int:
         assert self.numbers is not None

@@ -20,6 +20,7 @@ from pyro_cama.mechanisms.illumination import Illumination
 from pyro_cama.mechanisms.image import ImageMechanism
 from pyro_cama.mechanisms.intensity import Intensity
 from pyro_cama.mechanisms.monotone import Monotone
+from pyro_cama.mechanisms.noise import Noise
 from pyro_cama.mechanisms.overlay import Overlay
 from pyro_cama.mechanisms.rate import Rate
 from pyro_cama.mechanisms.warp import Warp
@@ -35,6 +36,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "intensity": Intensity(),
     "illumination": Illumination(),
     "colour": Colour(),
+    "noise": Noise(),
     "overlay": Overlay(),
     "concat": Concat(),
 }

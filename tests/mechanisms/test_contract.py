@@ -20,7 +20,7 @@ NODES = {
     "few pixels": Node("x", "image", shape=(2, 5, 7)),
 }
 COMPOSED = ("warp+intensity", "warp+blur+intensity", "intensity+field+warp", "warp+field", "intensity+intensity",
-            "warp+colour+intensity")  # fmt: skip
+            "warp+colour+intensity", "warp+noise", "noise+blur")  # fmt: skip
 CASES = [
     (name, scope, kind, likelihood)
     for name in (*MECHANISMS, *COMPOSED)

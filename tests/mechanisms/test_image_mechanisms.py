@@ -32,7 +32,7 @@ from tests.helpers.precision import in_double
 SHAPES = [(1, 6, 6), (3, 5, 7), (2, 8, 3)]
 NAMES = ["warp", "blur", "field", "intensity", "warp+blur+intensity", "warp+intensity", "intensity+field+warp"]
 
-OF_IMAGES = "blur, colour, field, illumination, intensity, overlay, warp"
+OF_IMAGES = "blur, colour, field, illumination, intensity, noise, overlay, warp"
 
 
 @pytest.fixture(autouse=True)
