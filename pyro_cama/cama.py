@@ -239,7 +239,7 @@ class CAMA(ModelGuidePair):
                 draw of z moves a photograph's log p(x | y, z) by tens of nats, in which p(y | x) is lost.
             density_epochs: the epochs without this term with which graphs with images begin; None is half of all.
             unknown_pixels: share of the clean rows that train with a part of an image taken for unknown, as what leaves
-                the frame or is hidden will be; of images that a mechanism acts on.
+                the frame or is hidden will be; of images on which a mechanism acts that moves or hides pixels.
             mixing: lambda of eq. 5.
             samples: draws of the latents per row and step.
             validation: fraction of the clean rows held out, stratified, for early stopping; never above 2,000 rows.

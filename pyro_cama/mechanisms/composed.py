@@ -161,12 +161,14 @@ class ComposedImages(Composed, ImageMechanism):
     """
 
     types = ("image",)
+    moves = True  # of a class; an object does where a part does
 
     def __init__(self, parts: Sequence[ImageMechanism]) -> None:
         super().__init__(parts)
         self.numbers = None if None in self._sizes else self._known
         if any(part.hides for part in parts[:-1]):
             raise ValueError("found a part behind one that hides pixels; expected that one, such as overlay, last")
+        self.moves = any(part.moves for part in parts)
         self.hides = any(part.hides for part in parts)
         self.random = any(part.random for part in parts)
 

@@ -25,6 +25,7 @@ class Field(ImageMechanism):
     knots: ClassVar[int] = 4
     numbers = 2 * 4 * 4
     simulates = True
+    moves = True
 
     def prior_scale(self, node: Node) -> Tensor:
         return torch.full((self.numbers,), 0.15)

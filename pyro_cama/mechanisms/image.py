@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro import distributions as dist
@@ -24,19 +25,29 @@ class ImageMechanism(Mechanism):
     """A mechanism of ``numbers`` numbers that acts on the image as a whole.
 
     Abstract are :meth:`push` and :meth:`invert`; ``numbers`` has to be set, on the class or by its constructor, or
-    :meth:`size` to say how many an image takes, where ``numbers`` is None.  One that takes pixels out of the picture
-    overrides :meth:`known`.
+    :meth:`size` to say how many an image takes, where ``numbers`` is None.
 
     Attributes:
         numbers: of theta; None where the image decides.
+        moves: pixels may leave the frame: it overrides :meth:`known`.
         hides: something may lie over the image that hides pixels of it (:meth:`cover`).
         random: :meth:`push` draws, and :meth:`transform` is overridden; of a sum it acts after what moves the mean.
+
+    Raises:
+        TypeError: on definition of a subclass that overrides :meth:`known` and does not declare it, or that does the
+            opposite.
     """
 
     types = ("image",)
     numbers: int | None
+    moves: bool = False
     hides: bool = False
     random: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.moves != (cls.known is not ImageMechanism.known):
+            raise TypeError(f"{cls.__name__}: found moves = {cls.moves}; expected moves = True and a known, or neither")
 
     def size(self, node: Node) -> int:
         assert self.numbers is not None

@@ -25,6 +25,7 @@ class Warp(ImageMechanism):
 
     numbers = 6
     simulates = True
+    moves = True
 
     def prior_scale(self, node: Node) -> Tensor:
         return torch.tensor([0.2, 0.2, 0.3, 0.15, 0.15, 0.2])

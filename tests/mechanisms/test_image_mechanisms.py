@@ -508,6 +508,19 @@ def test_mechanisms_that_do_not_fit_are_errors(mechanism: str, kind: str, messag
         build(graph(mechanism, kind))
 
 
+def test_one_that_moves_pixels_says_which_of_them_are_known() -> None:
+    with pytest.raises(TypeError, match="Silent: found moves = False; expected moves = True and a known, or neither"):
+
+        class Silent(Intensity):
+            def known(self, known: Tensor, theta: Tensor) -> Tensor:
+                return known * 0.0
+
+    with pytest.raises(TypeError, match="Idle: found moves = True"):
+
+        class Idle(Intensity):
+            moves = True
+
+
 def test_auto_is_what_images_may_need_and_its_families_are_those_of_its_parts() -> None:
     spec = graph("auto")
     spec["latents"]["m"]["dim"] = 43
