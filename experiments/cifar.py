@@ -11,6 +11,7 @@ The images may come from a JPEG copy of CIFAR-10, whose pixels differ slightly f
 output and the picture say so.  Writes results/cifar.json (tidy rows) and results/cifar.png.
 
     python experiments/cifar.py             # 10,000 images, 500 attacked; an hour on one core
+    python experiments/cifar.py --methods cama --parts shifts    # a part; the other rows in results/ stay
     python experiments/cifar.py --quick     # 6,000 images, 100 attacked, small nets, one shift and one eps
 """
 
@@ -27,7 +28,7 @@ from pyro_cama.attacks.gradient import fgsm, pgd
 from support import experiment, image_data, images
 from support.experiment import Row
 from support.image_baselines import CNN, shot_im, tent
-from support.images import MECHANISMS, SHIFTS, Lab
+from support.images import SHIFTS, Lab
 
 CIFAR = {"graph": "cifar_binary", "data": "cifar"}
 
@@ -57,49 +58,52 @@ SIZES = {
     "quick": Size((0.2,), (0, 4), 200, 100, steps=10),
     "smoke": Size((0.2,), (0, 8), 20, 20, steps=2),
 }
+NETS = ("net", "net_bn")
+MECHANISMS = {"cama": "warp", "concat": "concat"}  # by method
+FITS = {"nets": [*NETS], **{method: [mechanism] for method, mechanism in MECHANISMS.items()}}
 ADAPTATIONS: dict[str, Callable[[CNN, Tensor], CNN]] = {"tent": tent, "shot_im": shot_im}
 Attack = Callable[..., Tensor]
+PARTS = ("shifts", "attacks")
 AFTER = "accuracy on clean images"  # once adapted to others
 
 
-def clean(**task: Any) -> list[Row]:
+def clean(method: str, **task: Any) -> list[Row]:
     """Clean images, and what adapting to clean images changes."""
-    lab, found = images.open_lab(task, **CIFAR), []
+    lab = images.open_lab(task, **CIFAR)
     x, y = lab.data.score_x, lab.data.score_y
-    for name in ("net", "net_bn"):
-        found.append(_row(lab, name, lab.net(name).accuracy(x, y)))
-    for name, adapt in ADAPTATIONS.items():
-        net = adapt(lab.net("net_bn"), lab.data.adapt_x)
-        found.append(_row(lab, name, net.accuracy(x, y), adapted_on="clean"))
-    for mechanism in MECHANISMS:
-        cama = lab.cama(mechanism)
-        found.append(_cama_row(lab, mechanism, lab.accuracy(cama, x)))
-        adapted = lab.adapted(cama, lab.data.adapt_x)
-        found += _adapted_rows(lab, mechanism, adapted, x, y, adapted_on="clean", tested_on="clean")
-    return found
+    if method == "nets":
+        found = [_row(lab, name, lab.net(name).accuracy(x, y)) for name in NETS]
+        for name, adapt in ADAPTATIONS.items():
+            net = adapt(lab.net("net_bn"), lab.data.adapt_x)
+            found.append(_row(lab, name, net.accuracy(x, y), adapted_on="clean"))
+        return found
+    cama = lab.cama(MECHANISMS[method])
+    adapted = lab.adapted(cama, lab.data.adapt_x)
+    more = _adapted_rows(lab, method, adapted, x, y, adapted_on="clean", tested_on="clean")
+    return [_cama_row(lab, method, lab.accuracy(cama, x)), *more]
 
 
-def shifts(kind: str, severity: float, **task: Any) -> list[Row]:
-    """Everything under a shift, and on clean images after adapting to it."""
-    lab, found = images.open_lab(task, **CIFAR), []
+def shifts(method: str, kind: str, severity: float, **task: Any) -> list[Row]:
+    """Images under a shift, and clean ones after adapting to it."""
+    lab, found = images.open_lab(task, **CIFAR), list[Row]()
     new, test, y = lab.adapt_x(kind, severity), lab.score_x(kind, severity), lab.data.score_y
     here: dict[str, Any] = {"tested_on": kind, "severity": severity}
-    for name in ("net", "net_bn"):
-        found.append(_row(lab, name, lab.net(name).accuracy(test, y), **here))
-    for name, adapt in ADAPTATIONS.items():
-        adapted = adapt(lab.net("net_bn"), new)
-        found.append(_row(lab, name, adapted.accuracy(test, y), adapted_on=kind, **here))
-        found.append(_row(lab, name, adapted.accuracy(lab.data.score_x, y), metric=AFTER, adapted_on=kind, **here))
-    for mechanism in MECHANISMS:
-        cama = lab.cama(mechanism)
-        found.append(_cama_row(lab, mechanism, lab.accuracy(cama, test), **here))
-        found += _adapted_rows(lab, mechanism, lab.adapted(cama, new), test, y, adapted_on=kind, **here)
-    return found
+    if method == "nets":
+        for name in NETS:
+            found.append(_row(lab, name, lab.net(name).accuracy(test, y), **here))
+        for name, adapt in ADAPTATIONS.items():
+            net = adapt(lab.net("net_bn"), new)
+            found.append(_row(lab, name, net.accuracy(test, y), adapted_on=kind, **here))
+            found.append(_row(lab, name, net.accuracy(lab.data.score_x, y), metric=AFTER, adapted_on=kind, **here))
+        return found
+    cama = lab.cama(MECHANISMS[method])
+    found.append(_cama_row(lab, method, lab.accuracy(cama, test), **here))
+    return found + _adapted_rows(lab, method, lab.adapted(cama, new), test, y, adapted_on=kind, **here)
 
 
-def attacks(name: str, eps: int, **task: Any) -> list[Row]:
-    """Everything under an attack, and on clean images after adapting to it; eps of 255."""
-    lab, found = images.open_lab(task, **CIFAR), []
+def attacks(method: str, name: str, eps: int, **task: Any) -> list[Row]:
+    """Images under an attack, and clean ones after adapting to it; eps of 255."""
+    lab, found = images.open_lab(task, **CIFAR), list[Row]()
     size = SIZES[lab.setting.name]
     attack: Attack = fgsm if name == "FGSM" else partial(pgd, steps=size.steps)
     new, new_y = lab.data.adapt_x[: size.adapt], lab.adapt_y[: size.adapt]
@@ -110,31 +114,31 @@ def attacks(name: str, eps: int, **task: Any) -> list[Row]:
         options = {} if isinstance(classifier, CNN) else {"samples": size.samples}
         return lab.attacked(attack, classifier, x, y, eps / 255, **options)
 
-    for method in ("net", "net_bn"):
-        net = lab.net(method)
-        found.append(_row(lab, method, net.accuracy(hostile(net, x, y), y), **here))
-    source = lab.net("net_bn")
-    seen, frozen = hostile(source, new, new_y), hostile(source, x, y)
-    for method, adapt in ADAPTATIONS.items():
-        net, common = adapt(source, seen), here | {"adapted_on": "frozen attack"}
-        found.append(_row(lab, method, net.accuracy(frozen, y), **common))
-        found.append(_row(lab, method, net.accuracy(lab.data.score_x, lab.data.score_y), metric=AFTER, **common))
-    for mechanism in MECHANISMS:
-        cama = lab.cama(mechanism)
-        frozen = hostile(cama, x, y)
-        found.append(_cama_row(lab, mechanism, lab.accuracy(cama, frozen, y), **here))
-        adapted = lab.adapted(cama, hostile(cama, new, new_y))
-        found += _adapted_rows(lab, mechanism, adapted, frozen, y, adapted_on="frozen attack", **here)
-        value = lab.accuracy(adapted, hostile(adapted, x, y), y)
-        found.append(_cama_row(lab, mechanism, value, adapted_on="adaptive attack", **here))
-    return found
+    if method == "nets":
+        for own in NETS:
+            net = lab.net(own)
+            found.append(_row(lab, own, net.accuracy(hostile(net, x, y), y), **here))
+        source = lab.net("net_bn")
+        seen, frozen = hostile(source, new, new_y), hostile(source, x, y)
+        for own, adapt in ADAPTATIONS.items():
+            net, common = adapt(source, seen), here | {"adapted_on": "frozen attack"}
+            found.append(_row(lab, own, net.accuracy(frozen, y), **common))
+            found.append(_row(lab, own, net.accuracy(lab.data.score_x, lab.data.score_y), metric=AFTER, **common))
+        return found
+    cama = lab.cama(MECHANISMS[method])
+    frozen = hostile(cama, x, y)
+    found.append(_cama_row(lab, method, lab.accuracy(cama, frozen, y), **here))
+    adapted = lab.adapted(cama, hostile(cama, new, new_y))
+    found += _adapted_rows(lab, method, adapted, frozen, y, adapted_on="frozen attack", **here)
+    value = lab.accuracy(adapted, hostile(adapted, x, y), y)
+    return [*found, _cama_row(lab, method, value, adapted_on="adaptive attack", **here)]
 
 
-def _adapted_rows(lab: Lab, mechanism: str, adapted: Any, x: Tensor, y: Tensor, **more: Any) -> list[Row]:
+def _adapted_rows(lab: Lab, method: str, adapted: Any, x: Tensor, y: Tensor, **more: Any) -> list[Row]:
     """An adapted CAMA on images like those adapted to, on clean ones, and whether the change was kept."""
 
     def note(value: float, metric: str = "accuracy") -> Row:
-        return _cama_row(lab, mechanism, value, metric=metric, **more)
+        return _cama_row(lab, method, value, metric=metric, **more)
 
     found = [note(lab.accuracy(adapted, x, y)), note(float(adapted.adaptation.accepted), "kept")]
     if more["tested_on"] != "clean":
@@ -142,8 +146,8 @@ def _adapted_rows(lab: Lab, mechanism: str, adapted: Any, x: Tensor, y: Tensor, 
     return found
 
 
-def _cama_row(lab: Lab, mechanism: str, value: float, **more: Any) -> Row:
-    return _row(lab, MECHANISMS[mechanism], value, mechanism=mechanism, **more)
+def _cama_row(lab: Lab, method: str, value: float, **more: Any) -> Row:
+    return _row(lab, method, value, mechanism=MECHANISMS[method], **more)
 
 
 def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:
@@ -153,18 +157,25 @@ def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:
 
 
 def main() -> None:
-    options = images.parser(__doc__).parse_args()
+    parser = images.parser(__doc__)
+    parser.add_argument("--methods", nargs="+", choices=[*FITS], default=[*FITS], help="which to measure; all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which to measure; all")
+    options = parser.parse_args()
     setting = experiment.size(options)
     size, labs = SIZES[setting], [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     note = image_data.load("digits" if setting == "smoke" else "cifar", options.data_dir).note
     if note:
         print(f"note: images {note}")
-    fits = [["warp"], ["concat"], ["net", "net_bn"]]
-    fitted = [{"fits": f, **CIFAR, **lab} for lab in labs for f in fits]
-    shifted = [{"kind": kind, "severity": s, **lab} for lab in labs for kind in SHIFTS for s in size.shifts]
-    attacked = [{"name": name, "eps": eps, **lab} for lab in labs for name in ("FGSM", "PGD") for eps in size.eps]
-    parts: list[experiment.Part] = [(images.prepare, fitted), (clean, labs), (shifts, shifted), (attacks, attacked)]
-    rows = experiment.run_parts(parts, "cifar", options, written_as=images.published)
+    fitted = [{"fits": FITS[method], **CIFAR, **lab} for lab in labs for method in options.methods]
+    tasks = [{"method": method, **lab} for lab in labs for method in options.methods]
+    shifted = [{"kind": kind, "severity": s, **task} for task in tasks for kind in SHIFTS for s in size.shifts]
+    attacked = [{"name": name, "eps": eps, **task} for task in tasks for name in ("FGSM", "PGD") for eps in size.eps]
+    parts: list[experiment.Part] = [(images.prepare, fitted)]
+    parts += [(clean, tasks), (shifts, shifted)] if "shifts" in options.parts else []
+    parts += [(attacks, attacked)] if "attacks" in options.parts else []
+    same = ("experiment", "method", "mechanism", "tested_on", "seed")
+    rows = experiment.run_among(parts, "cifar", options, same, images.published)
+    rows = [images.told_apart(row) for row in rows]
     print(f"\ncifar, accuracy ({setting})")
     print(experiment.table(rows, "line", ["tested_on", "severity"]))
     print("\ncifar, accuracy on clean images, once adapted")
