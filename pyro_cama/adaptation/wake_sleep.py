@@ -34,6 +34,7 @@ FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 COMPARED = 150  # rows whose evidence tells what moves
 RIDGE = 1e-4  # of the features' mean square, what draws weights to 0 in least squares
 PACE = 0.1  # of the learning rate where one theta is all rows': a large one is near where it should be, or far off
+ALIKE = -4.0  # raw deviation of q(m | x), before its softplus, where one theta is all rows'
 TOLD = 0.1  # of a number's variance, the least share that a reading is believed to explain
 
 
@@ -110,7 +111,7 @@ def begin_at(
 
     New rows are to have the m of that theta and clean ones m = 0: NN_qM's last layer has the least squares.  An m that
     clean rows had as well would cost thousands of nats of theirs where it is large, as of a negative, and unlearning it
-    would take the new rows' with it.
+    would take the new rows' with it.  What m has no need of moves nothing, so that all of it may be drawn.
 
     Args:
         pair, new, clean: as for :func:`sleep`.
@@ -126,6 +127,11 @@ def begin_at(
     read = _read(pair, seen)
     axes = _begin(pair, Reading(_moments(pair, own[None]), read.variance, read.precision), resting, seed)
     m = F.pad(torch.linalg.pinv(axes.T) @ own, (0, manipulation.dim - len(axes)))
+    acts = F.pad(axes.any(1), (0, manipulation.dim - len(axes)))
+    first, bias = manipulation.network[0].weight, q.network[-1].bias
+    assert isinstance(first, Tensor)
+    assert isinstance(bias, Tensor)
+    first.masked_fill_(~acts, 0.0)  # the other directions of m are free: they move nothing
     manipulation.solve_for(m[None], theta[None])
     found: list[Tensor] = []
     hook = q.network[-1].register_forward_hook(lambda _, inputs, __: found.append(inputs[0]))
@@ -140,6 +146,7 @@ def begin_at(
     last = {name: parameter[: len(m)] for name, parameter in q.network[-1].named_parameters()}
     last["weight"].copy_(torch.outer(m, tells[:-1]))
     last["bias"].copy_(m * tells[-1])
+    bias[manipulation.dim :][acts] = ALIKE
     return Start("moments", resting, PACE)
 
 

@@ -129,6 +129,11 @@ def test_a_theta_that_all_new_rows_may_share_is_theirs_and_not_that_of_clean_one
     assert (new - theta).abs().mean() < 0.05
     assert old.abs().mean() < 0.05
     assert torch.equal(new[:, theta == 0], torch.zeros(len(new), 6))
+    with torch.no_grad(), copy.seeded(0):  # m is free where it moves nothing, so its draws say what its mean does
+        q = copy.guide.m_dist(copy.encode({"i": negatives["i"]}))
+        drawn = copy.manipulation(q.rsample())
+    assert q.stddev.max() > 0.5
+    assert (drawn - new)[:, theta != 0].std(0).max() < 0.1
 
 
 def test_sleep_sees_no_labels_and_moves_nn_pm_and_nn_qm_alone() -> None:
