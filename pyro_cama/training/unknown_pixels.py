@@ -1,14 +1,12 @@
 """Images of which a part is taken for unknown, so that q(z | ...) and p(y | x) come to read what is left of others.
 
 What leaves the frame, or is hidden, tells nothing (:meth:`pyro_cama.mechanisms.image.ImageMechanism.known`).  So some
-training rows lose a side of the image or, where something may lie over it, a stripe, a patch or single pixels, and only
-the rest of them is scored.
+training rows lose a side of the image, a stripe, a patch or single pixels, and only the rest of them is scored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -20,27 +18,23 @@ from pyro_cama.model.groups import Group, MovedGroup
 from pyro_cama.networks.resampling import pixel_grid
 
 
-def images_with_unknown(groups: tuple[Group, ...]) -> dict[str, bool]:
-    """Returns the images of which a mechanism may leave parts unknown, and whether something may lie over them."""
+def images_with_unknown(groups: tuple[Group, ...]) -> tuple[str, ...]:
+    """Returns the images of which a mechanism may leave parts unknown: others are always known as a whole."""
     acting = [(g.nodes[0], g.mechanism) for g in groups if isinstance(g, MovedGroup) and g.image]
-    return {name: m.hides for name, m in acting if isinstance(m, ImageMechanism) and (m.moves or m.hides)}
+    return tuple(name for name, m in acting if isinstance(m, ImageMechanism) and (m.moves or m.hides))
 
 
-def partly_unknown(batch: Batch, images: Mapping[str, bool], share: float) -> Batch:
-    """Returns rows of which a share has unknown pixels, NaN, in each of the images.
-
-    Args:
-        images: as :func:`images_with_unknown` finds them.
-    """
-    if not images or share == 0:
+def partly_unknown(batch: Batch, names: tuple[str, ...], share: float) -> Batch:
+    """Returns rows of which a share has unknown pixels, NaN, in each of the named images."""
+    if not names or share == 0:
         return batch
     values = dict(batch.values)
-    for name, hides in images.items():
-        values[name] = values[name].masked_fill(_unknown(values[name], share, hides), torch.nan)
-    return replace(batch, values=values, unknown=frozenset(images))
+    for name in names:
+        values[name] = values[name].masked_fill(_unknown(values[name], share), torch.nan)
+    return replace(batch, values=values, unknown=frozenset(names))
 
 
-def _unknown(images: Tensor, share: float, hides: bool) -> Tensor:
+def _unknown(images: Tensor, share: float) -> Tensor:
     """Draws which pixels of every image are unknown, bool ``(rows, 1, H, W)``."""
     rows = len(images)
     x, y = pixel_grid(images).mul(0.5).unbind(-1)  # the longer side runs from -1/2 to 1/2
@@ -55,7 +49,7 @@ def _unknown(images: Tensor, share: float, hides: bool) -> Tensor:
     below, right = y - (u[:, 4] - 0.5) * (1 - high), x - (u[:, 5] - 0.5) * (1 - wide)
     patch = (below.abs() < high / 2) & (right.abs() < wide / 2)
     single = torch.rand(rows, *images.shape[-2:]).to(images) < 0.5 * u[:, 2]
-    shapes = torch.stack([side, side, stripe, patch, single] if hides else [side])
+    shapes = torch.stack([side, side, stripe, patch, single])
     kind = torch.randint(len(shapes), (rows, 1, 1)).to(images.device)
     gone = shapes.gather(0, kind.expand(1, *single.shape))[0]
     return (gone & (torch.rand(rows, 1, 1).to(images) < share))[:, None]
