@@ -21,7 +21,7 @@ WINDOW = 5  # pixels a side of the neighbourhood that tells noise from what is s
 
 
 class Noise(ImageMechanism):
-    """Adds normal noise of variance |theta| / 10 to every pixel of every channel, of a quarter at most.
+    """Adds normal noise of variance ``|theta| / 10`` to every pixel of every channel, of a quarter at most.
 
     The likelihood knows of it: a normal one gets the variance of both.  A Bernoulli one gets the mean grey of clean
     black and white pixels with noise of deviation s, cut off at 0 and 1: p becomes p + w (1/2 - p), w = s sqrt(2 / pi).
