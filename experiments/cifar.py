@@ -28,7 +28,7 @@ from pyro_cama.attacks.gradient import fgsm, pgd
 from support import experiment, image_data, images
 from support.experiment import Row
 from support.image_baselines import CNN, shot_im, tent
-from support.images import SHIFTS, Lab
+from support.images import BY_METHOD, SHIFTS, Lab
 
 CIFAR = {"graph": "cifar_binary", "data": "cifar"}
 
@@ -59,8 +59,7 @@ SIZES = {
     "smoke": Size((0.2,), (0, 8), 20, 20, steps=2),
 }
 NETS = ("net", "net_bn")
-MECHANISMS = {"cama": "warp", "concat": "concat"}  # by method
-FITS = {"nets": [*NETS], **{method: [mechanism] for method, mechanism in MECHANISMS.items()}}
+FITS = {"nets": [*NETS], **{method: [mechanism] for method, mechanism in BY_METHOD.items()}}
 ADAPTATIONS: dict[str, Callable[[CNN, Tensor], CNN]] = {"tent": tent, "shot_im": shot_im}
 Attack = Callable[..., Tensor]
 PARTS = ("shifts", "attacks")
@@ -77,7 +76,7 @@ def clean(method: str, **task: Any) -> list[Row]:
             net = adapt(lab.net("net_bn"), lab.data.adapt_x)
             found.append(_row(lab, name, net.accuracy(x, y), adapted_on="clean"))
         return found
-    cama = lab.cama(MECHANISMS[method])
+    cama = lab.cama(BY_METHOD[method])
     adapted = lab.adapted(cama, lab.data.adapt_x)
     more = _adapted_rows(lab, method, adapted, x, y, adapted_on="clean", tested_on="clean")
     return [_cama_row(lab, method, lab.accuracy(cama, x)), *more]
@@ -96,7 +95,7 @@ def shifts(method: str, kind: str, severity: float, **task: Any) -> list[Row]:
             found.append(_row(lab, name, net.accuracy(test, y), adapted_on=kind, **here))
             found.append(_row(lab, name, net.accuracy(lab.data.score_x, y), metric=AFTER, adapted_on=kind, **here))
         return found
-    cama = lab.cama(MECHANISMS[method])
+    cama = lab.cama(BY_METHOD[method])
     found.append(_cama_row(lab, method, lab.accuracy(cama, test), **here))
     return found + _adapted_rows(lab, method, lab.adapted(cama, new), test, y, adapted_on=kind, **here)
 
@@ -125,7 +124,7 @@ def attacks(method: str, name: str, eps: int, **task: Any) -> list[Row]:
             found.append(_row(lab, own, net.accuracy(frozen, y), **common))
             found.append(_row(lab, own, net.accuracy(lab.data.score_x, lab.data.score_y), metric=AFTER, **common))
         return found
-    cama = lab.cama(MECHANISMS[method])
+    cama = lab.cama(BY_METHOD[method])
     frozen = hostile(cama, x, y)
     found.append(_cama_row(lab, method, lab.accuracy(cama, frozen, y), **here))
     adapted = lab.adapted(cama, hostile(cama, new, new_y))
@@ -147,7 +146,7 @@ def _adapted_rows(lab: Lab, method: str, adapted: Any, x: Tensor, y: Tensor, **m
 
 
 def _cama_row(lab: Lab, method: str, value: float, **more: Any) -> Row:
-    return _row(lab, method, value, mechanism=MECHANISMS[method], **more)
+    return _row(lab, method, value, mechanism=BY_METHOD[method], **more)
 
 
 def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:
@@ -157,8 +156,7 @@ def _row(lab: Lab, method: str, value: float, **more: Any) -> Row:
 
 
 def main() -> None:
-    parser = images.parser(__doc__)
-    parser.add_argument("--methods", nargs="+", choices=[*FITS], default=[*FITS], help="which to measure; all")
+    parser = images.parser(__doc__, FITS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which to measure; all")
     options = parser.parse_args()
     setting = experiment.size(options)

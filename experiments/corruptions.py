@@ -74,9 +74,7 @@ def _row(lab: Lab, kind: str, method: str, value: float, **more: Any) -> Row:
 
 
 def main() -> None:
-    parser = images.parser(__doc__)
-    parser.add_argument("--methods", nargs="+", choices=[*FITS], default=[*FITS], help="which to measure; all")
-    options = parser.parse_args()
+    options = images.parser(__doc__, FITS).parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     fitted = [{"fits": FITS[method], **lab} for lab in labs for method in options.methods]

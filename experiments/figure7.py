@@ -23,7 +23,7 @@ from torch import Tensor
 from support import experiment, images
 from support.experiment import Row
 from support.image_baselines import bn_adapt, shot_im, t3a, tent
-from support.images import FAMILY, Lab
+from support.images import BY_METHOD, FAMILY, Lab
 
 SEVERITIES: dict[str, dict[str, tuple[float, ...]]] = {
     "full": {
@@ -35,7 +35,6 @@ SEVERITIES: dict[str, dict[str, tuple[float, ...]]] = {
     "smoke": {"vertical_shift": (0.2,)},
 }
 OTHER = {"vertical_shift": "horizontal_shift", "horizontal_shift": "vertical_shift"}
-MECHANISMS = {"cama": "warp", "concat": "concat"}  # by method
 FITS = {"nets": ["net", "net_bn"], "cvae": ["warp"], "cama": ["warp"], "concat": ["concat"], "simulated": ["simulated"]}
 
 
@@ -54,8 +53,8 @@ def fitted(method: str, **task: Any) -> list[Row]:
         still = lab.accuracy(simulated, lab.data.score_x, do={"m": 0.0})
         note(method, lab.accuracy(simulated, lab.data.score_x), mechanism="warp")
         note(method, still, mechanism="warp", metric="accuracy do(m=0)")
-    elif method in MECHANISMS:
-        mechanism = MECHANISMS[method]
+    elif method in BY_METHOD:
+        mechanism = BY_METHOD[method]
         note(method, lab.accuracy(lab.cama(mechanism), lab.data.score_x), mechanism=mechanism)
     return found
 
@@ -96,7 +95,7 @@ def cvae(lab: Lab, kind: str, severity: float) -> list[Row]:
 
 def camas(method: str, lab: Lab, kind: str, severity: float) -> list[Row]:
     """CAMA with one mechanism, by what it was adapted to."""
-    mechanism, test = MECHANISMS[method], lab.score_x(kind, severity)
+    mechanism, test = BY_METHOD[method], lab.score_x(kind, severity)
     cama = lab.cama(mechanism)
     found = [_row(lab, kind, method, severity, lab.accuracy(cama, test), mechanism=mechanism)]
     for seen in _seen(kind, severity, mechanism):
@@ -157,9 +156,7 @@ def _row(lab: Lab, kind: str, method: str, severity: float, value: float, **more
 
 
 def main() -> None:
-    parser = images.parser(__doc__)
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS], help="which to measure; all")
-    options = parser.parse_args()
+    options = images.parser(__doc__, METHODS).parse_args()
     setting = experiment.size(options)
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     cases = [(kind, severity) for kind, many in SEVERITIES[setting].items() for severity in many]

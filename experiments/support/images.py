@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +39,7 @@ IMAGE = "image"  # the node, in every graph here
 FAMILY = {"vertical_shift": 0.5, "horizontal_shift": 0.5, "rotation": 60.0}
 SHIFTS = ("vertical_shift", "horizontal_shift")
 MECHANISMS = {"warp": "cama", "concat": "concat"}  # side by side in figures; the methods of their rows
+BY_METHOD = {method: mechanism for mechanism, method in MECHANISMS.items()}
 ROBUST = 0.3  # eps of the adversarially trained net
 LARGEST = 0.5  # shift among the images with which the paper augments those to train on
 
@@ -86,11 +87,13 @@ PHOTOGRAPHS: dict[str, Any] = {
 FULL: dict[str, dict[str, Any]] = {"cifar": {"epochs": 20, "simulated_epochs": 30, "net_epochs": 20}}
 
 
-def parser(description: str | None, *, seeds: int = 1) -> argparse.ArgumentParser:
-    """The arguments of every image experiment."""
+def parser(description: str | None, methods: Iterable[str] = (), *, seeds: int = 1) -> argparse.ArgumentParser:
+    """The arguments of every image experiment, `--methods` among them where there are some to choose from."""
     found = experiment.parser(description, seeds=seeds)
     image_data.add_data_dir(found)
     found.add_argument("--device", default="cpu", help="cpu or cuda")
+    if names := [*methods]:
+        found.add_argument("--methods", nargs="+", choices=names, default=names, help="which to measure; all")
     found.add_argument("--models", type=Path, help="folder of fitted models; <out>/models")
     return found
 

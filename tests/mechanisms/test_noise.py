@@ -1,4 +1,4 @@
-"""Noise: against draws, scipy's filter and numbers worked out by hand; in sums; and found in images without labels."""
+"""Noise: against draws, scipy's filter and numbers worked out by hand; in sums; and found by gradient steps."""
 
 import math
 from collections.abc import Iterator
