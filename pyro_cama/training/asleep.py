@@ -38,7 +38,12 @@ def asleep_epochs(pair: ModelGuidePair, rows: int, epochs: int) -> int:
 
 
 def asleep_loss(pair: ModelGuidePair) -> Callable[[Batch], Tensor]:
-    """Returns -log q(theta | x) - log q(s | x) of manipulated rows, s which of their pixels are hidden."""
+    """Returns -log q(theta | x) - log q(s | x) of manipulated rows, s which of their pixels are hidden.
+
+    Each number's log q is weighted by its variance, as a constant (Seitzer et al. 2022, *On the Pitfalls of
+    Heteroscedastic Uncertainty Estimation with Probabilistic Neural Networks*, beta = 1): means then learn as by least
+    squares.  Most of a sum's numbers rest in most rows, and rows where they rest would outweigh those that tell them.
+    """
     manipulation = pair.manipulation
 
     def loss(batch: Batch) -> Tensor:
@@ -50,7 +55,7 @@ def asleep_loss(pair: ModelGuidePair) -> Callable[[Batch], Tensor]:
             total = total + _of_hidden_pixels(manipulation, name, batch.values[name], moved.values[name])
         if manipulation.can_sleep:
             read = pair.guide.recognised(laid_over(manipulation, moved, [*manipulation.detectors], PARTLY))
-            total = total - read.log_prob(moves).sum(-1).mean()
+            total = total - (read.log_prob(moves) * read.variance.detach()).sum(-1).mean()
         return total
 
     return loss

@@ -12,6 +12,7 @@ from pyro_cama.networks.hidden_pixels import HiddenPixels
 from pyro_cama.training.asleep import (
     IMAGES,
     TIMES,
+    WIDE,
     _acting,
     asleep_epochs,
     asleep_loss,
@@ -68,6 +69,27 @@ def test_known_manipulations_are_learnt_from_clean_rows_and_nothing_else_is(mech
     moved = {name for name, value in cama.modules.named_parameters() if not torch.equal(value, before[name])}
     assert moved
     assert all(".recognition." in name or ".detectors." in name for name in moved)
+
+
+def test_means_are_learnt_of_numbers_that_mostly_rest() -> None:
+    # the likelihood of so many is highest where their deviations are small and their means 0, and stays there
+    torch.manual_seed(0)
+    cama, n = model("warp+blur+illumination", dim=60), 128
+    image = torch.zeros(n, 2, 8, 8)
+    image[:, :, 2:6, 3:5], image[:, 0, 3:5, 2:6] = 0.9, 0.6
+    batch = Batch({"i": image, "y": torch.zeros(n)}, {}, None, n)
+    loss, optimiser = asleep_loss(cama), torch.optim.Adam(cama.guide.recognition.parameters(), 5e-3)
+    for _ in range(300):
+        optimiser.zero_grad(set_to_none=True)
+        loss(batch).backward()
+        optimiser.step()
+    moves = torch.zeros(n, cama.manipulation.size)
+    moves[:, 0] = torch.linspace(-0.8, 0.8, n)
+    with torch.no_grad():
+        theta = moves * cama.manipulation.prior_scale() * WIDE
+        read = cama.guide.recognised(manipulated(cama.manipulation, batch, theta)).mean[:, 0]
+    slope = (read @ moves[:, 0]) / moves[:, 0].square().sum()
+    assert 0.7 < slope < 1.4
 
 
 def test_labels_have_no_part() -> None:
