@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,8 @@ LEAST = 0.1  # prior scales, where the new rows seem not to move at all
 FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 COMPARED = 150  # rows whose evidence tells what moves
 RIDGE = 1e-4  # of the features' mean square, what draws weights to 0 in least squares
-PACE = 0.1  # of the learning rate where one theta is all rows': a large one is near where it should be, or far off
+PACE = 0.1  # of the learning rate where theta is known well: usual steps in every weight would lose it
+EXACT = 0.5  # share of the lost evidence that a reading restores, from which theta is known well
 ALIKE = -4.0  # raw deviation of q(m | x), before its softplus, where one theta is all rows'
 TOLD = 0.1  # of a number's variance, the least share that a reading is believed to explain
 
@@ -84,7 +86,8 @@ def sleep(
     clean = _dreamt(pair, rows, seed) if clean is None else clean
     seen = _some(new, rows)
     reading = _read(pair, seen)
-    start = _most_likely(pair, seen, reading, seed) if alone else Start("sleep")
+    compared = seen.select(torch.arange(min(COMPARED, seen.rows), device=pair.device))
+    start = _most_likely(pair, compared, reading, seed) if alone else Start("sleep")
     _begin(pair, reading, start.resting, seed)
     with suppress(FloatingPointError):  # the weights are those of before
         optimise(
@@ -93,7 +96,7 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
-    return start
+    return replace(start, pace=PACE) if _restored(pair, compared) >= EXACT else start
 
 
 @torch.no_grad()
@@ -165,15 +168,28 @@ def _some(batch: Batch, rows: int) -> Batch:
 def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int) -> Start:
     """Returns which family of theta's numbers is to move, that which gives the rows the highest evidence."""
     starts = [Start(f"sleep, {name} alone", ~acts) for name, acts in pair.manipulation.families().items()]
-    some = rows.select(torch.arange(min(COMPARED, rows.rows), device=pair.device))
-    expected = torch.zeros(pair.model.classes).to(pair.model.like)
 
     def evidence(start: Start) -> float:
         _begin(pair, reading, start.resting, seed)
-        found = float(importance_evidence(pair, some, expected, do=None).mean())
-        return found if math.isfinite(found) else -math.inf
+        return _evidence(pair, rows, None)
 
     return max(starts, key=evidence)
+
+
+def _restored(pair: ModelGuidePair, rows: Batch) -> float:
+    """The share of the evidence that rows lost by their manipulation which NN_qM restores as it reads them.
+
+    NaN where the evidence of the training rows is not known.
+    """
+    before = _evidence(pair, rows, encode_do(pair, clean_do(pair.graph)))
+    return (_evidence(pair, rows, None) - before) / max(pair.usual_evidence - before, 1e-6)
+
+
+def _evidence(pair: ModelGuidePair, rows: Batch, do: dict[str, Tensor] | None) -> float:
+    """Mean log p(x | a, c) of the rows, in nats; least where it is not finite."""
+    expected = torch.zeros(pair.model.classes).to(pair.model.like)
+    found = float(importance_evidence(pair, rows, expected, do=do).mean())
+    return found if math.isfinite(found) else -math.inf
 
 
 @torch.no_grad()
