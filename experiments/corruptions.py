@@ -29,7 +29,6 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "auto"}  # by method
 FITS = {**{method: [mechanism] for method, mechanism in MECHANISMS.items()}, "nets": ["net", "net_bn"]}
-STEPS = 100  # of every start of an adaptation
 MEAN = "mean of all kinds"
 
 
@@ -54,7 +53,7 @@ def camas(kind: str, method: str, **task: Any) -> list[Row]:
     cama, test = lab.cama(mechanism), lab.score_x(kind, severity)
     found = [_row(lab, kind, method, lab.accuracy(cama, test), mechanism=mechanism)]
     if severity:
-        adapted = lab.adapted(cama, lab.adapt_x(kind, severity), steps=min(STEPS, lab.setting.steps))
+        adapted = lab.adapted(cama, lab.adapt_x(kind, severity))
         assert adapted.adaptation is not None
         more: dict[str, Any] = {"mechanism": mechanism, "adapted_on": kind}
         found.append(_row(lab, kind, method, lab.accuracy(adapted, test), **more))
