@@ -96,7 +96,7 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
-    return replace(start, pace=PACE) if _restored(pair, compared) >= EXACT else start
+    return replace(start, pace=PACE) if _restored(pair, compared, _some(clean, COMPARED)) >= EXACT else start
 
 
 @torch.no_grad()
@@ -176,13 +176,11 @@ def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int)
     return max(starts, key=evidence)
 
 
-def _restored(pair: ModelGuidePair, rows: Batch) -> float:
-    """The share of the evidence that rows lost by their manipulation which NN_qM restores as it reads them.
-
-    NaN where the evidence of the training rows is not known.
-    """
-    before = _evidence(pair, rows, encode_do(pair, clean_do(pair.graph)))
-    return (_evidence(pair, rows, None) - before) / max(pair.usual_evidence - before, 1e-6)
+def _restored(pair: ModelGuidePair, rows: Batch, clean: Batch) -> float:
+    """The share of the evidence that rows lost beside clean ones which NN_qM restores as it reads them."""
+    unmoved = encode_do(pair, clean_do(pair.graph))
+    before, usual = _evidence(pair, rows, unmoved), _evidence(pair, clean, unmoved)
+    return (_evidence(pair, rows, None) - before) / max(usual - before, 1e-6)
 
 
 def _evidence(pair: ModelGuidePair, rows: Batch, do: dict[str, Tensor] | None) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.adaptation.initialisation import initialise_start
-from pyro_cama.adaptation.wake_sleep import LEAST, Reading, _begin_at_reading, begin_at, epochs_of, sleep
+from pyro_cama.adaptation.wake_sleep import LEAST, PACE, Reading, _begin_at_reading, begin_at, epochs_of, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import manipulate
 from pyro_cama.inference.do import clean_do, encode_do
@@ -112,6 +112,15 @@ def test_manipulations_are_read_and_take_the_width_of_the_new_rows(clean: Spec |
     with torch.no_grad():
         found = manipulation(copy.guide.m_dist(copy.encode({"i": x.numpy()})).mean)[:, 0]
     assert torch.corrcoef(torch.stack([amounts, found]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("clean", [table(CLEAN), None], ids=["clean rows", "imagined rows"])
+@pytest.mark.parametrize(("moved", "known"), [({"horizontal_shift": 0.3}, True), ({"gaussian_noise": 0.4}, False)])
+def test_steps_are_small_where_what_was_read_explains_the_rows(moved: Spec, known: bool, clean: Spec | None) -> None:
+    copy = fitted("warp").copy()
+    rows = copy.encode({"i": table(NEW, **moved)["i"]})
+    start = sleep(copy, rows, None if clean is None else copy.encode(clean), 100, seed=0, progress=False)
+    assert start.pace == (PACE if known else 1.0)
 
 
 @pytest.mark.parametrize("clean", [table(CLEAN), None], ids=["clean rows", "imagined rows"])
