@@ -71,7 +71,7 @@ def adapt(
             in NN_pM and NN_qM, since every mechanism is the identity at m = 0; under a shared m clean rows are of
             another dataset than the new ones, so there they have no part.
         steps: gradient steps of every start: 100 (200).
-        batch_size, lr: 256 and 3e-2 (32 and 2e-3).
+        batch_size, lr: 256 and 3e-2 (32 and 2e-3, of which a start that explains the rows well takes a tenth).
         sparsity: strength of the Laplace prior on theta: a sensor that the rows do not ask to move stays put.  In scope
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
