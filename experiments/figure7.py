@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -35,34 +35,38 @@ SEVERITIES: dict[str, dict[str, tuple[float, ...]]] = {
     "smoke": {"vertical_shift": (0.2,)},
 }
 OTHER = {"vertical_shift": "horizontal_shift", "horizontal_shift": "vertical_shift"}
-FITS = {"nets": ["net", "net_bn"], "cvae": ["warp"], "cama": ["warp"], "concat": ["concat"], "simulated": ["simulated"]}
+
+
+class Method(NamedTuple):
+    """What is measured of a method.
+
+    Attributes:
+        fits: names of the models that it needs.
+        clean: its accuracy on clean digits before any adaptation.
+        moved: its accuracy on digits that have moved, as it is and adapted; kind and severity are given.
+    """
+
+    fits: tuple[str, ...]
+    clean: Callable[[Lab], list[Row]]
+    moved: Callable[[Lab, str, float], list[Row]]
 
 
 def fitted(method: str, **task: Any) -> list[Row]:
-    """Accuracy on clean digits before any adaptation."""
-    lab, found = images.open_lab(task), list[Row]()
-
-    def note(method: str, value: float, **more: Any) -> None:
-        found.append(_row(lab, "clean", method, 0.0, value, **more))
-
-    if method == "nets":
-        for name in ("net", "net_bn"):
-            note(name, lab.net(name).accuracy(lab.data.score_x, lab.data.score_y))
-    elif method == "simulated":
-        simulated = lab.cama("warp", FAMILY)
-        still = lab.accuracy(simulated, lab.data.score_x, do={"m": 0.0})
-        note(method, lab.accuracy(simulated, lab.data.score_x), mechanism="warp")
-        note(method, still, mechanism="warp", metric="accuracy do(m=0)")
-    elif method in BY_METHOD:
-        mechanism = BY_METHOD[method]
-        note(method, lab.accuracy(lab.cama(mechanism), lab.data.score_x), mechanism=mechanism)
-    return found
+    """Accuracy of a method on clean digits."""
+    return METHODS[method].clean(images.open_lab(task))
 
 
 def adapted(method: str, kind: str, severity: float, **task: Any) -> list[Row]:
-    """Accuracy on digits that have moved, of a method as it is and adapted."""
-    lab = images.open_lab(task)
-    return METHODS[method](lab, kind, severity)
+    """Accuracy of a method on digits that have moved."""
+    return METHODS[method].moved(images.open_lab(task), kind, severity)
+
+
+def clean_nets(lab: Lab) -> list[Row]:
+    """The nets on clean digits."""
+    return [
+        _row(lab, "clean", name, 0.0, lab.net(name).accuracy(lab.data.score_x, lab.data.score_y))
+        for name in ("net", "net_bn")
+    ]
 
 
 def nets(lab: Lab, kind: str, severity: float) -> list[Row]:
@@ -108,6 +112,12 @@ def camas(method: str, lab: Lab, kind: str, severity: float) -> list[Row]:
     return found
 
 
+def clean_camas(method: str, lab: Lab) -> list[Row]:
+    """CAMA with one mechanism on clean digits."""
+    mechanism = BY_METHOD[method]
+    return [_row(lab, "clean", method, 0.0, lab.accuracy(lab.cama(mechanism), lab.data.score_x), mechanism=mechanism)]
+
+
 def simulated(lab: Lab, kind: str, severity: float) -> list[Row]:
     """CAMA trained with simulated interventions."""
     cama, test = lab.cama("warp", FAMILY), lab.score_x(kind, severity)
@@ -120,12 +130,19 @@ def simulated(lab: Lab, kind: str, severity: float) -> list[Row]:
     ]
 
 
-METHODS: dict[str, Callable[[Lab, str, float], list[Row]]] = {
-    "nets": nets,
-    "cvae": cvae,
-    "cama": partial(camas, "cama"),
-    "concat": partial(camas, "concat"),
-    "simulated": simulated,
+def clean_simulated(lab: Lab) -> list[Row]:
+    """CAMA trained with simulated interventions on clean digits, with m inferred and under do(m=0)."""
+    cama, note = lab.cama("warp", FAMILY), partial(_row, lab, "clean", "simulated", 0.0, mechanism="warp")
+    still = lab.accuracy(cama, lab.data.score_x, do={"m": 0.0})
+    return [note(lab.accuracy(cama, lab.data.score_x)), note(still, metric="accuracy do(m=0)")]
+
+
+METHODS = {
+    "nets": Method(("net", "net_bn"), clean_nets, nets),
+    "cvae": Method(("warp",), lambda lab: [], cvae),
+    "cama": Method(("warp",), partial(clean_camas, "cama"), partial(camas, "cama")),
+    "concat": Method(("concat",), partial(clean_camas, "concat"), partial(camas, "concat")),
+    "simulated": Method(("simulated",), clean_simulated, simulated),
 }
 
 
@@ -161,7 +178,7 @@ def main() -> None:
     labs = [images.lab_of(options, seed) for seed in experiment.seeds(options)]
     cases = [(kind, severity) for kind, many in SEVERITIES[setting].items() for severity in many]
     tasks = [{"method": method, **lab} for lab in labs for method in options.methods]
-    needed = dict.fromkeys(tuple(FITS[method]) for method in options.methods)
+    needed = dict.fromkeys(METHODS[method].fits for method in options.methods)
     fits = [{"fits": [*names], **lab} for lab in labs for names in needed]
     moved = [
         {"kind": kind, "severity": severity, **task}
