@@ -10,7 +10,7 @@ after each adaptation.
 The images may come from a JPEG copy of CIFAR-10, whose pixels differ slightly from the original; where they do, the
 output and the picture say so.  Writes results/cifar.json (tidy rows) and results/cifar.png.
 
-    python experiments/cifar.py             # 10,000 images, 500 attacked; an hour on one core
+    python experiments/cifar.py             # 10,000 images, 500 attacked; over two hours on one core
     python experiments/cifar.py --methods cama --parts shifts    # a part; the other rows in results/ stay
     python experiments/cifar.py --quick     # 6,000 images, 100 attacked, small nets, one shift and one eps
 """
