@@ -179,7 +179,7 @@ def main() -> None:
     cases = [(kind, severity) for kind, many in SEVERITIES[setting].items() for severity in many]
     tasks = [{"method": method, **lab} for lab in labs for method in options.methods]
     needed = dict.fromkeys(METHODS[method].fits for method in options.methods)
-    fits = [{"fits": [*names], **lab} for lab in labs for names in needed]
+    fits = [{"fits": names, **lab} for lab in labs for names in needed]
     moved = [
         {"kind": kind, "severity": severity, **task}
         for task in tasks

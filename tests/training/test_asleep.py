@@ -32,6 +32,18 @@ def model(mechanism: str = "warp", **m: Any) -> CAMA:
     return pyro_cama.build(graph, hidden=16, layers=1, device="cpu", seed=0)
 
 
+def train(cama: CAMA, batch: Batch, steps: int) -> list[float]:
+    """Minimises the loss asleep over all parameters, and returns it at every step."""
+    loss, optimiser, losses = asleep_loss(cama), torch.optim.Adam(cama.modules.parameters(), 5e-3), []
+    for _ in range(steps):
+        optimiser.zero_grad(set_to_none=True)
+        value = loss(batch)
+        value.backward()
+        optimiser.step()
+        losses.append(value.item())
+    return losses
+
+
 def rows(n: int = 64) -> Batch:
     return Batch({"i": 0.5 * torch.rand(n, 2, 8, 8).round(), "y": torch.zeros(n)}, {}, None, n)
 
@@ -57,14 +69,7 @@ def test_known_manipulations_are_learnt_from_clean_rows_and_nothing_else_is(mech
     torch.manual_seed(0)
     cama, batch = model(mechanism), rows()
     before = {name: value.clone() for name, value in cama.modules.named_parameters()}
-    loss, losses = asleep_loss(cama), []
-    optimiser = torch.optim.Adam(cama.modules.parameters(), 5e-3)
-    for _ in range(150):
-        optimiser.zero_grad(set_to_none=True)
-        value = loss(batch)
-        value.backward()
-        optimiser.step()
-        losses.append(value.item())
+    losses = train(cama, batch, 150)
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     moved = {name for name, value in cama.modules.named_parameters() if not torch.equal(value, before[name])}
     assert moved
@@ -78,11 +83,7 @@ def test_means_are_learnt_of_numbers_that_mostly_rest() -> None:
     image = torch.zeros(n, 2, 8, 8)
     image[:, :, 2:6, 3:5], image[:, 0, 3:5, 2:6] = 0.9, 0.6
     batch = Batch({"i": image, "y": torch.zeros(n)}, {}, None, n)
-    loss, optimiser = asleep_loss(cama), torch.optim.Adam(cama.guide.recognition.parameters(), 5e-3)
-    for _ in range(300):
-        optimiser.zero_grad(set_to_none=True)
-        loss(batch).backward()
-        optimiser.step()
+    train(cama, batch, 300)
     moves = torch.zeros(n, cama.manipulation.size)
     moves[:, 0] = torch.linspace(-0.8, 0.8, n)
     with torch.no_grad():
