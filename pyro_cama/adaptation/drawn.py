@@ -16,7 +16,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
-from pyro_cama.adaptation.start import Start, sleeping_starts
+from pyro_cama.adaptation.start import Start, likeliest_first, sleeping_starts
 from pyro_cama.adaptation.wake_sleep import epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
@@ -55,12 +55,18 @@ class Drawn:
         trainer_kwargs: dict[str, Any] | None,
     ) -> None:
         self.pair, self.new, self.options, self.trainer_kwargs = pair, new, options, trainer_kwargs
+        self.order = likeliest_first(pair.manipulation, options.restarts)
         self.bar: tqdm[Any] = tqdm(total=self._epochs(), disable=not progress, leave=False)
 
     def starts(self) -> list[Candidate]:
-        """Optimises every start on the rows that are not held out, and examines it."""
-        count = self.options.restarts
-        return [self._candidate(k, f"start {k + 1} of {count}") for k in range(count)]
+        """Optimises the starts on the rows that are not held out, and examines them, up to one that explains the rows."""
+        found = []
+        for place, k in enumerate(self.order):
+            candidate, explains = self._candidate(k, f"start {place + 1} of {len(self.order)}")
+            found.append(candidate)
+            if explains:
+                break
+        return found
 
     def examined(self, best: Candidate) -> Candidate:
         """Returns the winner with all that the guard asks for: it is known."""
@@ -70,9 +76,13 @@ class Drawn:
         """Returns the winner alone: to average over other starts would cost a prediction each."""
         return Modes([best], [], alone=True)
 
-    def cross_fit(self, k: int | None) -> CrossFit:
-        """Optimises for every fold's rows without them, from the k-th start; None holds the class proportions."""
+    def cross_fit(self, place: int | None) -> CrossFit:
+        """Optimises for every fold's rows without them, from the start at this place of :meth:`starts`.
+
+        None holds the class proportions.
+        """
         new, pair, options = self.new, self.pair, self.options
+        k = None if place is None else self.order[place]
         evidence, thetas = torch.empty(new.batch.rows, dtype=torch.float64), []
         labels = torch.empty(new.batch.rows, dtype=torch.long)
         parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
@@ -91,18 +101,20 @@ class Drawn:
 
     def anchored(self) -> Candidate:
         """Optimises from no manipulation, the class proportions held at the expected ones."""
-        return self._candidate(None, "class proportions held")
+        return self._candidate(None, "class proportions held")[0]
 
-    def _candidate(self, k: int | None, title: str) -> Candidate:
+    def _candidate(self, k: int | None, title: str) -> tuple[Candidate, bool]:
+        """Optimises from one start and examines it; also whether that explained the rows from the first."""
         new, options = self.new, self.options
         learns = options.learns_proportions and k is not None
         twin, start, ratio = self._optimised(k, new.adapted_to, title, learns_proportions=learns)
         do = encode_do(twin, "auto")
-        return examine(twin, start, new.compared, new.counted, ratio, options, do=do, sparsity=options.sparsity)
+        found = examine(twin, start.name, new.compared, new.counted, ratio, options, do=do, sparsity=options.sparsity)
+        return found, start.explains
 
     def _optimised(
         self, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
-    ) -> tuple[ModelGuidePair, str, Tensor]:
+    ) -> tuple[ModelGuidePair, Start, Tensor]:
         """Optimises a copy of the model from one start.
 
         Args:
@@ -113,7 +125,7 @@ class Drawn:
             learns_proportions: lets class proportions change with NN_pM and NN_qM.
 
         Returns:
-            The adapted copy, the start's name, and log of the class proportions over the training ones, ``(classes,)``.
+            The adapted copy, the start, and log of the class proportions over the training ones, ``(classes,)``.
         """
         pair, new, options = self.pair, self.new, self.options
         twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
@@ -148,7 +160,7 @@ class Drawn:
                     trainer_kwargs=self.trainer_kwargs,
                 )
         twin.trained |= {*twin.moving}
-        return twin, start.name, log_ratio(twin, new.fixed, free.detach())
+        return twin, start, log_ratio(twin, new.fixed, free.detach())
 
     def _epochs(self) -> int:
         """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""

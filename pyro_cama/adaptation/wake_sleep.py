@@ -84,7 +84,8 @@ def sleep(
         rows: dreamt up, and of the new rows that are looked at.
 
     Returns:
-        The start, of a small pace where NN_qM restores half of the evidence that the new rows lost beside clean ones.
+        The start: where NN_qM restores half of the evidence that the new rows lost beside clean ones, one that explains
+        them, of a small pace.
     """
     clean = _dreamt(pair, rows, seed) if clean is None else clean
     seen = _some(new, rows)
@@ -99,7 +100,8 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
-    return replace(start, pace=PACE) if _restored(pair, compared, _some(clean, COMPARED)) >= EXACT else start
+    explains = _restored(pair, compared, _some(clean, COMPARED)) >= EXACT
+    return replace(start, pace=PACE, explains=True) if explains else start
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, build
 from pyro_cama.adaptation.initialisation import initialise_start
+from pyro_cama.adaptation.start import Start
 from pyro_cama.adaptation.wake_sleep import LEAST, PACE, Reading, _begin_at_reading, begin_at, epochs_of, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.image_manipulations.kinds import manipulate
@@ -121,6 +122,23 @@ def test_steps_are_small_where_what_was_read_explains_the_rows(moved: Spec, know
     rows = copy.encode({"i": table(NEW, **moved)["i"]})
     start = sleep(copy, rows, None if clean is None else copy.encode(clean), 100, seed=0, progress=False)
     assert start.pace == (PACE if known else 1.0)
+    assert start.explains == known
+
+
+@pytest.mark.parametrize(("moved", "starts"), [({"horizontal_shift": 0.3}, 1), ({"gaussian_noise": 0.4}, 2)])
+def test_a_start_that_explains_the_rows_is_the_last(
+    moved: Spec, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def counted(pair: Any, batch: Any, clean: Any, k: int, *args: Any, **kwargs: Any) -> Start:
+        begun.append(k)
+        return initialise_start(pair, batch, clean, k, *args, **kwargs)
+
+    monkeypatch.setattr(module_at("adaptation.drawn"), "initialise_start", counted)
+    adapted = fitted("warp").adapt({"i": table(NEW, **moved)["i"]}, table(CLEAN), steps=20, **QUICK)
+    assert begun == [1, 0][:starts]
+    assert starts > 1 or adapted.adaptation.start == "sleep"
 
 
 @pytest.mark.parametrize("clean", [table(CLEAN), None], ids=["clean rows", "imagined rows"])
@@ -193,11 +211,10 @@ def test_one_start_sleeps_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module_at("adaptation.drawn"), "optimise", nothing)
     monkeypatch.setattr(module_at("adaptation.wake_sleep"), "optimise", nothing)
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, trainer_kwargs=kwargs, **QUICK)
-    moments, sleeps, all_awake, *rest = seen
-    assert moments == ("adapt, start 1 of 3 (moments)", 5)
-    assert [sleeps, all_awake] == [("adapt, asleep", epochs_of(50)), ("adapt, start 2 of 3 (sleep)", 5)]
-    families = [f"adapt, start 3 of 3 (sleep, {name} alone)" for name in ("warp", "intensity")]
-    assert rest in [[sleeps, (title, 5)] for title in families]
+    sleeps, first, *rest = seen
+    assert sleeps == ("adapt, asleep", epochs_of(50))
+    assert first in [(f"adapt, start 1 of 3 (sleep, {name} alone)", 5) for name in ("warp", "intensity")]
+    assert rest == [sleeps, ("adapt, start 2 of 3 (sleep)", 5), ("adapt, start 3 of 3 (moments)", 5)]
     seen.clear()
     fitted().adapt({"i": table(NEW)["i"]}, steps=50, restarts=1, trainer_kwargs=kwargs, **QUICK)
     assert seen == [("adapt, start 1 of 1 (moments)", 5)]
