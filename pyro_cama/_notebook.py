@@ -15,7 +15,7 @@ def model_html(pair: ModelGuidePair, history: History | None, adaptation: Adapta
     badge = ("adapted", "good") if adaptation is not None else ("fitted", "good") if fitted else ("not fitted", "plain")
     state = []
     if history is not None and history.rows:
-        state.append(("fit", f"{history.rows[-1]['epoch'] + 1:.0f} epochs, the best {history.best_epoch + 1}"))
+        state.append(("fit", str(history)))
     if adaptation is not None:
         state.append(("adaptation", str(adaptation)))
     weights = sum(p.numel() for module in (pair.model, pair.guide) for p in module.parameters())

@@ -230,7 +230,9 @@ class CAMA(ModelGuidePair):
                 follows, unless m ``affects`` its measurement.  An image's may be severities of manipulations,
                 ``{"vertical_shift": 0.3, "rotation": 30}``, of which every row gets one: see
                 :mod:`pyro_cama.image_manipulations`.  Scope row only.
-            max_epochs: passes over the rows: 300, of images 20.
+            max_epochs: passes over the rows: 300, of images 20.  Before these, networks that read manipulations off
+                images train asleep (:mod:`pyro_cama.training.asleep`), on 400,000 images, or as many as six times
+                the epochs show.
             conditional_weight: w of the conditional term w log p(y | x); 0 is the paper's own objective.  Graphs with
                 images train the first half of the epochs without it, or ``density_epochs``.
             conditional_share: of the rows of a minibatch that this term is estimated on: 1, of images a quarter, since

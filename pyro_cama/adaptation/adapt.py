@@ -149,7 +149,9 @@ def adapt(
         adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
     mixed = before.proportions if unmoved else new.expected
     kept = best.proportions if applied else mixed
-    return adapted, _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
+    record = _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
+    children = {child for m in base.graph.manipulations for child in m.children}
+    return adapted, replace(record, unread=tuple(name for name in new.batch.empty if name in children))
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:

@@ -59,7 +59,7 @@ class Drawn:
         self.bar: tqdm[Any] = tqdm(total=self._epochs(), disable=not progress, leave=False)
 
     def starts(self) -> list[Candidate]:
-        """Optimises the starts on the rows that are not held out, and examines them, up to one that explains the rows."""
+        """Optimises the starts, up to one that explains the rows, on those not held out, and examines them."""
         found = []
         for place, k in enumerate(self.order):
             candidate, explains = self._candidate(k, f"start {place + 1} of {len(self.order)}")

@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from pyro_cama._arguments import expect, number
+from pyro_cama._messages import listed
 from pyro_cama.adaptation.explanation import Explanation
 from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.graph.nodes import Node
@@ -44,15 +45,16 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
         level: of the intervals.
 
     Raises:
-        ValueError: the model was never adapted, or no child's mechanism has parameters (``concat``).
+        ValueError: the model was never adapted, or no child's mechanism has parameters (``concat``, ``overlay``).
     """
     if adaptation is None:
         raise ValueError("explain_shift: this model was never adapted; call it on what adapt(new_data) returns")
     manipulation = pair.manipulation
     if manipulation.size == 0:
+        named = listed({mechanism for m in pair.graph.manipulations for mechanism in m.mechanism.values()})
         raise ValueError(
-            "explain_shift: the mechanism concat has no parameters that could be explained; declare a structured one "
-            "(affine, rate, confusion)"
+            f"explain_shift: the mechanism {named} has no parameters that could be explained; declare a structured one "
+            "(affine, rate, confusion; of images warp, intensity)"
         )
     expect("explain_shift", "level", level, number(level) and 0 < level < 1, "a number above 0, less than 1")
     rows: list[dict[str, Any]] = []
@@ -74,7 +76,11 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
             uncertain += [carried] if carried is not None and len(folds) < 2 else []
             for node, column, mechanism, read in _readings(pair, manipulation, m.name):
                 of_group = {"group": groups.get(node, "")} if grouped else {}
-                row, own = _row({"column": column, **of_group, **place}, mechanism, read, whole, folds, level)
+                about = {"column": column, **of_group, **place}
+                if carried is not None and node in carried.unread:
+                    rows.append(about | _unread(mechanism))
+                    continue
+                row, own = _row(about, mechanism, read, whole, folds, level)
                 rows.append(row)
                 parameters += [{"column": column, **place, **one} for one in own]
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
@@ -114,6 +120,12 @@ def _row(
         "reading": _words(estimate, resting, own, moved) if known else _estimates(own),
     }  # fmt: skip
     return row, own
+
+
+def _unread(mechanism: Mechanism) -> dict[str, Any]:
+    """The row of a component without a reading among the new rows: it may have changed in any way."""
+    row = {"moved": False, "change": 0.0, "low": 0.0, "high": math.inf, "small": mechanism.noticeable}
+    return row | {"reading": "no reading among the new rows"}
 
 
 def _readings(

@@ -51,8 +51,10 @@ def judge(
     agreement = min(float((labels == best.labels).float().mean()) for labels in others)
     moved = total_variation(best.proportions, expected)
     believed = insisted or moved <= total_variation(before.proportions, expected)
-    if not math.isfinite(gain):
-        reason = "the evidence of the held-out rows is not finite, or there were too few rows to hold any out"
+    if fit.evidence.isnan().all():
+        reason = f"found {len(best.labels)} rows, too few to hold any out; a few dozen are worth adapting to"
+    elif not math.isfinite(gain):
+        reason = "the evidence of the held-out rows is not finite: look for extreme values in them"
     elif gain <= max(se, WORTH):
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif unmoved:

@@ -131,6 +131,7 @@ class Adaptation:
         sites: the sites that had new rows, in a scope that has sites.
         overlaid: names of images over which something lies in most of the new rows: whatever was decided about m, the
             copy takes pixels that seem hidden for unknown.
+        unread: names of children without a reading among the new rows: of their theta nothing is known.
         earlier: adaptations before this one whose changes the copy still carries, the newest first.
     """
 
@@ -154,6 +155,7 @@ class Adaptation:
     manipulations: tuple[str, ...] = ()
     sites: tuple[Any, ...] = ()
     overlaid: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     applied: bool = False
     earlier: tuple[Adaptation, ...] = ()
 
@@ -228,9 +230,11 @@ class Adaptation:
 
     def _verdict(self) -> str:
         over = f"; something lies over most images {listed(self.overlaid)}: hidden pixels count as unknown"
+        estimated = f"; estimated accuracy {self.accuracy_before} without the change, {self.accuracy_after} with it"
+        known = math.isfinite(self.evidence_after)
         return (
-            f"{'kept' if self.accepted else 'not kept'}: {self.reason}; estimated accuracy {self.accuracy_before} "
-            f"without the change, {self.accuracy_after} with it{over if self.overlaid else ''}"
+            f"{'kept' if self.accepted else 'not kept'}: {self.reason}{estimated if known else ''}"
+            f"{over if self.overlaid else ''}"
         )
 
 

@@ -93,7 +93,9 @@ def simulate(**given: Any) -> None:
 @file_argument("graph")
 @file_argument("train")
 @output_option("The model, a new folder.")
-@click.option("--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images.")
+@click.option(
+    "--epochs", type=click.IntRange(0), help="Passes over the rows at most; 300, or 20 with images, after those asleep."
+)
 @click.option("--batch-size", type=click.IntRange(1), default=64, help="Rows a step.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, help="Learning rate.")
 @click.option("--conditional-weight", type=click.FloatRange(0), default=30.0, help="Of log p(y | x); 0: the paper's.")

@@ -18,6 +18,7 @@ import pandas as pd
 
 from pyro_cama._files import placing, replacing
 from pyro_cama.cama import CAMA
+from pyro_cama.data.image_files import image_table
 from pyro_cama.data.open_stream import open_stream
 from pyro_cama.data.table_files import SUFFIXES, read_plain
 from pyro_cama.errors import DataError, data_errors_at
@@ -34,14 +35,19 @@ def read_table(path: Path, graph: CausalGraph | None = None) -> pd.DataFrame:
     What a file may hold is said in :mod:`pyro_cama.data.open_stream`.
 
     Args:
-        path: a .csv or .parquet file; Parquet needs pyarrow.
+        path: a .csv or .parquet file, or a folder of images (:func:`pyro_cama.image_table`); Parquet needs pyarrow.
         graph: says which columns are numbers; without one every CSV column comes as text.
 
     Raises:
         DataError: no such file, another format, lines of different lengths; names file and line.
         ImportError: Parquet, and pyarrow is not installed.
     """
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+    if path.is_dir():
+        if graph is None or not any(graph.nodes[name].is_image for name in graph.order):
+            of_images = "" if graph is None else "; the graph has no image node, of which a folder could be"
+            raise DataError(f"{path}: found a folder; expected a table, .csv or .parquet{of_images}")
+        return image_table(path, graph)
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: found suffix {path.suffix!r}; expected a table, .csv or .parquet")
     if graph is None:
         frame = read_plain(path)

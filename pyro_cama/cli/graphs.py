@@ -66,9 +66,9 @@ def build_from(path: Path, **options: Any) -> CAMA:
 
 
 def draw(graph: Path, output: Path, force: bool) -> None:
-    """Draws a picture of a graph."""
+    """Draws a picture of the graph that fit trains a model of."""
     claim(output, force, PICTURES)
-    causal = CausalGraph(graph)
+    causal = build_from(graph, device="cpu").graph  # what acts on what is settled by build
     with draft(output, force) as part:
         draw_graph(causal, part)
     click.echo(f"wrote {output}")

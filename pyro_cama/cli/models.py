@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,8 @@ def _fitted(cama: CAMA, held: Batch) -> str:
     lines = []
     if history is not None and history.rows:
         best = next((row for row in history.rows if row["epoch"] == history.best_epoch), history.rows[-1])
-        said = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in best.items() if k != "epoch")
-        lines.append(f"{history.rows[-1]['epoch'] + 1:.0f} epochs, the best {history.best_epoch + 1}{said}")
+        losses = {name: best[name] for name in ("loss", "validation_loss") if name in best}
+        lines.append(f"{history}" + "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in losses.items()))
     known = held.observed.get(cama.graph.target, torch.ones(held.rows, dtype=torch.bool))
     if not known.any():
         return "\n".join([*lines, "no validation: fewer than 20 rows"])
@@ -140,6 +140,7 @@ def predict(
     cama = load(model)
     usual = NoveltyThreshold.load(model)
     site = cama.graph.site_column
+    images = {name for name in cama.graph.order if cama.graph.nodes[name].is_image}
     rows, odd = 0, 0
 
     def labelled() -> Iterator[pd.DataFrame]:
@@ -149,7 +150,7 @@ def predict(
             with numbered(part.index.to_numpy()):
                 batch = cama.encode(part.drop(columns=beside, errors="ignore"), target="ignore")
             frame = _labelled(cama, batch, usual, samples=samples, power=power, refine_z=refine_z, regime=regime)
-            frame = pd.concat([_named(part, ids).reset_index(drop=True), frame], axis=1)
+            frame = pd.concat([_named(part, ids, images, data).reset_index(drop=True), frame], axis=1)
             rows += len(frame)
             odd += int(frame["unusual"].sum()) if usual is not None else 0
             yield frame
@@ -162,8 +163,8 @@ def predict(
         click.echo(f"more than half of them: has an instrument changed? pyro-cama adapt {model} {data} -o adapted")
 
 
-def _named(part: pd.DataFrame, ids: tuple[str, ...]) -> pd.DataFrame:
-    """The columns that tell rows apart.
+def _named(part: pd.DataFrame, ids: tuple[str, ...], images: Set[str], data: Path) -> pd.DataFrame:
+    """The columns that tell rows apart, as they stand; paths of images, which are read from the table's folder, too.
 
     Raises:
         DataError: there is no such column.
@@ -171,7 +172,16 @@ def _named(part: pd.DataFrame, ids: tuple[str, ...]) -> pd.DataFrame:
     names = [str(name) for name in part.columns]
     if missing := [name for name in ids if name not in names]:
         raise DataError(f"--id: found no column {missing[0]!r}; {one_of(missing[0], names)}")
-    return part.set_axis(names, axis=1)[[*ids]].astype(object)  # an identifier is written as it stands
+    found = part.set_axis(names, axis=1)[[*ids]].astype(object)
+    for name in images & {*ids}:
+        found[name] = found[name].map(lambda entry: _from(entry, data if data.is_dir() else data.parent))
+    return found
+
+
+def _from(entry: Any, folder: Path) -> Any:
+    """A path from a folder, where it is in there."""
+    inside = isinstance(entry, str) and Path(entry).is_relative_to(folder)
+    return str(Path(entry).relative_to(folder)) if inside else entry
 
 
 def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget: Any) -> pd.DataFrame:

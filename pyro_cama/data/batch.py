@@ -36,6 +36,11 @@ class Batch:
     rows: int
     unknown: frozenset[str] = frozenset()
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of nodes of which no row has an entry."""
+        return tuple(name for name, known in self.observed.items() if not known.any())
+
     def select(self, index: Tensor) -> Batch:
         """Returns the rows at ``index``: long (any number,), or bool (rows,).
 

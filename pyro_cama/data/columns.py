@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -20,7 +21,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pyro_cama._messages import one_of, shown
+from pyro_cama._messages import caller_level, one_of, shown
 from pyro_cama._number_texts import comma_hint
 from pyro_cama.data.image_files import read_image
 from pyro_cama.data.row_numbers import Column, Index, Mask, plain_scalar, row_number, rows_text, sizes_text
@@ -288,7 +289,15 @@ def _floats(node: Node, array: NDArray[Any], rows: Index) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         return _numbers(node, array, rows).astype(dtype)
     floats: NDArray[Any] = array.astype(dtype)
-    return floats / 255 if array.dtype == np.uint8 else floats
+    if array.dtype != np.uint8:
+        return floats
+    if array.size and array.max() == 1:
+        warnings.warn(
+            f"column {node.name!r}: found uint8 of 0 and 1 alone, read as 0 and 1/255, nearly black; expected "
+            "0 to 255: convert black and white images to bool or floats",
+            stacklevel=caller_level(),
+        )
+    return floats / 255
 
 
 def _numbers(node: Node, column: Column, rows: Index) -> NDArray[np.float64]:

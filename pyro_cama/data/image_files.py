@@ -65,13 +65,15 @@ def image_table(folder: str | os.PathLike[str], graph: CausalGraph) -> pd.DataFr
     """Makes a table of a folder of images with one subfolder a class: paths, and subfolders' names as labels.
 
     The layout is that of ``torchvision.datasets.ImageFolder``, which lists the files. Every subfolder is a
-    level of the target; a level need not have one.
+    level of the target; a level need not have one.  Images without a label stand in the folder itself: the table then
+    has their paths alone, by name.
 
     Raises:
         DataError: no such folder, no images in it, a graph with other than one image node, or a subfolder whose name
             is no level of the target.
     """
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
     path = Path(folder)
     if not path.is_dir():
@@ -79,7 +81,13 @@ def image_table(folder: str | os.PathLike[str], graph: CausalGraph) -> pd.DataFr
     try:
         found = ImageFolder(str(path), allow_empty=True)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: found no subfolder; expected one with images for every class") from error
+        alone = sorted(str(one) for one in path.iterdir() if one.suffix.lower() in IMG_EXTENSIONS)
+        if alone:
+            return pd.DataFrame({image_node(graph, str(path)).name: pd.Series(alone, dtype=object)})
+        raise DataError(
+            f"{path}: found no subfolder and no image; expected one with images for every class, or images without "
+            "labels"
+        ) from error
     return labelled_paths(found.samples, found.classes, graph, str(path))
 
 

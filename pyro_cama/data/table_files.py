@@ -26,6 +26,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
 
 SUFFIXES = (".csv", ".parquet")
+_DECIMAL = {";": ", decimal=','"}  # where commas are in numbers
 _logger = logging.getLogger("pyro_cama")
 _PER_FILE = 32  # bits of a part's number that count the parts of one CSV file
 
@@ -348,7 +349,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
                     if len(fields) == 1 and (mark := next((m for m in ";\t|" if m in fields[0]), "")):
                         raise DataError(
                             f"{where}found {shown(fields[0])}; expected commas, not {mark!r}, between fields, and "
-                            f"points in numbers: pandas.read_csv(..., sep={mark!r}, decimal=',') may read it"
+                            f"points in numbers: pandas.read_csv(..., sep={mark!r}{_DECIMAL.get(mark, '')}) may read it"
                         )
                     header = fields
                     continue

@@ -61,10 +61,12 @@ class Diagnosis:
         if self.untested:
             head += f" ({len(self.untested)} pairs without an edge cannot be tested)"
         lines = [head, *(self._sentences or ("No sign of a misdeclared edge.",))]
-        unseen = self.edges[self.edges["declared"] & ~(self.edges["p"] < self.alpha)]
-        if len(unseen):
-            names = ", ".join(f"{a} -> {b}" for a, b in zip(unseen["from"], unseen["to"], strict=True))
-            lines.append(f"Declared edges not seen in these rows (no fault): {names}.")
+        declared, p = self.edges["declared"], self.edges["p"]
+        for of, said in ((p >= self.alpha, "not seen in these rows (no fault)"), (p.isna(), "that cannot be tested")):
+            told = self.edges[declared & of]
+            if len(told):
+                names = ", ".join(f"{a} -> {b}" for a, b in zip(told["from"], told["to"], strict=True))
+                lines.append(f"Declared edges {said}: {names}.")
         for name in self.misfits:
             row = self.nodes.loc[name]
             where = f" in class {row['worst']}" if row["worst"] else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pyro_cama.graph.schema import graph_error
 MANY = 20  # levels; more of them are no class, and text of more is an identifier or prose
 RUN = 20  # rows from which on whole numbers that only rise, or only fall, are taken for row numbers
 FEW = 5  # distinct whole numbers up to which they are codes rather than amounts
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 _NAMELESS = re.compile(r"Unnamed: \d+")  # pandas' name for what has none
 _ROW_NAMES = {"rownames", "row.names", "row_names", "rowname", "row_id", "rowid", "row", "index", "id", "nr", "no"}
 
@@ -148,7 +150,10 @@ def _prose(levels: list[str]) -> str:
     odd = [text for text in levels if pd.isna(pd.to_numeric(text, errors="coerce"))]
     if 0 < len(odd) < len(levels) / 2:
         return f"numbers, but for {len(odd)} texts such as {shown(odd[0])}"
-    return f"{len(levels)} different texts, such as {shown(levels[0])}: an identifier, or prose"
+    kind = "an identifier, or prose"
+    if Path(levels[0]).suffix.lower() in _IMAGES:
+        kind = "paths of images? Declare the node yourself, {type: image, shape: [channels, height, width]}"
+    return f"{len(levels)} different texts, such as {shown(levels[0])}: {kind}"
 
 
 def _padded(text: str) -> bool:

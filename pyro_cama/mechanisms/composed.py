@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -14,6 +15,9 @@ from torch import Tensor
 from pyro_cama.graph.nodes import Node
 from pyro_cama.mechanisms.base import Clean, Line, Mechanism, Readings
 from pyro_cama.mechanisms.image import ImageMechanism, moved
+
+Named = TypeVar("Named")
+_OF_PART = " of part "  # in a name that several parts have, before the part's number
 
 
 class Composed(Mechanism):
@@ -129,11 +133,13 @@ class Composed(Mechanism):
     def describe(self, theta: Tensor, node: Node, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         each = [part.describe(own, node, statistics) for part, own in self.with_theta(theta)]
         change = math.hypot(*(found.pop("change") for found in each))
-        return {"change": change} | {name: value for found in each for name, value in found.items()}
+        return {"change": change, **_told_apart(each)}
 
     def range_of(self, parameter: str) -> tuple[float, float]:
-        """Returns what holds for all parts."""
-        lows, highs = zip(*(part.range_of(parameter) for part in self.parts), strict=True)
+        """Returns what holds for all parts, or for the one that the name tells."""
+        name, told, number = parameter.partition(_OF_PART)
+        parts = [self.parts[int(number) - 1]] if told else self.parts
+        lows, highs = zip(*(part.range_of(name) for part in parts), strict=True)
         return max(lows), min(highs)
 
     def sizes(self, total: int) -> list[int]:
@@ -174,14 +180,14 @@ class ComposedImages(Composed, ImageMechanism):
 
     def families(self, size: int) -> dict[str, slice]:
         """Returns those of every part."""
-        found = {}
-        for part, at in self.places(size):
-            for name, own in part.families(at.stop - at.start).items():
-                found[name] = slice(at.start + own.start, at.start + own.stop)
-        return found
+        return _told_apart(
+            {name: slice(at.start + own.start, at.start + own.stop) for name, own in families.items()}
+            for part, at in self.places(size)
+            for families in [part.families(at.stop - at.start)]
+        )
 
     def transform(self, clean: TorchDistribution, theta: Tensor) -> TorchDistribution:
-        parts = [(part, own) for part, own in self.with_theta(theta) if isinstance(part, ImageMechanism)]
+        parts = [*self._innermost(theta)]
 
         def change(mean: Tensor) -> Tensor:
             for part, own in parts:
@@ -192,6 +198,15 @@ class ComposedImages(Composed, ImageMechanism):
         for part, own in parts:
             found = part.transform(found, own) if part.random else found
         return found
+
+    def _innermost(self, theta: Tensor) -> Iterator[tuple[ImageMechanism, Tensor]]:
+        """The parts, those of a sum in the place of the sum, with their numbers of theta."""
+        for part, own in self.with_theta(theta):
+            assert isinstance(part, ImageMechanism)
+            if isinstance(part, ComposedImages):
+                yield from part._innermost(own)
+            else:
+                yield part, own
 
     def known(self, known: Tensor, theta: Tensor) -> Tensor:
         for part, own in reversed(self.with_theta(theta)):
@@ -209,6 +224,17 @@ def one_after_another(parts: Sequence[Mechanism], node: Node) -> Composed:
     """Returns the mechanisms composed, the first nearest to the clean node."""
     images = [part for part in parts if isinstance(part, ImageMechanism)]
     return ComposedImages(images) if len(images) == len(parts) else Composed(parts, node)
+
+
+def _told_apart(each: Iterable[Mapping[str, Named]]) -> dict[str, Named]:
+    """Returns what parts name, in one; a name that several have is told by the number of the part."""
+    parts = [*each]
+    times = Counter(name for part in parts for name in part)
+    return {
+        name if times[name] == 1 else f"{name}{_OF_PART}{number}": value
+        for number, part in enumerate(parts, 1)
+        for name, value in part.items()
+    }
 
 
 def _size(part: Mechanism, node: Node | None) -> int | None:

@@ -45,8 +45,7 @@ class Illumination(GainAndOffset):
         return {"change": math.sqrt(float(change)), **means, **spread}
 
     def range_of(self, parameter: str) -> tuple[float, float]:
-        """Returns 0 as the least of what varies."""
-        return (-math.inf if parameter in ("gain", "offset") else 0.0), math.inf
+        return (0.0 if parameter in ("change", "gain varies by", "offset varies by") else -math.inf), math.inf
 
     def even_theta(self, gain: Tensor, offset: Tensor) -> Tensor:
         return torch.cat([torch.stack([gain - 1, offset]), gain.new_zeros(self.numbers - 2)])

@@ -12,7 +12,7 @@ from pyro_cama.mechanisms.affine import Affine
 from pyro_cama.mechanisms.base import Mechanism
 from pyro_cama.mechanisms.blur import Blur
 from pyro_cama.mechanisms.colour import Colour
-from pyro_cama.mechanisms.composed import ComposedImages, one_after_another
+from pyro_cama.mechanisms.composed import Composed, ComposedImages, one_after_another
 from pyro_cama.mechanisms.concat import Concat
 from pyro_cama.mechanisms.confusion import Confusion
 from pyro_cama.mechanisms.field import Field
@@ -82,7 +82,7 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
     """Returns the mechanism by which m acts on a node, that of several manipulations composed; None where none acts.
 
     Raises:
-        GraphError: the mechanism is unknown, or does not serve the node's type.
+        GraphError: the mechanism is unknown, does not serve the node, or cannot follow the one before it.
     """
     node, own = graph.nodes[name], chosen.get(name) if chosen else None
     acting = [latent for latent in graph.manipulations if name in latent.children]
@@ -102,6 +102,13 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
                 f"{where}: {type(mechanism).__name__} serves {', '.join(mechanism.types)}, found type {node.type}; "
                 f"expected one of {able}"
             )
+        whole = mechanism.parts if isinstance(mechanism, Composed) else (mechanism,)
+        for part in whole:
+            if isinstance(part, ImageMechanism) and part.numbers is None and part.size(node) == 0:
+                raise GraphError(
+                    f"{where}: found {type(part).__name__}, which has nothing to move in an image of shape "
+                    f"{list(node.shape or ())}; expected more channels, or another mechanism"
+                )
         numbers = mechanism.size(node) if not own and latent.mechanism[name].strip() == AUTO else 0
         if latent.dim < numbers:
             raise GraphError(
@@ -114,6 +121,8 @@ def mechanism_of(graph: CausalGraph, name: str, chosen: Mapping[str, Mechanism] 
                 f"{name!r} among the children of one manipulation"
             )
         parts.append(mechanism)
-    if len(parts) > 1:
-        return one_after_another(parts, node)
-    return parts[0] if parts else None
+    try:
+        return one_after_another(parts, node) if len(parts) > 1 else parts[0] if parts else None
+    except ValueError as error:
+        named = listed(latent.name for latent in acting)
+        raise GraphError(f"latents {named}, child {name!r}: {error}") from None

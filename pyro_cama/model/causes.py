@@ -114,11 +114,18 @@ class Causes:
         return self.clean[source] if source in self.clean else self.undone(source)
 
     def undone(self, name: str) -> Tensor:
-        """Returns a node's value with m's mechanism undone, where one acts; levels then as probabilities."""
+        """Returns a node's value with m's mechanism undone, where one acts; levels then as probabilities.
+
+        Of an image what is not known is NaN, as in :meth:`pyro_cama.model.manipulation.Manipulation.undo`.
+        """
         group = self._group_of[name]
         if self.theta is None or not isinstance(group, MovedGroup) or not group.theta_size:
             return self.values[name]
         assert self.manipulation is not None
+        if group.image:
+            clean = self.manipulation.undo(self.values, self.theta, group)
+            assert isinstance(clean, dict)
+            return clean[name]
         frequencies = self._inputs.frequencies(name)
         return self.manipulation.invert(self.values[name], self.theta, group, group.component(name), frequencies)
 

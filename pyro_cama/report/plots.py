@@ -82,12 +82,12 @@ def draw_calibration(curves: Sequence[Curve], axis: Axes) -> Axes:
 
 def draw_training(history: History, axis: Axes) -> Axes:
     """Draws losses by epoch, and a dotted line at the epoch that was kept."""
-    epochs = [row["epoch"] + 1 for row in history.rows]
+    epochs = [row["epoch"] for row in history.rows]
     for key, name, look in (("loss", "training", LOOK[0]), ("validation_loss", "validation", LOOK[1])):
         values = [row.get(key, math.nan) for row in history.rows]
         if not all(map(math.isnan, values)):
             axis.plot(epochs, values, label=name, linewidth=1.5, color=look["color"], linestyle=look["linestyle"])
-    axis.axvline(history.best_epoch + 1, color="#888888", linewidth=1, linestyle=":")
+    axis.axvline(history.best_epoch, color="#888888", linewidth=1, linestyle=":")
     axis.set(xlabel="epoch", ylabel="loss (nats a row)")
     axis.legend(frameon=False)
     return axis

@@ -349,10 +349,12 @@ def training_section(cama: CAMA) -> Section | None:
     """Returns a picture of the losses by epoch; None of a model that was not fitted in this process."""
     if cama.history is None or not cama.history.rows:
         return None
-    rows, best = cama.history.rows, cama.history.best_epoch
-    axis = draw_training(cama.history, new_axes())
-    last = int(rows[-1]["epoch"]) + 1
-    caption = f"Loss of the clean model over {last} epochs; the weights of epoch {best + 1} (dotted) were kept."
+    history = cama.history
+    axis = draw_training(history, new_axes())
+    caption = (
+        f"Loss of the clean model over {history.epochs} epochs; the weights of epoch {history.best_epoch} (dotted) "
+        "were kept."
+    )
     return Section("Training", "", [picture_block(axis, caption, "training", "Loss by epoch")])
 
 

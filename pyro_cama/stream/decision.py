@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_cama._messages import listed
 from pyro_cama.adaptation.adapt import adapt
 from pyro_cama.adaptation.options import moving_together
 from pyro_cama.adaptation.result import Adaptation
@@ -112,7 +113,11 @@ def _adapted(
         read = reader.read(new, held)
         new = replace(new, calibration=read.calibration(seed), class_prior=record.class_prior, adaptation=record)
         bank, gone = entered(course.bank, new, most)
-        reason = f"{said}; the model adapted, to regime {number}, which is new: {record.reason}"
+        how = f"the model adapted, to regime {number}, which is new: {record.reason}"
+        if not record.applied:  # what lies over images is enough
+            over = f"something lies over most images {listed(new.overlaid)}, and hidden pixels count as unknown"
+            how = f"to regime {number}, which is new: {over}; m stays as it was, as {record.reason}"
+        reason = f"{said}; {how}"
         return _moved(course, bank, number), Decision("new", reason, number, gone)
     best = course.regime(_best_read(course, reader, held))
     new = replace(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_cama._arguments import expect, expect_options, expect_whole, number
+from pyro_cama._messages import listed
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Adaptation
 from pyro_cama.data.batch import Batch
@@ -241,7 +242,9 @@ class Monitor(Generic[PairT]):
         )
         reads = course.regime(decision.reads if decision.kind == "undecided" else course.present)
         proba = self._reader.proba(reads, batch, own_mix=own_mix)
-        return course, self._step(course, proba, decision.kind, reads, test, decision.reason, since, decision)
+        empty = [name for name in batch.empty if name != self._reader.pair.graph.target]
+        missing = f"; {listed(empty)}: no entry in this batch, which may be the change" if empty else ""
+        return course, self._step(course, proba, decision.kind, reads, test, decision.reason + missing, since, decision)
 
     def _calibrated(self, course: Course, first: Regime, batch: Batch) -> tuple[Course, Step]:
         """Reads a batch while rows of the first world are gathered."""

@@ -223,7 +223,7 @@ def _stages(
     before = asked if images and weight else 0
     first = [stage(before, 0.0, options.lr, "fit, densities")] if before else []
     if asleep := asleep_epochs(pair, rows.rows, epochs):
-        first = [Stage(asleep_loss(pair), asleep, RATE, None, "fit, asleep", anneal=True), *first]
+        first = [Stage(asleep_loss(pair), asleep, RATE, None, "fit, asleep", anneal=True, asleep=True), *first]
     return [*first, stage(epochs - before, weight, options.lr / 2 if before else options.lr, "fit")]
 
 

@@ -73,15 +73,14 @@ class Training(LightningModule):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Returns what the weights and Adam's state do not hold: plain numbers, texts and tensors."""
-        rows, best_epoch = self.history.rows, self.history.best_epoch
         return {
-            "rows": rows, "best_epoch": best_epoch, "best": self.best, "at": self.at, "began": self.began,
+            **vars(self.history), "best": self.best, "at": self.at, "began": self.began,
             "total": float(self.total), "steps": self.steps,
         }  # fmt: skip
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`get_extra_state` gave."""
-        self.history = History(list(state["rows"]), state["best_epoch"])
+        self.history = History(list(state["rows"]), state["best_epoch"], state["asleep"])
         self.best, self.at, self.began = state["best"], state["at"], state["began"]
         self.total, self.steps = state["total"], state["steps"]
 
@@ -191,26 +190,31 @@ class Training(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Validates, keeps the best weights, and goes on to the next stage when this one is over."""
-        loss, stage, epoch = float(self.total) / max(self.steps, 1), self.stage, self.current_epoch
+        loss, stage, history = float(self.total) / max(self.steps, 1), self.stage, self.history
+        done = self.current_epoch + 1 - history.asleep
         if self.trainer.world_size > 1:
             loss = float(self.trainer.strategy.reduce(torch.tensor(loss, device=self.device), reduce_op="mean"))
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss} in epoch {epoch}")
-        figures = {"epoch": float(epoch), "loss": loss}
+            raise self._diverged(f"the loss became {loss} in epoch {done}")
+        figures = {"epoch": float(done), "loss": loss}
         if stage.validate is not None:
             with torch.no_grad(), fast():
                 found = stage.validate()
             figures |= {f"validation_{k}": v for k, v in found.items()}
             if self.best is None or found["loss"] < self.best[0] or math.isnan(self.best[0]):
                 self.best = (found["loss"], {k: v.clone() for k, v in self.modules_.state_dict().items()})
-                self.history.best_epoch = epoch
+                history.best_epoch = done
         else:
-            self.history.best_epoch = epoch
-        self.history.rows.append(figures)
+            history.best_epoch = done
+        if stage.asleep:
+            history.asleep, history.best_epoch = history.asleep + 1, 0
+        else:
+            history.rows.append(figures)
         self.log_dict({k: v for k, v in figures.items() if k != "epoch"})
         self.bar.update()
         self.bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items() if k != "epoch"}, refresh=False)
-        if epoch - self.history.best_epoch >= self.patience or epoch + 1 - self.began >= stage.epochs:
+        impatient = not stage.asleep and done - history.best_epoch >= self.patience
+        if impatient or self.current_epoch + 1 - self.began >= stage.epochs:
             self._next_stage()
 
     def _diverged(self, what: str) -> FloatingPointError:

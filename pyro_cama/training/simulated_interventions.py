@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama._arguments import expect, number
+from pyro_cama._messages import listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.handlers.distributions import draw
@@ -93,11 +94,11 @@ def _followed(name: str, before: Causes, after: Causes) -> Tensor:
     """A node's values after its causes have changed.
 
     A number of a location and a scale keeps its distance from the one in units of the other, which is its own noise;
-    counts, levels and numbers of other distributions are drawn anew, and an image is its mean.
+    counts, levels and numbers of other distributions are drawn anew, and an image is its mean, as it would be recorded.
     """
     old, new, value = before.distribution(name), after.distribution(name), before.values[name]
     if before.graph.nodes[name].is_image:
-        return new.mean.expand_as(value)
+        return new.mean.expand_as(value).clamp(0.0, 1.0)
     if hasattr(old, "loc") and hasattr(old, "scale"):
         return new.loc + (value - old.loc) / old.scale * new.scale
     return draw(new.expand(value.shape)).to(value.dtype)
@@ -127,7 +128,11 @@ def scales_of(pair: ModelGuidePair, interventions: float | Mapping[str, Scale] |
     reached = {child for m in own for child in m.children}
     acting = [n for g in pair.manipulation.groups if g.theta_size for n in g.nodes if n in reached]
     if not acting:
-        raise ValueError("fit(interventions=...): every mechanism is concat, which cannot simulate interventions")
+        named = listed({m.mechanism[child] for m in own for child in m.children})
+        raise ValueError(
+            f"fit(interventions=...): found no mechanism but {named}, which has no parameters to simulate "
+            "interventions with; declare a structured one (affine, rate, confusion; of images warp, intensity)"
+        )
     if not isinstance(interventions, Mapping):
         return dict.fromkeys(acting, float(interventions))
     latents = {m.name: m for m in pair.graph.manipulations}

@@ -271,3 +271,14 @@ def test_changes_that_span_decades_stand_on_a_logarithmic_axis() -> None:
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "10", "100", "1,000"]
     assert near.plot().get_xscale() == "linear"
     pyplot.close("all")
+
+
+def test_of_a_column_without_a_reading_nothing_is_said() -> None:
+    rows = drifted().assign(a=np.nan)
+    found = model("dataset").adapt(rows, steps=40, restarts=1, folds=3, keep="always", progress=False).explain_shift()
+    row = found.table.set_index("column").loc["a"]
+    assert row["reading"] == "no reading among the new rows"
+    assert not row["moved"]
+    assert row["high"] == math.inf
+    assert "a" not in set(found.parameters["column"])
+    assert "c" in found.moved

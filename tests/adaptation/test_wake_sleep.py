@@ -126,9 +126,7 @@ def test_steps_are_small_where_what_was_read_explains_the_rows(moved: Spec, know
 
 
 @pytest.mark.parametrize(("moved", "starts"), [({"horizontal_shift": 0.3}, 1), ({"gaussian_noise": 0.4}, 2)])
-def test_a_start_that_explains_the_rows_is_the_last(
-    moved: Spec, starts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_explains_the_rows_is_the_last(moved: Spec, starts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
 
     def counted(pair: Any, batch: Any, clean: Any, k: int, *args: Any, **kwargs: Any) -> Start:

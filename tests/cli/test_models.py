@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn import metrics
 
 import pyro_cama
-from pyro_cama import CAMA
+from pyro_cama import CAMA, CausalGraph
 from pyro_cama.adaptation.options import TABLES
 from pyro_cama.cli import demo as cli_demo
 from pyro_cama.cli.files import flat, write_table
@@ -333,3 +334,42 @@ def test_a_fit_with_checkpoints_goes_on(made: Path, tmp_path: Path) -> None:
     done(*common, "--resume", "-o", tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     refused(*common[:-2], "--resume", "-o", tmp_path / "three", says="--resume needs --checkpoints", code=2)
+
+
+def test_folders_of_images_are_tables(tmp_path: Path) -> None:
+    """Labelled by subfolders or not at all; paths come back as the table has them."""
+    (tmp_path / "g.yaml").write_text(
+        "target: y\nnodes:\n  y: {type: categorical, levels: [cat, dog]}\n"
+        "  scan: {type: image, shape: [1, 8, 8], channels: 4}\nedges: [y -> scan]\nlatents: {z: {dim: 2}, m: null}\n"
+    )
+    for i in range(40):
+        folder = tmp_path / "train" / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 100 + 100 * (i % 2), dtype=np.uint8)).save(folder / f"{i:02}.png")
+    text = done(
+        "fit", tmp_path / "g.yaml", tmp_path / "train", "-o", tmp_path / "model",
+        "--epochs", 3, "--hidden", 8, "--device", "cpu",
+    )  # fmt: skip
+    assert "3 epochs, the best" in text
+    assert "accuracy" in done("evaluate", tmp_path / "model", tmp_path / "train")
+    unlabelled = tmp_path / "train" / "cat"
+    done("predict", tmp_path / "model", unlabelled, "--id", "scan", "-o", tmp_path / "labels.csv")
+    assert pd.read_csv(tmp_path / "labels.csv")["scan"].tolist() == [f"{i:02}.png" for i in range(0, 40, 2)]
+    table = pd.DataFrame({"scan": ["train/cat/00.png", "train/dog/01.png"]})
+    table.to_csv(tmp_path / "later.csv", index=False)
+    done("predict", tmp_path / "model", tmp_path / "later.csv", "--id", "scan", "-o", tmp_path / "later_labels.csv")
+    assert pd.read_csv(tmp_path / "later_labels.csv")["scan"].tolist() == table["scan"].tolist()
+    refused("init", tmp_path / "train", "--target", "y", says="found a folder; expected a table")
+    (tmp_path / "other.yaml").write_text(GRAPH)
+    refused("fit", tmp_path / "other.yaml", tmp_path / "train", "-o", tmp_path / "no", says="no image node")
+
+
+def test_what_is_drawn_is_what_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A style that is summed out acts on continuous children alone, which build settles."""
+    drawn: list[CausalGraph] = []
+    monkeypatch.setattr(module_at("cli.graphs"), "draw_graph", lambda graph, path: (drawn.append(graph), path.touch()))
+    (tmp_path / "g.yaml").write_text(
+        "target: y\nnodes: {y: binary, x: continuous, n: count}\nedges: [y -> x, y -> n]\n"
+    )
+    done("draw", tmp_path / "g.yaml", "-o", tmp_path / "g.png")
+    assert drawn[0].factorisation() in done("check", tmp_path / "g.yaml")

@@ -157,7 +157,7 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     graph = graph_of([1, 4, 4])
     with pytest.raises(DataError, match=r"nowhere: no such folder; expected one with a subfolder"):
         image_table(tmp_path / "nowhere", graph)
-    with pytest.raises(DataError, match=r"found no subfolder; expected one with images for every class"):
+    with pytest.raises(DataError, match=r"found no subfolder and no image; expected one with images for every"):
         image_table(tmp_path, graph)
     (tmp_path / "cat").mkdir()
     with pytest.raises(DataError, match=r"found no images in the subfolders 'cat'; expected some"):
@@ -207,3 +207,12 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path: Path, suffix: str) -> Non
     message = f"t.{suffix}: column 'scan': row 3 (counted from 0): {tmp_path / 'scans' / '3.png'}: no such file"
     with pytest.raises(DataError, match=re.escape(message)):
         [*encoded_parts(stream, encoder)]
+
+
+def test_a_folder_without_subfolders_has_no_labels(tmp_path: Path) -> None:
+    graph = graph_of([1, 4, 4])
+    for name in ("b.png", "a.png"):
+        Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("of the scanner")
+    found = image_table(tmp_path, graph)
+    assert found.to_dict("list") == {"scan": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_cama import DataError
+from pyro_cama import DataError, build
 from tests.helpers.images import fitted, table
 
 
@@ -40,3 +40,21 @@ def test_an_image_with_a_missing_pixel_is_missing() -> None:
     np.testing.assert_allclose(found[others], clean[others], atol=1e-5)
     assert np.isfinite(found).all()
     assert np.abs(found[3] - clean[3]).max() > 1e-3
+
+
+def test_bytes_of_0_and_1_are_warned_of() -> None:
+    """A mask in uint8 was read as almost black, without a word."""
+    cama = build(
+        {"target": "y", "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 4, 4]}}, "edges": ["y -> i"]},
+        hidden=8,
+        device="cpu",
+    )
+    masks = np.random.default_rng(0).random((6, 1, 4, 4)) < 0.5
+    y = [0, 1] * 3
+    cama.fit({"i": masks, "y": y}, max_epochs=0, progress=False)
+    with pytest.warns(
+        UserWarning, match=r"column 'i': found uint8 of 0 and 1 alone, .* convert black and white images"
+    ):
+        cama.encode({"i": masks.astype(np.uint8), "y": y})
+    same = cama.encode({"i": masks.astype(np.uint8) * 255, "y": y}).values["i"]
+    assert torch.equal(same, cama.encode({"i": masks, "y": y}).values["i"])

@@ -654,6 +654,7 @@ CSV_FAULTS = {
     "x,n\n1,1\n": "t.csv: target column 'y': found none; expected one",
     "y,x,n,n\na,1,1,1\n": "t.csv: found column 'n' more than once",
     "y;x;n\na;1;1\n": "t.csv: line 1: ...expected commas, not ';'...pandas.read_csv(..., sep=';', decimal=',')",
+    "y\tx\tn\na\t1\t1\n": "t.csv: line 1: ...expected commas, not '\\t'...pandas.read_csv(..., sep='\\t') may read it",
     "y,x,n\na,1,1,\nb,2,1,7\n": "t.csv: line 3: found 4 fields; expected 3",
     "y,x,n\na,1,1,\nb,2,1\n": "t.csv: line 3: found 3 fields; expected 4, the last of them empty",
     'y,x,n\na,1,1\nb,"2,5",1\n': "column 'x': found no number in row 1 ('2,5')...is that a decimal comma? write '2.5'",

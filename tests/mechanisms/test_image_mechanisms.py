@@ -20,7 +20,7 @@ from pyro_cama.graph.nodes import Node
 from pyro_cama.image_manipulations import manipulate
 from pyro_cama.likelihoods import MIN_PROBABILITY
 from pyro_cama.mechanisms.blur import Blur
-from pyro_cama.mechanisms.composed import Composed
+from pyro_cama.mechanisms.composed import Composed, one_after_another
 from pyro_cama.mechanisms.field import Field
 from pyro_cama.mechanisms.image import ImageMechanism, moved
 from pyro_cama.mechanisms.intensity import Intensity
@@ -567,3 +567,61 @@ def test_mechanisms_that_fit(name: str) -> None:
     assert group.mechanism is not None
     assert group.theta_size == (0 if name == "concat" else named(name).numbers)
     assert group.mechanism == (mechanism_named(name, "row", "") if name == "concat" else named(name))
+
+
+def test_each_part_of_a_sum_has_its_own_ranges() -> None:
+    """A sum's intervals were cut at 0 by illumination, whose spreads alone end there."""
+    auto = named("auto")
+    least = {name: auto.range_of(name)[0] for name in ("right", "shear", "blur", "gain", "gain varies by", "width")}
+    assert least == {n: 0.0 if n in ("gain varies by", "width") else -math.inf for n in least}
+
+
+def test_what_two_parts_name_alike_is_told_apart() -> None:
+    both = named("intensity+illumination")
+    theta = torch.zeros(both.size(node((1, 6, 6))))
+    theta[0], theta[3] = -0.5, 0.2
+    found = both.describe(theta, node((1, 6, 6)), {})
+    assert found["gain of part 1"] == pytest.approx(0.5)
+    assert found["offset of part 2"] == pytest.approx(0.2)
+    assert both.range_of("gain of part 2") == (-math.inf, math.inf)
+    assert both.range_of("gain varies by") == (0.0, math.inf)
+    assert {*named("warp+warp").families(12)} == {"warp of part 1", "warp of part 2"}
+
+
+def test_a_sum_within_a_sum_acts_in_its_place() -> None:
+    """As under two manipulations of one image; noise draws, and yet a shift comes before a negative."""
+    nested, flat = (
+        one_after_another([named("warp+noise"), named("intensity")], node((1, 6, 6))),
+        named("warp+noise+intensity"),
+    )
+    theta = torch.zeros(9)
+    theta[0], theta[7], theta[8] = 0.5, -2.0, 1.0
+    clean = dist.Normal(torch.rand(1, 6, 6), torch.ones(()))
+    found = nested.transform(clean, theta)
+    assert torch.allclose(found.mean, flat.transform(clean, theta).mean)
+    assert torch.allclose(found.mean, nested.push(clean.loc, theta))
+    assert torch.equal(found.mean[..., :, 0], torch.ones(1, 6))  # what came from outside is black, and then white
+
+
+@pytest.mark.parametrize("mechanism", ["colour", "warp+colour"])
+def test_one_channel_has_no_colour(mechanism: str) -> None:
+    raw: dict[str, Any] = {
+        "target": "y", "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 8, 8]}}, "edges": ["y -> i"],
+        "latents": {"m": {"dim": 8, "mechanism": mechanism}},
+    }  # fmt: skip
+    with pytest.raises(GraphError, match=r"child 'i': found Colour, which has nothing to move in .*\[1, 8, 8\]"):
+        build(raw, hidden=8, device="cpu")
+    raw["nodes"]["i"]["shape"] = [3, 8, 8]
+    build(raw, hidden=8, device="cpu")
+
+
+def test_what_hides_pixels_is_last_among_manipulations_too() -> None:
+    raw: dict[str, Any] = {
+        "target": "y", "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 8, 8]}}, "edges": ["y -> i"],
+        "latents": {
+            "m": {"dim": 8, "mechanism": "overlay", "manipulation": True},
+            "light": {"dim": 2, "mechanism": "intensity", "manipulation": True},
+        },
+    }  # fmt: skip
+    with pytest.raises(GraphError, match=r"latents 'm', 'light', child 'i': found a part behind one that hides"):
+        build(raw, hidden=8, device="cpu")

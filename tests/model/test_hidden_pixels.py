@@ -13,6 +13,7 @@ from pyro_cama import CAMA
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.common_noise import common_noise
 from pyro_cama.inference.log_weights import log_weights
+from pyro_cama.model.causes import Causes
 from pyro_cama.model.groups import MovedGroup
 from pyro_cama.networks.hidden_pixels import HiddenPixels
 from pyro_cama.persistence import export
@@ -188,3 +189,26 @@ def test_a_stream_knows_a_world_by_what_lies_over_its_images(tmp_path: Path) -> 
 def test_an_overlay_comes_last() -> None:
     with pytest.raises(pyro_cama.GraphError, match=r"'overlay\+warp': found a part behind one that hides pixels"):
         digits("overlay+warp")
+
+
+def test_effects_of_an_image_see_what_is_known_of_it() -> None:
+    """Under affects: measurement; a mechanism is undone on all pixels, and a few that are unknown spread to none."""
+    graph = {
+        "target": "y",
+        "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 8, 8], "channels": 4}, "x": "continuous"},
+        "edges": ["y -> i -> x", "y -> x"],
+        "latents": {"m": {"dim": 8, "children": ["i"], "mechanism": "warp+blur", "affects": "measurement"}},
+    }
+    cama = pyro_cama.build(graph, hidden=8, layers=1, device="cpu")
+    batch = rows_of(torch.rand(3, 1, 8, 8))
+    batch.values["x"] = torch.zeros(3)
+    batch.values["i"][:, :, 4, 4] = torch.nan
+    causes = Causes(cama.model, batch)
+    causes.values = batch.values
+    causes.set_m(0.3 * torch.randn(3, 8))
+    assert causes.theta is not None
+    found, group = causes.undone("i"), group_of(cama)
+    expected = cama.manipulation.undo(batch.values, causes.theta, group)
+    assert isinstance(expected, dict)
+    assert torch.equal(found.isnan(), expected["i"].isnan())
+    assert found.isnan().float().mean() < 0.5

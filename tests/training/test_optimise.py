@@ -103,8 +103,8 @@ def test_stages_follow_each_other() -> None:
     )
     assert seen[0] == pytest.approx(1.0, abs=1e-3)
     assert float(module.weight.detach()) == pytest.approx(3.0, abs=1e-3)
-    assert [row["epoch"] for row in history.rows] == list(range(50))
-    assert history.best_epoch == 49
+    assert [row["epoch"] for row in history.rows] == list(range(1, 51))
+    assert history.best_epoch == history.epochs == 50
 
 
 def test_a_stage_that_stops_early_makes_room_for_the_next() -> None:
@@ -119,7 +119,7 @@ def test_a_stage_that_stops_early_makes_room_for_the_next() -> None:
     stages = [Stage(loss, 10, 0.01, validate, "one"), Stage(loss, 10, 0.01, validate, "two")]
     history = optimise(stages, module, [*module.parameters()], numbers(2), patience=2, progress=False)
     assert [row["validation_loss"] for row in history.rows] == [3.0, 1.0, 2.0, 2.0, 5.0, 4.0, 9.0, 9.0]
-    assert history.best_epoch == 5
+    assert history.best_epoch == 6
     assert float(module.weight.detach()) == kept[5]  # the best of the second stage, not the last
 
 
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_is_told_and_the_weights_are_as_before(per_ste
         return loss(rows) * (float("nan") if len(seen) == 2 else 1.0)
 
     with pytest.raises(
-        FloatingPointError, match=re.escape("fit: the loss became nan in epoch 2; try a smaller lr (now 0.1)")
+        FloatingPointError, match=re.escape("fit: the loss became nan in epoch 3; try a smaller lr (now 0.1)")
     ):
         optimise(
             [Stage(breaks, 5, 0.1, validate)], module, [*module.parameters()], numbers(3), progress=False,

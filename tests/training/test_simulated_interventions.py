@@ -85,3 +85,33 @@ def test_what_is_missing_stays_as_it_is_filled_in() -> None:
     assert not torch.isclose(pushed.values["x1"][20:], batch.values["x1"][20:]).all()
     torch.testing.assert_close(pushed.values["x2"][:20], batch.values["x2"][:20])  # of a cause that stayed
     assert pushed.observed is batch.observed
+
+
+def test_a_normal_image_that_follows_stays_one_that_can_be_recorded() -> None:
+    """Its mean is of no bound, and kinds of manipulations take intensities in [0, 1]."""
+    graph = {
+        "target": "y",
+        "nodes": {"y": "binary", "x": "continuous", "i": {"type": "image", "shape": [1, 4, 4], "likelihood": "normal"}},
+        "edges": ["y -> x -> i", "y -> i"],
+        "latents": {"m": {"dim": 12, "scope": "row", "mechanism": {"x": "affine", "i": "warp"}}},
+    }
+    cama = build(graph, hidden=8, device="cpu")
+    table = {"y": [0, 1] * 20, "x": torch.randn(40).numpy(), "i": torch.rand(40, 1, 4, 4).numpy()}
+    cama.fit(table, max_epochs=0, progress=False)
+    batch = cama.encode(table)
+    with torch.no_grad():
+        for parameter in cama.modules.parameters():
+            parameter.mul_(20.0)
+    found = intervened(cama.model, cama.guide, batch, {"x": 3.0, "i": {"rotation": 20.0}}).values["i"]
+    assert 0.0 <= float(found.min()) <= float(found.max()) <= 1.0
+
+
+@pytest.mark.parametrize("mechanism", ["concat", "overlay"])
+def test_a_mechanism_without_numbers_is_named(mechanism: str) -> None:
+    graph = {
+        "target": "y", "nodes": {"y": "binary", "i": {"type": "image", "shape": [1, 8, 8]}}, "edges": ["y -> i"],
+        "latents": {"m": {"dim": 2, "scope": "row", "mechanism": mechanism}},
+    }  # fmt: skip
+    cama = build(graph, hidden=8, device="cpu")
+    with pytest.raises(ValueError, match=f"found no mechanism but '{mechanism}', which has no parameters"):
+        cama.fit({"y": [0, 1] * 20, "i": torch.rand(40, 1, 8, 8).numpy()}, interventions=1.0, progress=False)

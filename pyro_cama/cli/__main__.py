@@ -1,5 +1,0 @@
-"""``python -m pyro_cama.cli``: the command line where its script is not on the path."""
-
-from pyro_cama.cli import main
-
-main()
