@@ -76,10 +76,10 @@ def adapt(
             row it holds the rows' own thetas to their mean, and the mean to zero.
         samples: draws of the latents per row and step, 4 (1); the bound is the importance-weighted one.
         restarts: starts tried, 3: at the training moments of the new rows, where the model is, and random ones
-            (where theta is solved for, the third moves what no mix of the classes explains).  (2: after
-            :func:`pyro_cama.adaptation.wake_sleep.sleep`, and at the moments or where the model is; of a sum of
-            mechanisms 3, the first of them after a sleep in which one part of it moves alone; 1 for what cannot sleep.
-            A sleep that explains the new rows is the last start.)
+            (where theta is solved for, the third moves what no mix of the classes explains).  (2: at
+            the moments or where the model is, and after :func:`pyro_cama.adaptation.wake_sleep.sleep`; of a sum of
+            mechanisms 3: after a sleep in which one part of it moves alone; 1 for what cannot sleep.  Where the best
+            of them restores half of the evidence that the new rows lost beside clean ones, it alone takes steps.)
         folds: for the comparison with no adaptation the new rows are split in so many parts (of two rows at least),
             and each part's evidence comes from a model adapted to the others: 4.  With 1 (images), a fifth of the rows,
             500 at most, is kept from every adaptation and compared on.

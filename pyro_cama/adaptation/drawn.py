@@ -16,7 +16,7 @@ from pyro_cama.adaptation.new_rows import NewRows, split_folds
 from pyro_cama.adaptation.objective import adaptation_loss, log_ratio
 from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.result import Candidate, CrossFit, Modes
-from pyro_cama.adaptation.start import Start, likeliest_first, sleeping_starts
+from pyro_cama.adaptation.start import Start, sleeping_starts, worth_steps
 from pyro_cama.adaptation.wake_sleep import epochs_of
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.class_posterior import class_log_posterior
@@ -37,6 +37,7 @@ class Drawn:
         progress: shows a bar.
 
     Attributes:
+        optimised: numbers of the starts that :meth:`starts` has optimised.
         preferred: names of starts; an earlier one is the best if it falls short of the highest evidence by less than
             ``slack``, in nats a row.
         agree: least share of rows on which starts of about equal evidence have to agree.
@@ -55,18 +56,15 @@ class Drawn:
         trainer_kwargs: dict[str, Any] | None,
     ) -> None:
         self.pair, self.new, self.options, self.trainer_kwargs = pair, new, options, trainer_kwargs
-        self.order = likeliest_first(pair.manipulation, options.restarts)
         self.bar: tqdm[Any] = tqdm(total=self._epochs(), disable=not progress, leave=False)
 
     def starts(self) -> list[Candidate]:
-        """Optimises the starts, up to one that explains the rows, on those not held out, and examines them."""
-        found = []
-        for place, k in enumerate(self.order):
-            candidate, explains = self._candidate(k, f"start {place + 1} of {len(self.order)}")
-            found.append(candidate)
-            if explains:
-                break
-        return found
+        """Optimises the starts that are worth it on the rows that are not held out, and examines them."""
+        begun = [self._begun(k, self.new.adapted_to) for k in range(self.options.restarts)]
+        self.optimised = worth_steps([start for _, start in begun])
+        count = len(self.optimised)
+        self.bar.total -= (len(begun) - count) * self.options.epochs
+        return [self._examined(*begun[k], k, f"start {place} of {count}") for place, k in enumerate(self.optimised, 1)]
 
     def examined(self, best: Candidate) -> Candidate:
         """Returns the winner with all that the guard asks for: it is known."""
@@ -82,15 +80,15 @@ class Drawn:
         None holds the class proportions.
         """
         new, pair, options = self.new, self.pair, self.options
-        k = None if place is None else self.order[place]
+        k = None if place is None else self.optimised[place]
         evidence, thetas = torch.empty(new.batch.rows, dtype=torch.float64), []
         labels = torch.empty(new.batch.rows, dtype=torch.long)
         parts = split_folds(new.batch.rows, new.folds, pair.settings.seed)
         for i, part in enumerate(parts):
             rest = torch.cat([p for p in parts if p is not part])
             title = f"fold {i + 1} of {len(parts)}"
-            learns = options.learns_proportions and k is not None
-            twin, _, ratio = self._optimised(k, rest, title, learns_proportions=learns)
+            twin, start = self._begun(k, rest)
+            ratio = self._optimise(twin, start, k, rest, title)
             rows = new.batch.select(part.to(pair.device))
             do = encode_do(twin, "auto")
             evidence[part] = importance_evidence(twin, rows, ratio, do=do)
@@ -101,48 +99,54 @@ class Drawn:
 
     def anchored(self) -> Candidate:
         """Optimises from no manipulation, the class proportions held at the expected ones."""
-        return self._candidate(None, "class proportions held")[0]
+        return self._examined(*self._begun(None, self.new.adapted_to), None, "class proportions held")
 
-    def _candidate(self, k: int | None, title: str) -> tuple[Candidate, bool]:
-        """Optimises from one start and examines it; also whether that explained the rows from the first."""
-        new, options = self.new, self.options
-        learns = options.learns_proportions and k is not None
-        twin, start, ratio = self._optimised(k, new.adapted_to, title, learns_proportions=learns)
-        do = encode_do(twin, "auto")
-        found = examine(twin, start.name, new.compared, new.counted, ratio, options, do=do, sparsity=options.sparsity)
-        return found, start.explains
-
-    def _optimised(
-        self, k: int | None, rows: Tensor, title: str, *, learns_proportions: bool
-    ) -> tuple[ModelGuidePair, Start, Tensor]:
-        """Optimises a copy of the model from one start.
+    def _begun(self, k: int | None, rows: Tensor) -> tuple[ModelGuidePair, Start]:
+        """A copy of the model at a start, where NN_pM and NN_qM alone can move.
 
         Args:
             k: the start's number, see :func:`pyro_cama.adaptation.initialisation.initialise_start`; None is no
                 manipulation.
             rows: numbers of the new rows to adapt to.
+        """
+        pair, new = self.pair, self.new
+        twin, part = pair.copy(), new.batch.select(rows.to(pair.device))
+        twin.modes = ()  # of an adaptation before this one
+        twin.modules.requires_grad_(False)
+        for parameter in twin.manipulation_parameters().values():
+            parameter.requires_grad_(True)
+        with twin.seeded(self._seed(k)), twin.manipulation.calibrated():
+            if k is None:
+                set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
+                return twin, Start("identity")
+            options = {"progress": self.bar, "trainer_kwargs": self.trainer_kwargs}
+            return twin, initialise_start(twin, part, new.clean, k, self.options.steps, **options)
+
+    def _examined(self, twin: ModelGuidePair, start: Start, k: int | None, title: str) -> Candidate:
+        """Optimises a copy at a start, and examines it."""
+        new, options = self.new, self.options
+        ratio = self._optimise(twin, start, k, new.adapted_to, title)
+        do = encode_do(twin, "auto")
+        return examine(twin, start.name, new.compared, new.counted, ratio, options, do=do, sparsity=options.sparsity)
+
+    def _optimise(self, twin: ModelGuidePair, start: Start, k: int | None, rows: Tensor, title: str) -> Tensor:
+        """Optimises a copy that is at a start, and with it class proportions, which are held where k is None.
+
+        Args:
+            twin, start: as :meth:`_begun` gave them.
+            k, rows: as it was given.
             title: for the progress bar.
-            learns_proportions: lets class proportions change with NN_pM and NN_qM.
 
         Returns:
-            The adapted copy, the start, and log of the class proportions over the training ones, ``(classes,)``.
+            log of the class proportions over the training ones, ``(classes,)``.
         """
-        pair, new, options = self.pair, self.new, self.options
-        twin, part, seed = pair.copy(), new.batch.select(rows.to(pair.device)), pair.settings.seed + (k or 0)
-        twin.modes = ()  # of an adaptation before this one
+        new, options, seed = self.new, self.options, self._seed(k)
+        part = new.batch.select(rows.to(twin.device))
+        free = nn.Parameter(torch.zeros_like(new.fixed))
+        moving = [*twin.manipulation_parameters().values()]
+        if options.learns_proportions and k is not None:
+            moving.append(free)
         with twin.seeded(seed), twin.manipulation.calibrated():
-            moving = list(twin.manipulation_parameters().values())
-            twin.modules.requires_grad_(False)
-            for parameter in moving:
-                parameter.requires_grad_(True)
-            if k is None:
-                start = Start("identity")
-                set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
-            else:
-                start = initialise_start(
-                    twin, part, new.clean, k, options.steps, progress=self.bar, trainer_kwargs=self.trainer_kwargs
-                )
-            free = nn.Parameter(torch.zeros_like(new.fixed))
             loss = adaptation_loss(
                 twin, part, new.clean, options.alpha, options.samples, options.sparsity, new.fixed, free, new.ambiguity
             )
@@ -151,7 +155,7 @@ class Drawn:
                 optimise(
                     [Stage(loss, options.epochs, options.lr * start.pace, title=f"adapt, {title} ({start.name})")],
                     twin.modules,
-                    [*moving, *([free] if learns_proportions else [])],
+                    moving,
                     Shuffled(part.rows, row_selector(part), options.batch_size, seed, steps=10),
                     anneal=True,
                     seed=seed,
@@ -160,7 +164,11 @@ class Drawn:
                     trainer_kwargs=self.trainer_kwargs,
                 )
         twin.trained |= {*twin.moving}
-        return twin, start, log_ratio(twin, new.fixed, free.detach())
+        return log_ratio(twin, new.fixed, free.detach())
+
+    def _seed(self, k: int | None) -> int:
+        """Of everything that is drawn from a start on."""
+        return self.pair.settings.seed + (k or 0)
 
     def _epochs(self) -> int:
         """How many epochs the starts and folds take, those asleep among them: the length of the progress bar."""

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_cama.adaptation.start import Start
+from pyro_cama.adaptation.guard import WORTH
+from pyro_cama.adaptation.start import EXPLAINS, Start
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.minibatches import Shuffled, row_selector
 from pyro_cama.inference.do import clean_do, encode_do
@@ -35,7 +36,6 @@ FARTHEST = 6.0  # prior scales that a new row is believed to have moved by
 COMPARED = 150  # rows whose evidence tells what moves
 RIDGE = 1e-4  # of the features' mean square, what draws weights to 0 in least squares
 PACE = 0.1  # of the learning rate where theta is known well: usual steps in every weight would lose it
-EXACT = 0.5  # share of the lost evidence that a reading restores, from which theta is known well
 ALIKE = -4.0  # raw deviation of q(m | x), before its softplus, where one theta is all rows'
 TOLD = 0.1  # of a number's variance, the least share that a reading is believed to explain
 
@@ -84,8 +84,7 @@ def sleep(
         rows: dreamt up, and of the new rows that are looked at.
 
     Returns:
-        The start: where NN_qM restores half of the evidence that the new rows lost beside clean ones, one that explains
-        them, of a small pace.
+        The start, of a small pace where NN_qM restores half of the evidence that the new rows lost beside clean ones.
     """
     clean = _dreamt(pair, rows, seed) if clean is None else clean
     seen = _some(new, rows)
@@ -100,8 +99,8 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
-    explains = _restored(pair, compared, _some(clean, COMPARED)) >= EXACT
-    return replace(start, pace=PACE, explains=True) if explains else start
+    restored = _restored(pair, compared, _some(clean, COMPARED))
+    return replace(start, pace=PACE if restored >= EXPLAINS else 1.0, restored=restored)
 
 
 @torch.no_grad()
@@ -155,7 +154,7 @@ def begin_at(
     last["weight"].copy_(torch.outer(m, tells[:-1]))
     last["bias"].copy_(m * tells[-1])
     bias[manipulation.dim :][acts] = ALIKE
-    return Start("moments", resting, PACE)
+    return Start("moments", resting, PACE, _restored(pair, _some(seen, COMPARED), _some(clean, COMPARED)))
 
 
 def _dreamt(pair: ModelGuidePair, rows: int, seed: int) -> Batch:
@@ -182,10 +181,14 @@ def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int)
 
 
 def _restored(pair: ModelGuidePair, rows: Batch, clean: Batch) -> float:
-    """The share of the evidence that rows lost beside clean ones which NN_qM restores as it reads them."""
+    """The share of the evidence that rows lost beside clean ones which NN_qM restores as it reads them.
+
+    0 where they lost none.  What lies over the rows is laid over the clean ones: hidden pixels cost no evidence.
+    """
     unmoved = encode_do(pair, clean_do(pair.graph))
-    before, usual = _evidence(pair, rows, unmoved), _evidence(pair, clean, unmoved)
-    return (_evidence(pair, rows, None) - before) / max(usual - before, 1e-6)
+    usual = _evidence(pair, laid_over(pair.manipulation, clean, pair.overlaid), unmoved)
+    before = _evidence(pair, rows, unmoved)
+    return (_evidence(pair, rows, None) - before) / (usual - before) if usual - before > WORTH else 0.0
 
 
 def _evidence(pair: ModelGuidePair, rows: Batch, do: dict[str, Tensor] | None) -> float:

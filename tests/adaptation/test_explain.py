@@ -236,7 +236,7 @@ def test_errors() -> None:
     raw = graph("dataset", mechanism="concat")
     cama = build(raw, hidden=8, device="cpu").fit(record(patients(60, 0)), max_epochs=1, progress=False)
     free = cama.adapt(drifted(30), steps=2, restarts=1, folds=2, progress=False)
-    with pytest.raises(ValueError, match="concat has no parameters"):
+    with pytest.raises(ValueError, match="concat' has no parameters"):
         free.explain_shift()
 
 
