@@ -38,7 +38,7 @@ def test_the_real_command(files: dict[str, str], arguments: list[str], code: int
 
 def test_what_stdout_cannot_encode_is_escaped_and_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("y,温度\n" + "a,0.5\nb,1.25\na,2\n" * 5, encoding="utf-8")
-    command = [sys.executable, "-m", "pyro_cama.cli", "init", "t.csv", "--target", "y"]
+    command = [sys.executable, "-m", "pyro_cama", "init", "t.csv", "--target", "y"]
     env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="cp1252", timeout=120, env=env)
     assert found.returncode == 0, found.stderr
