@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_cama._messages import listed
-from pyro_cama.adaptation.candidates import state_of, unadapted
+from pyro_cama.adaptation.candidates import state_of, thetas_of_rows, unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.drawn import Drawn
 from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
@@ -25,7 +25,7 @@ from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, tot
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options, moving_together
-from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes
+from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes, Theta
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.comparison import compare, winsorised
@@ -136,11 +136,13 @@ def adapt(
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
     modes = search.modes(best, candidates, before, fit)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
+    of_rows: Theta = ()
     if applied:
         adapted.load_manipulation(best.state)
         adapted.trained |= {*base.moving}
         keep_at_rest(adapted, base, new.batch)
         remember_world(adapted, new.batch)
+        of_rows = thetas_of_rows(adapted, new.batch)
     adapted.moving = pair.moving
     if applied:
         here = state_of(adapted)
@@ -151,7 +153,8 @@ def adapt(
     kept = best.proportions if applied else mixed
     record = _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
     children = {child for m in base.graph.manipulations for child in m.children}
-    return adapted, replace(record, unread=tuple(name for name in new.batch.empty if name in children))
+    unread = tuple(name for name in new.batch.empty if name in children)
+    return adapted, replace(record, unread=unread, of_rows=of_rows)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:

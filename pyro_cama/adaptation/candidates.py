@@ -11,7 +11,7 @@ from pyro_cama.adaptation.options import AdaptOptions
 from pyro_cama.adaptation.recovery import recovery_of
 from pyro_cama.adaptation.result import Candidate, Theta
 from pyro_cama.data.batch import Batch
-from pyro_cama.handlers.distributions import draw
+from pyro_cama.handlers.distributions import draw, mean_of
 from pyro_cama.inference.bounds import shared_mean
 from pyro_cama.inference.class_posterior import class_log_posterior
 from pyro_cama.inference.class_prior import imagined_rows, log_ratio_of, posterior_mode
@@ -22,6 +22,7 @@ from pyro_cama.model.pair import ModelGuidePair
 from pyro_cama.model.plates import joined
 
 NUMBERS = 2**24  # of theta, held at once
+ROWS = 50  # whose theta is kept, where each has its own
 
 
 def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
@@ -38,6 +39,19 @@ def mean_theta(pair: ModelGuidePair, batch: Batch, *, draws: int = 64) -> Theta:
         else:
             theta = manipulation(shared_mean(pair.guide))
     return tuple(tuple(site) for site in torch.atleast_2d(theta[..., : manipulation.size]).tolist())
+
+
+@torch.no_grad()
+def thetas_of_rows(pair: ModelGuidePair, batch: Batch) -> Theta:
+    """Returns theta of some rows, each at the mean of its own q(m | x); none where rows share m."""
+    if not pair.moves_by_row:
+        return ()
+    some = torch.linspace(0, batch.rows - 1, min(batch.rows, ROWS)).long()
+    rows, held = batch.select(some.to(pair.device)), held_do(pair)
+    posteriors = zip(pair.graph.manipulations, pair.guide.m_dists(rows, pair.moving), strict=True)
+    means = {m.name: mean_of(q, "q(m | x)") for m, q in posteriors if q is not None}
+    theta = pair.manipulation(joined(pair.graph.require_m(), held | means, rows.site))
+    return tuple(map(tuple, theta[:, : pair.manipulation.size].tolist()))
 
 
 def _drawn(pair: ModelGuidePair, batch: Batch, draws: int) -> Tensor:

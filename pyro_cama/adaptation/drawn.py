@@ -119,8 +119,10 @@ class Drawn:
             if k is None:
                 set_theta(twin, part, torch.zeros(twin.model.sites, twin.manipulation.size))
                 return twin, Start("identity")
-            options = {"progress": self.bar, "trainer_kwargs": self.trainer_kwargs}
-            return twin, initialise_start(twin, part, new.clean, k, self.options.steps, **options)
+            start = initialise_start(
+                twin, part, new.clean, k, self.options.steps, progress=self.bar, trainer_kwargs=self.trainer_kwargs
+            )
+            return twin, start
 
     def _examined(self, twin: ModelGuidePair, start: Start, k: int | None, title: str) -> Candidate:
         """Optimises a copy at a start, and examines it."""

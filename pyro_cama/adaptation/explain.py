@@ -80,7 +80,8 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
                 if carried is not None and node in carried.unread:
                     rows.append(about | _unread(mechanism))
                     continue
-                row, own = _row(about, mechanism, read, whole, folds, level)
+                of_rows = [] if carried is None else [torch.tensor(theta) for theta in carried.of_rows]
+                row, own = _row(about, mechanism, read, whole, folds, of_rows, level)
                 rows.append(row)
                 parameters += [{"column": column, **place, **one} for one in own]
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
@@ -95,23 +96,35 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
 
 
 def _row(
-    about: Mapping[str, Any], mechanism: Mechanism, read: Reading, whole: Tensor, folds: list[Tensor], level: float
+    about: Mapping[str, Any],
+    mechanism: Mechanism,
+    read: Reading,
+    whole: Tensor,
+    folds: list[Tensor],
+    of_rows: list[Tensor],
+    level: float,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a manipulation did to a component: the row of the table, and those of its parameters.
 
     Args:
         about: which component it is.
         whole, folds: theta, and that of every fold.
+        of_rows: theta of some rows, where each has its own and ``whole`` is their mean.
     """
     estimate, resting = read(whole), read(torch.zeros_like(whole))
-    others = [read(fold) for fold in folds]
+    others, rows = [read(fold) for fold in folds], [read(theta) for theta in of_rows]
     known, real, own = len(folds) > 1, False, list[dict[str, Any]]()
     for name, value in estimate.items():
         low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
         if name != "change":
             real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
             own.append({"parameter": name, "estimate": value, "low": low, "high": high, "unchanged": resting[name]})
+            if rows:
+                least, most = np.quantile([one[name] for one in rows], [0.05, 0.95])
+                own[-1] |= {"rows_low": float(least), "rows_high": float(most)}
     change = estimate["change"]
+    if rows and not known:  # manipulations to both sides are none in the mean
+        change = math.sqrt(float(np.mean([one["change"] ** 2 for one in rows])))
     low, high = _interval(change, [o["change"] for o in others], level, mechanism.range_of("change"))
     moved = bool(real and change >= mechanism.noticeable)
     row = {
@@ -186,7 +199,7 @@ def _words(estimate: dict[str, float], resting: dict[str, float], intervals: lis
     if "gain" not in real:  # an offset alone is the shift at the mean, less certain
         real -= {"offset"}
     said = [
-        f"{p['parameter']} {p['estimate']:.3g} [{p['low']:.3g}, {p['high']:.3g}]"
+        f"{p['parameter']} {p['estimate']:.3g} [{p['low']:.3g}, {p['high']:.3g}]{_over_rows(p)}"
         for p in intervals
         if p["parameter"] in real
     ]
@@ -195,12 +208,22 @@ def _words(estimate: dict[str, float], resting: dict[str, float], intervals: lis
 
 def _estimates(parameters: list[dict[str, Any]]) -> str:
     """What is estimated to differ from unchanged, where nothing says how certain that is."""
-    said = {p["parameter"]: f"{p['estimate']:.3g}" for p in parameters if p["estimate"] != p["unchanged"]}
+    said = {
+        p["parameter"]: f"{p['estimate']:.3g}{_over_rows(p)}" for p in parameters if p["estimate"] != p["unchanged"]
+    }
     if "shift at the mean" in said:  # with the gain it says all
         said.pop("offset", None)
     if not said:
         return "no change estimated"
-    distance = {p["parameter"]: abs(p["estimate"] - p["unchanged"]) for p in parameters}
+    ends = ("estimate", "rows_low", "rows_high")
+    distance = {p["parameter"]: max(abs(p[k] - p["unchanged"]) for k in ends if k in p) for p in parameters}
     largest = set(sorted(said, key=lambda name: -distance[name])[:_MOST])
     more = f", and {len(said) - _MOST} smaller ones" if len(said) > _MOST else ""
     return f"estimated {', '.join(f'{name} {value}' for name, value in said.items() if name in largest)}{more}"
+
+
+def _over_rows(parameter: Mapping[str, Any]) -> str:
+    """Where nine of ten rows lie, if each has its own."""
+    if "rows_low" not in parameter:
+        return ""
+    return f" in the mean (rows {parameter['rows_low']:.3g} to {parameter['rows_high']:.3g})"

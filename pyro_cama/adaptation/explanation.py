@@ -29,10 +29,12 @@ class Explanation:
             whether the change is real (the interval of some parameter leaves out "unchanged") and not ``small``
             (0.25 standard deviations, a tenth of a rate, 5 % of the discrete readings), ``reading`` the change in words
             and raw units.  Without folds to take intervals from, ``moved`` is missing (pd.NA), ``high`` the
-            most there can be, and ``reading`` holds estimates.
+            most there can be, and ``reading`` holds estimates.  In scope row all this is of the rows' mean, but for
+            ``change`` without folds, which is the root mean square of the rows' own.
         parameters: a row per parameter: ``estimate``, ``low``, ``high`` in raw units, cut to what there can be (shares
             to 0 and 1), and ``unchanged``, its value
-            where nothing is manipulated.
+            where nothing is manipulated; in scope row also ``rows_low`` and ``rows_high``, between which nine of ten
+            rows lie.
         kept: whether the copy carries the change; if not, nothing is said to have moved.
         reason: the last adaptation's own.
         note: that the uncertainty is unknown, and what to do about it; empty where it is known.

@@ -127,6 +127,7 @@ class Adaptation:
             the change was not applied, the mix that explains the rows by itself, or else those that were expected.
         theta: of the best candidate, a tuple a site (one in the scopes row, where it is the rows' mean, and dataset).
         replicates: the same of every fold, adapted to the other rows.
+        of_rows: in scope row theta of some of the new rows, where the change was applied.
         manipulations: names of those that it moved.
         sites: the sites that had new rows, in a scope that has sites.
         overlaid: names of images over which something lies in most of the new rows: whatever was decided about m, the
@@ -152,6 +153,7 @@ class Adaptation:
     accuracy_after: Accuracy
     theta: Theta = ()
     replicates: tuple[Theta, ...] = ()
+    of_rows: Theta = ()
     manipulations: tuple[str, ...] = ()
     sites: tuple[Any, ...] = ()
     overlaid: tuple[str, ...] = ()

@@ -195,13 +195,17 @@ def test_estimates_in_words() -> None:
     assert many == f"estimated {', '.join(f'p{i} {i}' for i in range(4, 12))}, and 3 smaller ones"
 
 
-def test_scope_row_reports_the_mean_over_rows() -> None:
+def test_scope_row_reports_the_mean_over_rows_and_where_they_lie() -> None:
     found = adapted("row").explain_shift()
     assert len(found.table) == 6
     assert found.kept
     change = found.table.set_index("column")["change"]
     assert change["a"] > 1
     assert change["a"] > 3 * change["b"]
+    told = found.parameters
+    assert (told["rows_low"] <= told["rows_high"]).all()
+    assert "in the mean (rows " in found.table.set_index("column").loc["a", "reading"]
+    assert "rows_low" not in adapted("dataset").explain_shift().parameters
 
 
 def test_survives_saving(tmp_path: Path) -> None:

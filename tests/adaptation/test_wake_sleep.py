@@ -312,3 +312,16 @@ def test_imagined_rows_are_grey_and_have_every_node() -> None:
     assert len({*rows.values["y"].tolist()}) > 5
     drawn = np.stack(list(cama.sample(50)["i"]))  # the model's own draws are black and white
     assert {*np.unique(drawn)} == {0.0, 1.0}
+
+
+def test_shifts_to_both_sides_are_told_though_their_mean_is_none() -> None:
+    new = table(NEW)["i"]
+    both = np.where((np.arange(len(new)) % 2 == 0)[:, None, None, None], np.roll(new, 2, -1), np.roll(new, -2, -1))
+    found = fitted("warp").adapt({"i": both}, table(CLEAN), keep="always", steps=50, **QUICK).explain_shift()
+    right = found.parameters.set_index("parameter").loc["right"]
+    assert abs(right["estimate"]) < 0.7
+    assert right["rows_low"] < -1.2
+    assert right["rows_high"] > 1.2
+    (row,) = found.table.to_dict("records")
+    assert row["change"] > 1.0
+    assert f"right {right['estimate']:.3g} in the mean (rows {right['rows_low']:.3g} to " in row["reading"]
