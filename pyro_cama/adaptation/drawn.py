@@ -63,7 +63,7 @@ class Drawn:
         begun = [self._begun(k, self.new.adapted_to) for k in range(self.options.restarts)]
         self.optimised = worth_steps([start for _, start in begun])
         count = len(self.optimised)
-        self.bar.total -= (len(begun) - count) * self.options.epochs
+        self.bar.total = self._epochs() - (len(begun) - count) * self.options.epochs
         return [self._examined(*begun[k], k, f"start {place} of {count}") for place, k in enumerate(self.optimised, 1)]
 
     def examined(self, best: Candidate) -> Candidate:
