@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from pyro_cama._messages import listed
 from pyro_cama.data.row_numbers import Column, row_number
 from pyro_cama.errors import DataError
 from pyro_cama.graph.causal_graph import CausalGraph
@@ -52,10 +53,21 @@ class Columns:
         role = "target " if name == graph.target else "" if name in graph.nodes else "scope "
         free = {other.casefold(): other for other in self.names if other not in graph.nodes}
         near = get_close_matches(name.casefold(), free, 1)
+        entries = "the labels that are known" if name == graph.target else "NaN where nothing is known"
+        remedy = f"{'rename it, or ' if near else ''}add the column, with {entries}"
+        if self.names and all(map(_is_number, self.names)):
+            remedy = f"names are {listed(self.names)}; of a file the first line has to name the columns"
         raise DataError(
-            f"{role}column {name!r}: found none{f', but {free[near[0]]!r}' if near else ''}; expected one: "
-            f"{'rename it, or ' if near else ''}add the column, with NaN where nothing is known"
+            f"{role}column {name!r}: found none{f', but {free[near[0]]!r}' if near else ''}; expected one: {remedy}"
         )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_table(data: Table, wanted: Set[str]) -> Columns:

@@ -56,6 +56,11 @@ class Regime:
         modes = tuple({name: value.detach().cpu().clone() for name, value in mode.items()} for mode in pair.modes)
         return cls(number, number, state, modes, pair.trained, pair.overlaid, calibration, came=came)
 
+    def __repr__(self) -> str:
+        read = "" if self.trusted else f", read as regime {self.reads_as}"
+        times = "once" if self.visits == 1 else f"{self.visits} times"
+        return f"<Regime {self.number}: came in step {self.came}, visited {times}{read}>"
+
     @property
     def trusted(self) -> bool:
         """Whether it is read with parameters that are its own."""

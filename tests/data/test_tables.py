@@ -69,7 +69,11 @@ def test_the_callers_data_are_neither_changed_nor_shared() -> None:
         (pd.DataFrame(), "the table is empty"),
         (SizedRows([]), "the table is empty"),
         (Stream([]), "the table is empty"),
-        ({}, "column 'y': found none; expected one: add the column, with NaN where nothing is known"),
+        ({}, "column 'y': found none; expected one: add the column, with the labels that are known"),
+        (
+            {"0": [1], "0.5": [2]},
+            "column 'y': found none; expected one: names are '0', '0.5'; of a file the first line",
+        ),
         (
             pd.DataFrame({"y": ["a", "b"], "X ": [1, 2]}),
             "column 'x': found none, but 'X '; expected one: rename",

@@ -212,3 +212,11 @@ def test_without_pgmpy_the_extra_is_named(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'pyro_cama\[pgmpy\]'"):
         cama.diagnose(table)
+
+
+def test_an_edge_that_cannot_be_tested_is_not_said_to_be_unseen():
+    found = diagnosed(graph(), rows(400))
+    edges = found.edges.assign(p=np.where(found.edges["declared"], np.nan, found.edges["p"]))
+    text = str(replace(found, edges=edges))
+    assert "Declared edges that cannot be tested: " in text
+    assert "not seen in these rows" not in text

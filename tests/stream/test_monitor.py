@@ -239,3 +239,22 @@ def test_batches_are_predicted_as_is_asked_for(tmp_path: Path) -> None:
         of_images().monitor(rows, state=tmp_path / "state")
     with pytest.raises(ValueError, match=r"monitor\(sample=2\): expected some of samples"):
         of_images().monitor(rows, predict={"sample": 2})
+
+
+def test_columns_without_an_entry_are_named_where_a_change_is_noticed() -> None:
+    """A dead sensor changes what evidence a row has: the step says which it is."""
+    monitor = model().monitor(HELD)
+    found = [monitor.update(batch(seed)[COLUMNS].assign(x0=np.nan, x3=np.nan)) for seed in range(60, 66)]
+    told = [step for step in found if step.kind != "same"]
+    assert told
+    assert all("; 'x0', 'x3': no entry in this batch" in step.reason for step in told)
+    assert "no entry" not in model().monitor(HELD).update(batch(60, "B")[COLUMNS]).reason
+
+
+def test_a_regime_is_said_in_a_line() -> None:
+    monitor = model().monitor(HELD)
+    steps(monitor, "BA")
+    assert [repr(regime) for regime in monitor.regimes] == [
+        "<Regime 0: came in step 0, visited 2 times>",
+        "<Regime 1: came in step 1, visited once>",
+    ]
