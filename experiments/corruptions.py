@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "quick": ("rotation", "brightness", "gaussian_noise"),
     "smoke": ("rotation", "brightness"),
 }
-MECHANISMS = {"concat": "concat", "intensity": "warp+intensity", "cama": "auto"}  # by method
+MECHANISMS = {**{method: mechanism for mechanism, method in images.OWN_METHODS.items()}, "cama": "auto"}  # by method
 FITS = {**{method: [mechanism] for method, mechanism in MECHANISMS.items()}, "nets": ["net", "net_bn"]}
 MEAN = "mean of all kinds"
 

@@ -34,7 +34,7 @@ from pyro_cama import CAMA
 from pyro_cama.attacks.gradient import fgsm, pgd
 from support import experiment, images
 from support.experiment import Row
-from support.images import ROBUST, Lab
+from support.images import OWN_METHODS, ROBUST, Lab
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ SIZES = {
 POWERS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 COARSE, REFINED = "accuracy, coarsened", "accuracy, coarsened, z refined"
 THROUGH = "{} through the reading"
-METHODS = {"warp+intensity": "intensity", "concat": "concat"}
 Attack = Callable[..., Tensor]
 
 
@@ -100,7 +99,7 @@ def models(mechanism: str, eps: float, **task: Any) -> list[Row]:
     careful: dict[str, dict[str, Any]] = {COARSE: {"power": power}, REFINED: {"power": power, "refine_z": size.refine}}
 
     def note(value: float, **more: Any) -> None:
-        found.append(_row(lab, METHODS[mechanism], eps, value, mechanism=mechanism, **more))
+        found.append(_row(lab, OWN_METHODS[mechanism], eps, value, mechanism=mechanism, **more))
 
     note(power, metric="power")
     for name, attack in attacks(size).items():
@@ -169,7 +168,7 @@ def main() -> None:
     fits = [["warp+intensity"], ["concat"], ["net_pgd"], ["net", "net_bn"]]
     fitted = [{"fits": f, **lab} for lab in labs for f in fits]
     tasks = [{"eps": eps, **lab} for lab in labs for eps in size.eps]
-    adapted = [{"mechanism": mechanism, **task} for mechanism in METHODS for task in tasks]
+    adapted = [{"mechanism": mechanism, **task} for mechanism in OWN_METHODS for task in tasks]
     parts: list[experiment.Part] = [(images.prepare, fitted), (nets, tasks), (models, adapted)]
     rows = experiment.run_parts(parts, "figure11", options, written_as=images.published)
     for name in attacks(size):

@@ -40,6 +40,7 @@ FAMILY = {"vertical_shift": 0.5, "horizontal_shift": 0.5, "rotation": 60.0}
 SHIFTS = ("vertical_shift", "horizontal_shift")
 MECHANISMS = {"warp": "cama", "concat": "concat"}  # side by side in figures; the methods of their rows
 BY_METHOD = {method: mechanism for mechanism, method in MECHANISMS.items()}
+OWN_METHODS = {"concat": "concat", "warp+intensity": "intensity"}  # of mechanisms beside another that is "cama"
 ROBUST = 0.3  # eps of the adversarially trained net
 LARGEST = 0.5  # shift among the images with which the paper augments those to train on
 
@@ -122,7 +123,7 @@ def told_apart(row: Row) -> Row:
     """
     method = next((own for own, written in METHODS.items() if written == row["method"]), row["method"])
     if method == "cama":
-        method = {"concat": "concat", "warp+intensity": "intensity"}.get(row["mechanism"], method)
+        method = OWN_METHODS.get(row["mechanism"], method)
         method = "simulated" if row["trained_on"] == "simulated interventions" else method
     return row | {"method": method}
 

@@ -203,7 +203,7 @@ class _MechanismChecks:
             return
         x = self.values(30).expand(_THETAS, 30)
         pushed = self.mechanism.push(x, theta[:, None])
-        if not torch.equal(self.mechanism.push(x, theta[:, None]), pushed):
+        if self._draws_anew(x, theta[:, None]):
             self._draws(theta)
             return
         back = self.mechanism.invert(pushed, theta[:, None], None)
@@ -371,7 +371,7 @@ class _MechanismChecks:
         """Compares log p(x) with log p(T^-1(x)) + log |d T^-1(x) / dx|, where T is not random."""
         if self.pushes:
             x = self.values(_THETAS)
-            if not torch.equal(self.mechanism.push(x, theta), self.mechanism.push(x, theta)):
+            if self._draws_anew(x, theta):
                 return
         x = moved.sample().detach().requires_grad_(True)
         back = x
@@ -383,6 +383,10 @@ class _MechanismChecks:
         twice = " applied twice" if len(undone) > 1 else ""
         what = f"{self.name}.transform{twice}: log_prob beside the change of variables by invert{hint}"
         expect_close(what, moved.log_prob(x), expected, 1e-6)
+
+    def _draws_anew(self, x: Tensor, theta: Tensor) -> bool:
+        """Whether push is random: the same values come out otherwise when it is called again."""
+        return not torch.equal(self.mechanism.push(x, theta), self.mechanism.push(x, theta))
 
     def _draws(self, theta: Tensor) -> None:
         """Compares what a random push draws with the distribution: shares below its quantiles."""
@@ -434,8 +438,8 @@ class _MechanismChecks:
         middle = (..., slice(height // 3, -(height // 3)), slice(width // 3, -(width // 3)))
         gap = (back - x)[middle].abs().mean()
         away = (pushed - x)[middle].abs().mean()
-        random = not torch.equal(self.mechanism.push(x, theta), pushed)  # is estimated, not undone
-        most, said = (1.0, "no more") if random else (0.5, "at most half of that")
+        draws = self._draws_anew(x, theta)  # is estimated, not undone
+        most, said = (1.0, "no more") if draws else (0.5, "at most half of that")
         expect_holds(
             bool(gap <= most * away),
             f"{self.name}: invert(push(image)) beside the image: found a difference of {float(gap):.3g} in its middle, "
