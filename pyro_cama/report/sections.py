@@ -66,7 +66,7 @@ def answer(readings: Sequence[Reading], labels: NDArray[np.int64] | None) -> tup
         said.append(f"accuracy {' → '.join(values)}")
     elif found is not None and applied:
         found = next(one for one in each if one.applied)
-        said.append(f"accuracy about {found.accuracy_before.estimate:.0%} → {found.accuracy_after.estimate:.0%}")
+        said.append(f"accuracy, estimated, {found.accuracy_before} → {found.accuracy_after}")
     if found is not None and applied:
         try:
             shift = cama.explain_shift()
