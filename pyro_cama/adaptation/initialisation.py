@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from pyro_cama.adaptation.class_mix import moved_components
 from pyro_cama.adaptation.search import search_alternatives
 from pyro_cama.adaptation.start import ALONE, Start, sleeping_starts
-from pyro_cama.adaptation.wake_sleep import begin_at, sleep
+from pyro_cama.adaptation.wake_sleep import begin_at, restored, sleep
 from pyro_cama.data.batch import Batch
 from pyro_cama.graph.nodes import Latent
 from pyro_cama.inference.bounds import shared_mean, sites_at_rest
@@ -52,7 +52,9 @@ def initialise_start(
     if pair.moves_by_row and all(group.image for group in _moved(pair)):
         seed = pair.settings.seed
         if k == 0:
-            if trained or not _guesses(pair):
+            if trained:  # by rows before these, which may have been of this world
+                return Start("here", restored=restored(pair, batch, clean, seed) if manipulation.can_sleep else 0.0)
+            if not _guesses(pair):
                 return Start("here")
             resting = _resting_at_moments(manipulation)
             with manipulation.at_rest(resting):

@@ -180,6 +180,16 @@ def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int)
     return max(starts, key=evidence)
 
 
+def restored(pair: ModelGuidePair, new: Batch, clean: Batch | None, seed: int) -> float:
+    """Returns the share of the evidence that new rows lost beside clean ones which NN_qM restores as it is.
+
+    Args:
+        pair, new, clean, seed: as for :func:`sleep`.
+    """
+    clean = _dreamt(pair, COMPARED, seed) if clean is None else clean
+    return _restored(pair, _some(new, COMPARED), _some(clean, COMPARED))
+
+
 def _restored(pair: ModelGuidePair, rows: Batch, clean: Batch) -> float:
     """The share of the evidence that rows lost beside clean ones which NN_qM restores as it reads them.
 

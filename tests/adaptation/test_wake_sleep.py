@@ -298,7 +298,8 @@ def test_an_adapted_model_begins_where_it_is() -> None:
     copy = fitted().copy()
     copy.trained = frozenset(copy.moving)
     before = state(copy)
-    assert initialise_start(copy, copy.encode({"i": table(NEW)["i"]}), None, 0, 10).name == "here"
+    rows = copy.encode({"i": table(NEW)["i"]})
+    assert initialise_start(copy, rows, None, 0, 10).name == "here"
     assert all(torch.equal(value, before[name]) for name, value in state(copy).items())
 
 
@@ -325,3 +326,11 @@ def test_shifts_to_both_sides_are_told_though_their_mean_is_none() -> None:
     (row,) = found.table.to_dict("records")
     assert row["change"] > 1.0
     assert f"right {right['estimate']:.3g} in the mean (rows {right['rows_low']:.3g} to " in row["reading"]
+
+
+def test_a_model_of_this_world_has_restored_its_rows() -> None:
+    new = {"i": table(NEW, horizontal_shift=0.3)["i"]}
+    adapted = fitted("warp").adapt(new, table(CLEAN), steps=20, keep="always", **QUICK)
+    start = initialise_start(adapted, adapted.encode(new), adapted.encode(table(CLEAN)), 0, 10)
+    assert start.name == "here"
+    assert start.restored > 0.5
