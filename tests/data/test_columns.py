@@ -241,7 +241,7 @@ def test_a_vector_of_one_may_come_flat(column: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, np.int64, bool])
 def test_images(dtype: Any) -> None:
-    pixels = np.array([[[[0, 1]]], [[[1, 1]]]], dtype=dtype)
+    pixels = np.array([[[[0, 1]]], [[[1, 1]]]], dtype=dtype) * (51 if dtype is np.uint8 else 1)
     expected = pixels / 255 if dtype is np.uint8 else pixels.astype(float)
     for column in (pixels, torch.from_numpy(pixels), [*pixels], pd.Series([*pixels])):
         encoder, batch = encoded(column, {"type": "image", "shape": [1, 1, 2]})
