@@ -51,7 +51,7 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
         raise ValueError("explain_shift: this model was never adapted; call it on what adapt(new_data) returns")
     manipulation = pair.manipulation
     if manipulation.size == 0:
-        named = listed({mechanism for m in pair.graph.manipulations for mechanism in m.mechanism.values()})
+        named = listed(sorted({name for m in pair.graph.manipulations for name in m.mechanism.values()}))
         raise ValueError(
             f"explain_shift: the mechanism {named} has no parameters that could be explained; declare a structured one "
             "(affine, rate, confusion; of images warp, intensity)"

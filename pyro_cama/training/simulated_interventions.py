@@ -128,7 +128,7 @@ def scales_of(pair: ModelGuidePair, interventions: float | Mapping[str, Scale] |
     reached = {child for m in own for child in m.children}
     acting = [n for g in pair.manipulation.groups if g.theta_size for n in g.nodes if n in reached]
     if not acting:
-        named = listed({m.mechanism[child] for m in own for child in m.children})
+        named = listed(sorted({m.mechanism[child] for m in own for child in m.children}))
         raise ValueError(
             f"fit(interventions=...): found no mechanism but {named}, which has no parameters to simulate "
             "interventions with; declare a structured one (affine, rate, confusion; of images warp, intensity)"
