@@ -20,6 +20,7 @@ from pyro_cama._messages import listed
 from pyro_cama.adaptation.candidates import state_of, thetas_of_rows, unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.drawn import Drawn
+from pyro_cama.adaptation.exchanged_columns import exchange_text, exchanged_columns
 from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
@@ -32,6 +33,9 @@ from pyro_cama.inference.comparison import compare, winsorised
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.world import remember_world
 from pyro_cama.model.pair import PairT
+
+MIX_ALONE = "a change of the class mix alone explains the readings (pass class_prior='estimate' to predict)"
+EXCHANGE_ALONE = "an exchange of columns alone explains the readings: {} (put them right, and predict without adapting)"
 
 
 def adapt(
@@ -130,9 +134,12 @@ def adapt(
         best = search.examined(best)
         fit = _cross_fit(search, new, winner, best)
         reversed_from = new.expected if best.start == "alternatives" else None
+        # moments are compared with the training rows', which an adapted model has left behind
         first = base.trained.isdisjoint(base.moving)
-        unmoved = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
+        mix_alone = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
+        exchanged = exchanged_columns(base, new.batch) if first and not mix_alone else {}
     insisted = insisted and options.proves_proportions
+    unmoved = MIX_ALONE if mix_alone else EXCHANGE_ALONE.format(exchange_text(exchanged)) if exchanged else ""
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
     modes = search.modes(best, candidates, before, fit)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
@@ -149,7 +156,7 @@ def adapt(
         others = () if {*base.moving} == {*pair.moving} else base.modes  # of what has not moved
         own = [dict(mode.state) for mode in modes.averaged[1:]]
         adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
-    mixed = before.proportions if unmoved else new.expected
+    mixed = before.proportions if mix_alone else new.expected
     kept = best.proportions if applied else mixed
     record = _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
     children = {child for m in base.graph.manipulations for child in m.children}

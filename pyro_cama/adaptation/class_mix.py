@@ -66,39 +66,44 @@ def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, reversed_from: Ten
 
 
 def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[Moment]:
-    graph, by_class = pair.graph, pair.encoder.by_class
     rows = torch.ones(batch.rows, dtype=torch.bool) if site is None else (batch.site == site).cpu()  # type: ignore[union-attr]
     for name in pair.moved_children:
-        node, known = graph.nodes[name], by_class.get(name)
-        if known is None:
-            continue
         observed = batch.observed.get(name)
         some = rows if observed is None else rows & observed.cpu()
-        values = batch.values[name].cpu()[some]
-        if len(values) < FEWEST:
-            continue
-        count = known["rows"].numpy()
-        if node.is_discrete:
-            codes = values.long().numpy()
-            shares = np.bincount(codes, minlength=node.classes) / len(codes)
-            for level, share in enumerate(shares.tolist()):
-                own = known["frequencies"][:, level].numpy()
-                least = max(share * (1 - share), 1 / len(codes))
-                yield Moment(
-                    (name, level), 0, share, least / len(codes), own, np.maximum(own * (1 - own), 1 / count) / count
-                )
-            continue
-        read = comparable(node, pair.encoder.statistics[name], values).reshape(len(values), -1)
-        mean, square, fourth = (known[key].reshape(len(count), -1).numpy() for key in ("mean", "square", "fourth"))
-        for i in range(read.shape[1]):
-            x = read[:, i]
-            spread = max(float(x.var()), 1e-12)
+        yield from moments_of(pair, name, batch.values[name].cpu()[some])
+
+
+def moments_of(pair: ModelGuidePair, name: str, values: Tensor) -> Iterator[Moment]:
+    """Yields the moments of a node's new readings beside those of the training rows; none of an image or of few rows.
+
+    Args:
+        values: observed entries, encoded, ``(rows, ...)``.
+    """
+    node, known = pair.graph.nodes[name], pair.encoder.by_class.get(name)
+    if known is None or len(values) < FEWEST:
+        return
+    count = known["rows"].numpy()
+    if node.is_discrete:
+        codes = values.long().numpy()
+        shares = np.bincount(codes, minlength=node.classes) / len(codes)
+        for level, share in enumerate(shares.tolist()):
+            own = known["frequencies"][:, level].numpy()
+            least = max(share * (1 - share), 1 / len(codes))
             yield Moment(
-                (name, i), 1, float(x.mean()), spread / len(x), mean[:, i], (square[:, i] - mean[:, i] ** 2) / count
+                (name, level), 0, share, least / len(codes), own, np.maximum(own * (1 - own), 1 / count) / count
             )
-            of_squares = max(float((x**2).var()), 1e-12)
-            of_training = (fourth[:, i] - square[:, i] ** 2) / count
-            yield Moment((name, i), 2, float((x**2).mean()), of_squares / len(x), square[:, i], of_training)
+        return
+    read = comparable(node, pair.encoder.statistics[name], values).reshape(len(values), -1)
+    mean, square, fourth = (known[key].reshape(len(count), -1).numpy() for key in ("mean", "square", "fourth"))
+    for i in range(read.shape[1]):
+        x = read[:, i]
+        spread = max(float(x.var()), 1e-12)
+        yield Moment(
+            (name, i), 1, float(x.mean()), spread / len(x), mean[:, i], (square[:, i] - mean[:, i] ** 2) / count
+        )
+        of_squares = max(float((x**2).var()), 1e-12)
+        of_training = (fourth[:, i] - square[:, i] ** 2) / count
+        yield Moment((name, i), 2, float((x**2).mean()), of_squares / len(x), square[:, i], of_training)
 
 
 def _explained(moments: list[Moment], expected: Floats | None) -> bool:

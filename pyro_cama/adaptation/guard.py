@@ -21,7 +21,7 @@ def judge(
     expected: Tensor,
     *,
     insisted: bool = False,
-    unmoved: bool = False,
+    unmoved: str = "",
     agree: float = CONSISTENT,
     recover: float = 0.1,
 ) -> tuple[bool, str, float]:
@@ -40,7 +40,7 @@ def judge(
         expected: class proportions to be expected, ``(classes,)``: the training ones, or those the user gave.
         insisted: the rows insist on the best candidate's class proportions (:func:`insists`).  Proportions far from the
             expected ones are no objection then, nor where they are nearer to those than without the change.
-        unmoved: a change of the class mix alone explains the rows (:mod:`pyro_cama.adaptation.class_mix`).
+        unmoved: what explains the rows without a manipulation, as the reason; empty where nothing does.
         agree: least share of rows with equal labels among the starts of about equal evidence.
         recover: largest loss of recovery; a larger one counts where two standard errors leave no doubt of it, for what
             is moved out of the picture is hard to recognise, whatever m does.
@@ -58,7 +58,7 @@ def judge(
     elif gain <= max(se, WORTH):
         reason = f"held-out evidence did not improve ({gain:+.2f} nats a row, standard error {se:.2f})"
     elif unmoved:
-        reason = "a change of the class mix alone explains the readings (pass class_prior='estimate' to predict)"
+        reason = unmoved
     elif agreement < agree:
         reason = f"starts of about equal evidence, or parts of the rows, agree on {agreement:.0%} of the labels only"
     elif moved > proportion_tolerance(best.counted or len(best.labels)) and not believed:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_cama import CAMA, DataError, build
 from pyro_cama.adaptation import initialisation
+from pyro_cama.adaptation.adapt import MIX_ALONE
 from pyro_cama.adaptation.candidates import mean_theta
 from pyro_cama.adaptation.guard import insists, judge
 from pyro_cama.adaptation.result import Candidate, CrossFit
@@ -139,7 +140,7 @@ def test_rows_that_are_read_otherwise_without_them_are_refused() -> None:
 
 
 def test_what_the_class_mix_explains_is_refused() -> None:
-    accepted, reason, _ = verdict(GOOD, unmoved=True)
+    accepted, reason, _ = verdict(GOOD, unmoved=MIX_ALONE)
     assert not accepted
     assert "class mix alone" in reason
 
