@@ -158,10 +158,7 @@ def adapt(
         adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
     mixed = before.proportions if mix_alone else new.expected
     kept = best.proportions if applied else mixed
-    record = _record(verdict, before, original, modes, fit, applied, new, new.sites(base), kept, base.moving)
-    children = {child for m in base.graph.manipulations for child in m.children}
-    unread = tuple(name for name in new.batch.empty if name in children)
-    return adapted, replace(record, unread=unread, of_rows=of_rows)
+    return adapted, _record(verdict, before, original, modes, fit, applied, new, base, kept, of_rows)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
@@ -200,9 +197,9 @@ def _record(
     fit: CrossFit,
     applied: bool,
     new: NewRows,
-    sites: tuple[Any, ...],
+    base: PairT,
     class_prior: Tensor,
-    moving: tuple[str, ...],
+    of_rows: Theta,
 ) -> Adaptation:
     (accepted, reason, agreement), best = verdict, modes.starts[0]
     return Adaptation(
@@ -224,7 +221,9 @@ def _record(
         accuracy_after=ADAPTED.of(modes.sureness(modes.labels)),
         theta=best.theta,
         replicates=fit.replicates,
-        manipulations=moving,
-        sites=sites,
+        of_rows=of_rows,
+        manipulations=base.moving,
+        sites=new.sites(base),
+        unread=new.unread(base),
         overlaid=tuple(sorted(new.overlaid)),
     )

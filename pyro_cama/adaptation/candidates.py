@@ -46,8 +46,7 @@ def thetas_of_rows(pair: ModelGuidePair, batch: Batch) -> Theta:
     """Returns theta of some rows, each at the mean of its own q(m | x); none where rows share m."""
     if not pair.moves_by_row:
         return ()
-    some = torch.linspace(0, batch.rows - 1, min(batch.rows, ROWS)).long()
-    rows, held = batch.select(some.to(pair.device)), held_do(pair)
+    rows, held = batch.evenly(ROWS), held_do(pair)
     posteriors = zip(pair.graph.manipulations, pair.guide.m_dists(rows, pair.moving), strict=True)
     means = {m.name: mean_of(q, "q(m | x)") for m, q in posteriors if q is not None}
     theta = pair.manipulation(joined(pair.graph.require_m(), held | means, rows.site))

@@ -110,6 +110,11 @@ class NewRows:
         """Whether none of them can be held out from an adaptation to the others."""
         return self.batch.rows < 2 * max(self.folds, 2)
 
+    def unread(self, pair: ModelGuidePair) -> tuple[str, ...]:
+        """Returns the names of the manipulations' children of which no new row has a reading."""
+        children = {child for m in pair.graph.manipulations for child in m.children}
+        return tuple(name for name in self.batch.empty if name in children)
+
     def sites(self, pair: ModelGuidePair) -> tuple[Any, ...]:
         """Returns the sites that have new rows, by name; none in a scope without sites."""
         site = self.batch.site

@@ -87,7 +87,7 @@ def sleep(
         The start, of a small pace where NN_qM restores half of the evidence that the new rows lost beside clean ones.
     """
     clean = _dreamt(pair, rows, seed) if clean is None else clean
-    seen = _some(new, rows)
+    seen = new.evenly(rows)
     reading = _read(pair, seen)
     compared = seen.select(torch.arange(min(COMPARED, seen.rows), device=pair.device))
     start = _most_likely(pair, compared, reading, seed) if alone else Start("sleep")
@@ -99,7 +99,7 @@ def sleep(
             anneal=True, seed=seed, progress=progress, per_step=pair.minibatches_per_step,
             trainer_kwargs=trainer_kwargs,
         )  # fmt: skip
-    restored = _restored(pair, compared, _some(clean, COMPARED))
+    restored = _restored(pair, compared, clean.evenly(COMPARED))
     return replace(start, pace=PACE if restored >= EXPLAINS else 1.0, restored=restored)
 
 
@@ -129,7 +129,7 @@ def begin_at(
     """
     manipulation, q = pair.manipulation, pair.guide.m_posterior
     assert isinstance(q, RowPosterior)
-    clean, seen = _some(_dreamt(pair, rows, seed) if clean is None else clean, rows), _some(new, rows)
+    clean, seen = (_dreamt(pair, rows, seed) if clean is None else clean).evenly(rows), new.evenly(rows)
     own = theta / manipulation.prior_scale() / WIDE
     read = _read(pair, seen)
     axes = _begin(pair, Reading(_moments(pair, own[None]), read.variance, read.precision), resting, seed)
@@ -154,19 +154,13 @@ def begin_at(
     last["weight"].copy_(torch.outer(m, tells[:-1]))
     last["bias"].copy_(m * tells[-1])
     bias[manipulation.dim :][acts] = ALIKE
-    return Start("moments", resting, PACE, _restored(pair, _some(seen, COMPARED), _some(clean, COMPARED)))
+    return Start("moments", resting, PACE, _restored(pair, seen.evenly(COMPARED), clean.evenly(COMPARED)))
 
 
 def _dreamt(pair: ModelGuidePair, rows: int, seed: int) -> Batch:
     """Clean rows that the model draws itself."""
     with pair.seeded(seed):
         return ancestral_sample(pair, encode_do(pair, clean_do(pair.graph)), rows)
-
-
-def _some(batch: Batch, rows: int) -> Batch:
-    """Rows in even distances, so many at most."""
-    device = next(iter(batch.values.values())).device
-    return batch.select(torch.linspace(0, batch.rows - 1, min(rows, batch.rows)).long().to(device))
 
 
 def _most_likely(pair: ModelGuidePair, rows: Batch, reading: Reading, seed: int) -> Start:
@@ -187,7 +181,7 @@ def restored(pair: ModelGuidePair, new: Batch, clean: Batch | None, seed: int) -
         pair, new, clean, seed: as for :func:`sleep`.
     """
     clean = _dreamt(pair, COMPARED, seed) if clean is None else clean
-    return _restored(pair, _some(new, COMPARED), _some(clean, COMPARED))
+    return _restored(pair, new.evenly(COMPARED), clean.evenly(COMPARED))
 
 
 def _restored(pair: ModelGuidePair, rows: Batch, clean: Batch) -> float:

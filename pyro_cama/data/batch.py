@@ -53,6 +53,15 @@ class Batch:
         rows = int(index.sum()) if index.dtype == torch.bool else len(index)
         return self._mapped(lambda value: value[index], rows)
 
+    def evenly(self, rows: int) -> Batch:
+        """Returns so many rows at most, in even distances, the first and the last among them.
+
+        >>> Batch({"x": torch.arange(9.0)}, {}, None, 9).evenly(3).values["x"].tolist()
+        [0.0, 4.0, 8.0]
+        """
+        device = next((value.device for value in self.values.values()), None)
+        return self.select(torch.linspace(0, self.rows - 1, min(rows, self.rows)).long().to(device))
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Returns the same rows on ``device``; ``dtype`` is for the float values only."""
         return self._mapped(
