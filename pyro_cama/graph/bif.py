@@ -1,6 +1,7 @@
-"""Files of Bayesian networks, BIF, Hugin's NET and XMLBIF: names, levels and parents; probabilities are passed over.
+"""Files of Bayesian networks, BIF, Hugin's NET, XMLBIF and GeNIe's XDSL: names, levels and parents, no probabilities.
 
-Sources: Cozman, The Interchange Format for Bayesian Networks, 1998 (BIF, XMLBIF); the Hugin API's manual (NET).
+Sources: Cozman, The Interchange Format for Bayesian Networks, 1998 (BIF, XMLBIF); the Hugin API's manual (NET);
+BayesFusion's SMILE manual (XDSL).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from pyro_cama._messages import listed
 from pyro_cama.graph.directions import DrawnEdge
 from pyro_cama.graph.drawn import Drawn
-from pyro_cama.graph.graphml import inside, read_xml
+from pyro_cama.graph.graphml import inside, read_xml, tag
 from pyro_cama.graph.schema import graph_error
 
 _BIF = re.compile(
@@ -27,6 +28,8 @@ _NET = re.compile(
     re.S,
 )  # aGrUM's states may be intervals, [0;1[
 
+
+_OF_CHANCE = ("cpt", "deterministic", "noisymax", "noisyadder", "equation")  # XDSL's elements
 
 # braces, and what may hide some: texts in quotes, comments
 _BRACES = {
@@ -261,6 +264,29 @@ def read_xmlbif(raw: bytes, source: str) -> Drawn:
     return network.drawn("XMLBIF", "<VARIABLE>")
 
 
+def read_xdsl(raw: bytes, source: str) -> Drawn:
+    """Reads the chance nodes of GeNIe's XDSL and their parents; a node's name in the diagram is its label.
+
+    Raises:
+        GraphError: the file is no XDSL, has decisions or utilities, or nodes that repeat over time.
+    """
+    root = read_xml(raw, "smile", source, "XDSL")
+    if any(tag(part) == "dynamic" for part in root.iter()):
+        raise graph_error(source, "found nodes that repeat over time, <dynamic>; expected a network of one moment")
+    network, diagram = _Network(source), dict[str | None, str]()
+    for part in root.iter():
+        diagram |= {part.get("id"): (name.text or "").strip() for name in inside(part, "name")}
+    for node in (node for part in inside(root, "nodes") for node in part):
+        kind, name = tag(node), node.get("id", "")
+        if kind not in _OF_CHANCE or not name:
+            expected = f"chance nodes with an id: {', '.join(_OF_CHANCE)}"
+            raise graph_error(source, f"found a node {name!r} of kind {kind!r}; expected {expected}")
+        levels = None if kind == "equation" else [state.get("id", "") for state in inside(node, "state")]
+        network.variable(name, levels, diagram.get(name, ""))
+        network.given(name, [parent for given in inside(node, "parents") for parent in (given.text or "").split()])
+    return network.drawn("XDSL", "<cpt>")
+
+
 class _Network:
     """Variables and their parents, in whatever order a file tells of them."""
 
@@ -283,7 +309,7 @@ class _Network:
 
     def drawn(self, kind: str, expected: str) -> Drawn:
         if not self.nodes:
-            raise graph_error(self.source, f"found no variables; expected a {kind} file, with {expected}")
+            raise graph_error(self.source, f"found no variables; expected a file of {kind}, with {expected}")
         for name, parents in self.parents.items():
             for unknown in (other for other in (name, *parents) if other not in self.nodes):
                 raise graph_error(

@@ -33,7 +33,7 @@ class CausalGraph:
     Args:
         source: a file, a mapping in the form of the YAML file (see :mod:`pyro_cama.graph`), a networkx graph, or a
             CausalGraph.  A file is .yaml or .yml; .gml, .graphml, .dot or .gv; dagitty's or TETRAD's text in .txt or
-            .dagitty; .bif, .net (Hugin) or .xmlbif; or one of these with .gz.
+            .dagitty; .bif, .net (Hugin), .xmlbif or .xdsl (GeNIe); or one of these with .gz.
         target: replaces the target that the source names.
         data: a table (``pandas.DataFrame``); a node without a type has the one that its column seems to be, as in
             ``pyro-cama init``.

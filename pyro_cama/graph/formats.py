@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from pyro_cama._messages import shown
-from pyro_cama.graph.bif import read_bif, read_net, read_xmlbif
+from pyro_cama.graph.bif import read_bif, read_net, read_xdsl, read_xmlbif
 from pyro_cama.graph.directions import DrawnEdge, Mark, Orient
 from pyro_cama.graph.dot import is_dagitty, read_dot
 from pyro_cama.graph.drawn import Drawn, form, untyped
@@ -56,6 +56,7 @@ _XML = {
     ".xmlbif": read_xmlbif,
     ".bifxml": read_xmlbif,
     ".xml": read_xmlbif,
+    ".xdsl": read_xdsl,
 }  # these say their encoding themselves
 SUFFIXES = (*_YAML, *_READERS, *_XML)
 

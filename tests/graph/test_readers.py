@@ -49,6 +49,12 @@ BIF = "network n {{ }} variable a {{ type discrete [ 2 ] {{ no, yes }}; }} {}"
         ("g.net", "node a { states = (x y)", "found its end; expected ';' before"),
         ("g.xmlbif", '<BIF><NETWORK><VARIABLE TYPE="utility"><NAME>a</NAME></VARIABLE></NETWORK></BIF>', "type 'utility'; expected one name and nature"),
         ("g.xmlbif", "<BIF><NETWORK/></BIF>", "found no variables"),
+        ("g.xdsl", "<smile><nodes/></smile>", "found no variables; expected a file of XDSL, with <cpt>"),
+        ("g.xdsl", '<smile><nodes><decision id="a"/></nodes></smile>', "found a node 'a' of kind 'decision'; expected chance nodes"),
+        ("g.xdsl", "<smile><nodes><cpt/></nodes></smile>", "found a node '' of kind 'cpt'; expected chance nodes with an id"),
+        ("g.xdsl", '<smile><nodes><cpt id="a"><state id="x"/><parents>b</parents></cpt></nodes></smile>', "probabilities of 'a': found 'b', no variable"),
+        ("g.xdsl", '<smile><nodes><cpt id="a"><state id="x"/></cpt><cpt id="a"/></nodes></smile>', "found variable 'a' twice"),
+        ("g.xdsl", '<smile><nodes><cpt id="a"><state id="x"/></cpt></nodes><dynamic numslices="3"/></smile>', "found nodes that repeat over time"),
     ],
 )  # fmt: skip
 def test_what_is_refused(name: str, text: str, says: str, tmp_path: Path) -> None:
