@@ -15,6 +15,7 @@ from pyro_cama.graph.causal_graph import CausalGraph
 from pyro_cama.graph.nodes import Node
 
 _EFFECTIVE = 40.0  # products of residuals that carry the test; with fewer their mean is not normal
+_EVEN_NORMAL = 1 / 3  # a normal's squared second moment over its fourth
 _ROWS_PER_CELL = 5
 FEWEST_ROWS = 50  # rows of a test
 
@@ -61,11 +62,12 @@ class IndependenceTester:
         test, views, causes = self._prepared(mask)
         separators = [column for name in given for column in causes[name]]
         us, vs = ({c: _residual(test, c, separators) for c in views[name]} for name in (a, b))
+        levels = bool(self._graph.nodes[a].levels), bool(self._graph.nodes[b].levels)
         best: dict[str, Any] = {"test": "GCM"}
         tried, smallest = 0, np.inf
         for u, left in us.items():
             for v, right in vs.items():
-                if _effective(left, right) >= _EFFECTIVE:
+                if _effective(left, right, levels) >= _EFFECTIVE:
                     tried += 1
                     test.run_test(u, v, separators)
                     if test.p_value_ < smallest:
@@ -125,18 +127,25 @@ def _normal_scores(column: NDArray[Any]) -> Array:
     return scores
 
 
-def _effective(u: Array, v: Array) -> float:
+def _effective(u: Array, v: Array, levels: tuple[bool, bool]) -> float:
     """Returns how many products of residuals carry their mean: all if they are even, few where rare levels meet.
 
-    By the fourth moment, as it is and as independence has it: levels so rare that they should have met, and have not,
-    leave no trace in the products.
+    By the fourth moments, as independence has it, and of two levels also as it is: levels so rare that they should have
+    met, and have not, leave no trace in the products.  A product of two normals counts in full, as its mean is normal
+    from few rows on.
+
+    Args:
+        u, v: residuals.
+        levels: whether each is a level's, not a number's.
     """
 
-    def even(x: Array) -> float:
+    def even(x: Array, of_level: bool = True) -> float:
         squares = x**2
-        return float(squares.mean() ** 2 / (squares**2).mean())
+        found = float(squares.mean() ** 2 / (squares**2).mean())
+        return found if of_level else float(np.minimum(1.0, found / _EVEN_NORMAL))
 
-    return len(u) * min(even(u * v), even(u) * even(v))
+    product = even(u, levels[0]) * even(v, levels[1])
+    return len(u) * float(np.minimum(even(u * v), product) if all(levels) else product)
 
 
 def observed_values(batch: Batch, name: str) -> NDArray[np.bool_]:

@@ -16,6 +16,8 @@ from pyro_cama.diagnosis.independence import Edge
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SHOWN = 8  # pairs in a sentence
+
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
@@ -56,12 +58,16 @@ class Diagnosis:
         return tuple(self.nodes.index[self.nodes["figure"] > self.nodes["allowed"]])
 
     def __str__(self) -> str:
-        tested = int((~self.edges["declared"]).sum())
+        declared, p = self.edges["declared"], self.edges["p"]
+        tested = int((~declared & p.notna()).sum())
         head = f"{tested} implied independences tested, {len(self.violations)} rejected at level {self.alpha:g}"
         if self.untested:
             head += f" ({len(self.untested)} pairs without an edge cannot be tested)"
-        lines = [head, *(self._sentences or ("No sign of a misdeclared edge.",))]
-        declared, p = self.edges["declared"], self.edges["p"]
+        lines = [head, *(self._sentences or (("No sign of a misdeclared edge.",) if tested else ()))]
+        if len(left := self.edges[~declared & p.isna()]):
+            some = ", ".join(f"{a} and {b}" for a, b in list(zip(left["from"], left["to"], strict=True))[:SHOWN])
+            more = f", ... ({len(left)} in all)" if len(left) > SHOWN else ""
+            lines.append(f"Independences that these rows are too few to test, or tell nothing of: {some}{more}.")
         for of, said in ((p >= self.alpha, "not seen in these rows (no fault)"), (p.isna(), "that cannot be tested")):
             told = self.edges[declared & of]
             if len(told):

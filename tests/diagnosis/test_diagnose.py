@@ -220,3 +220,26 @@ def test_an_edge_that_cannot_be_tested_is_not_said_to_be_unseen():
     text = str(replace(found, edges=edges))
     assert "Declared edges that cannot be tested: " in text
     assert "not seen in these rows" not in text
+
+
+def test_a_hundred_rows_test_numbers():
+    """A normal's products are uneven, and their mean is normal all the same."""
+    wrong = graph(drop=["y -> x1"], add=["x1 -> x2"])
+    found = [diagnosed(wrong, rows(100, seed)) for seed in range(4)]
+    assert sum("x1" in diagnosis.suspects for diagnosis in found) >= 3
+    right = [diagnosed(graph(), rows(100, seed)) for seed in range(4)]
+    assert sum(diagnosis.suspects == () for diagnosis in right) >= 3
+    assert right[0].edges["p"].notna().all()
+
+
+def test_what_rows_cannot_test_is_told():
+    table = rows(60)
+    table["y"] = np.where(table.index < 3, "k1", "k0")  # a level so rare that nothing is known of it
+    diagnosis = diagnosed(graph(), table)
+    free = diagnosis.edges[~diagnosis.edges["declared"]]
+    left = int(free["p"].isna().sum())
+    assert left
+    text = str(diagnosis)
+    assert text.startswith(f"{len(free) - left} implied independences tested")
+    assert "Independences that these rows are too few to test, or tell nothing of: " in text
+    assert "c1 and y" in text or "y and c1" in text
