@@ -15,8 +15,12 @@ SHARED = 4  # draws of a shared m that predictions take
 
 def draws_per_row(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> int:
     """Counts the draws of the latents a row: ``samples`` of z for each of ``m_samples`` of a shared m not given."""
-    shared = any(not m.per_row and m.name not in (do or {}) for m in pair.graph.manipulations)
-    return options.samples * options.m_samples if shared else options.samples
+    return options.samples * (options.m_samples if draws_shared(pair, do) else 1)
+
+
+def draws_shared(pair: ModelGuidePair, do: dict[str, Tensor] | None) -> bool:
+    """Returns whether a manipulation that rows share is drawn, not given."""
+    return any(not m.per_row and m.name not in (do or {}) for m in pair.graph.manipulations)
 
 
 def chunk_size(pair: ModelGuidePair, draws: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ def class_log_posterior(
         message = "rows of a site the model was never adapted to are read with m = 0"
         warnings.warn(message, UserWarning, stacklevel=caller_level())
 
-    chunk = chunk_size(pair, draws_per_row(pair, _at_mean(pair, do, options), options))
+    chunk = chunk_size(pair, draws_per_row(pair, at_mean(pair, do, options), options))
 
     def one(rows: Tensor) -> Tensor:
         return log_posterior_of(pair, batch.select(rows), rows, do, options)
@@ -113,7 +114,7 @@ def log_posterior_of(
 
     Where m is inferred, it is the mean of p(y | x, a, c) over the modes of its posterior.
     """
-    if not pair.modes or (do or {}).keys() >= {m.name for m in pair.graph.manipulations}:
+    if not averages_modes(pair, do):
         return _of_mode(pair, part, rows, do, options)
     found = [_of_mode(pair, part, rows, do, options) for _ in pair.each_mode()]
     return torch.stack(found).logsumexp(0) - math.log(len(found))
@@ -123,22 +124,29 @@ def _of_mode(
     pair: ModelGuidePair, part: Batch, rows: Tensor, do: dict[str, Tensor] | None, options: PredictionOptions
 ) -> Tensor:
     """The same at one mode; rows of a site without an m of its own get what do(m=0) gives them, from the same draws."""
-    do = _at_mean(pair, do, options)
+    do = at_mean(pair, do, options)
     resting = rows_at_rest(pair, do, part.site)
     if resting is None or not bool(resting.any()):
-        return _within(pair, part, do_of_rows(pair, do, rows), options)
+        return posterior_within(pair, part, do_of_rows(pair, do, rows), options)
     if bool(resting.all()):
-        clean = encode_do(pair, clean_do(pair.graph)) or {}
-        of_sites = {m.name: clean[m.name] for m in pair.graph.manipulations if m.site_column is not None}
-        return _within(pair, part, do_of_rows(pair, of_sites | (do or {}), rows), options)
+        return posterior_within(pair, part, do_of_rows(pair, at_rest(pair, do), rows), options)
     parts = [torch.nonzero(own).flatten() for own in (resting, ~resting)]
     found = [_of_mode(pair, part.select(own), rows[own], do, options) for own in parts]
     return torch.cat(found, 1)[:, torch.cat(parts).argsort()]
 
 
-def _at_mean(
-    pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions
-) -> dict[str, Tensor] | None:
+def averages_modes(pair: ModelGuidePair, do: Mapping[str, Tensor] | None) -> bool:
+    """Returns whether a prediction is the mean over the modes of the posterior of m: there are some, and m is drawn."""
+    return bool(pair.modes) and not (do or {}).keys() >= {m.name for m in pair.graph.manipulations}
+
+
+def at_rest(pair: ModelGuidePair, do: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Puts what belongs to sites at 0 where it is not given, as for rows of a site without an m of its own."""
+    clean = encode_do(pair, clean_do(pair.graph)) or {}
+    return {m.name: clean[m.name] for m in pair.graph.manipulations if m.site_column is not None} | (do or {})
+
+
+def at_mean(pair: ModelGuidePair, do: dict[str, Tensor] | None, options: PredictionOptions) -> dict[str, Tensor] | None:
     """Puts shared manipulations at their mean where draws of theta would not fit, as evidence has it.
 
     And beside manipulations of every row's own, which take the draws.
@@ -153,6 +161,9 @@ def _at_mean(
     return do_at_means(pair, do)
 
 
-def _within(pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions) -> Tensor:
+def posterior_within(
+    pair: ModelGuidePair, part: Batch, do: dict[str, Tensor] | None, options: PredictionOptions
+) -> Tensor:
+    """Returns log p(y | x, a, c) at one mode, of rows that differ in nothing but what ``do`` and they say."""
     weights = weights_within(pair, part, do, draws_per_row(pair, do, options), options)
     return class_log_probs(weights, m_samples=options.m_samples)

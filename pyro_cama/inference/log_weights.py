@@ -163,16 +163,16 @@ def draw_paired(q: TorchDistribution, name: str) -> Tensor:
 def draw_in_runs(q: TorchDistribution, name: str, run: int) -> Tensor:
     """Draws a site as :func:`draw_site` does, but every draw stands for ``run`` samples, one after the other.
 
-    A normal's second half of draws are the first half's mirror images: a few draws of m then agree with q in the mean,
-    and what is linear in m comes out exactly (antithetic variates; Hammersley and Morton 1956).
+    A normal's second half of draws are the first half's mirror images, an odd one the mean: a few draws of m then agree
+    with q in the mean, and what is linear in m comes out exactly (antithetic variates; Hammersley and Morton 1956).
     """
     value = draw_site(q, name)
     if run == 1:
         return value
     value = value[::run]
-    first = (len(value) + 1) // 2
+    half, odd = divmod(len(value), 2)
     if type(getattr(q, "base_dist", None)) is dist.Normal:
-        value = torch.cat([value[:first], 2 * q.mean[: len(value) - first] - value[: len(value) - first]])
+        value = torch.cat([value[:half], q.mean[:odd], 2 * q.mean[:half] - value[:half]])
     return value.repeat_interleave(run, 0)
 
 

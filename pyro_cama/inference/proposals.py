@@ -27,6 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from pyro_cama.data.batch import Batch
 from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.bounds import importance_bound, marginal
+from pyro_cama.inference.chunks import draws_shared
 from pyro_cama.inference.log_weights import LogWeights, log_weights
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.model.pair import ModelGuidePair
@@ -71,7 +72,7 @@ def weights_within(
         "power": options.power,
         "regime": options.regime,
     }
-    if draws > options.samples:  # of a shared m, see draws_per_row
+    if draws_shared(pair, do):
         asked["m_samples"] = options.m_samples
     return log_weights(pair.model, pair.guide, batch, do=do, samples=draws, **asked)
 

@@ -33,11 +33,10 @@ from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do, Regime
 from pyro_cama.handlers.torch_contexts import expect_default_dtype, outside
-from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
-from pyro_cama.inference.do import clean_do, encode_do, rows_at_rest
+from pyro_cama.inference.class_posterior import at_mean, at_rest, averages_modes, posterior_within
+from pyro_cama.inference.do import encode_do, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
-from pyro_cama.inference.proposals import weights_within
 from pyro_cama.model.pair import ModelGuidePair
 
 FORMAT = 2
@@ -153,7 +152,7 @@ def export(
         "output": [pair.graph.target, list(pair.classes)],
         "dtype": str(pair.model.like.dtype).removeprefix("torch."),
         "device": str(pair.device),
-        "chunk": chunk_size(pair, program.draws),
+        "chunk": chunk_size(pair, draws_per_row(pair, at_mean(pair, given, budget), budget)),
         "graph": pair.graph.to_dict(),
         "encoding": pair.encoder.state(),
     }
@@ -241,11 +240,12 @@ class _Program(nn.Module):
     ) -> None:
         super().__init__()
         # registered, so that the weights are the program's; contiguous, as torch.export.save wants all tensors
-        self.pairs = [pair, *(_at(pair.copy(), mode) for mode in pair.modes if do is None)]
+        modes = pair.modes if averages_modes(pair, do) else ()
+        self.pairs = [pair, *(_at(pair.copy(), mode) for mode in modes)]
         self.parts = nn.ModuleList([one.modules.to(memory_format=torch.contiguous_format) for one in self.pairs])
         self.pair = pair
         self.do = do and {name: value.contiguous() for name, value in do.items()}
-        self.draws, self.budget = draws_per_row(pair, do, budget), budget
+        self.budget = budget
         graph = pair.graph
         nodes = [name for name in graph.order if name != graph.target]
         self.inputs: list[Input] = [("value", name) for name in nodes]
@@ -268,14 +268,10 @@ class _Program(nn.Module):
 
     def _of_mode(self, pair: ModelGuidePair, batch: Batch) -> Tensor:
         """Returns p(y | x, a, c), ``(classes, rows)``, where m has one mode."""
-        weights = weights_within(pair, batch, self.do, self.draws, self.budget)
-        found = class_log_probs(weights, m_samples=self.budget.m_samples)
-        resting = rows_at_rest(pair, self.do, batch.site)
+        do = at_mean(pair, self.do, self.budget)
+        found, resting = posterior_within(pair, batch, do, self.budget), rows_at_rest(pair, do, batch.site)
         if resting is not None:
-            weights = weights_within(
-                pair, batch, encode_do(pair, clean_do(pair.graph)), self.budget.samples, self.budget
-            )
-            found = torch.where(resting, class_log_probs(weights), found)
+            found = torch.where(resting, posterior_within(pair, batch, at_rest(pair, do), self.budget), found)
         return torch.softmax(found, 0)
 
     def example(self, rows: int) -> tuple[Tensor, ...]:

@@ -469,7 +469,8 @@ def test_every_draw_of_a_shared_m_has_draws_of_z_of_its_own(trace: bool) -> None
         q: Any = cama.guide.m_dist(None)
         given = []
         drawn = draw_site(q.expand((12, 1, 1)), "m")[:, 0, 0]
-        for k, m in enumerate([drawn[0], drawn[4], 2 * 0.4 - drawn[0]]):  # the last one mirrors the first
+        # the last one mirrors the first, and the odd one is the mean
+        for k, m in enumerate([drawn[0], torch.full_like(drawn[0], 0.4), 2 * 0.4 - drawn[0]]):
             w = log_weights(cama.model, cama.guide, batch, **every, do={"m": m}).w[4 * k : 4 * k + 4]
             given.append(torch.softmax(torch.logsumexp(w, 0), 0))
     found = class_log_probs(weights, m_samples=3).exp()

@@ -98,6 +98,31 @@ def test_adapted_models(scope: str, tmp_path: Path) -> None:
         assert abs(program.predict_proba(elsewhere) - program.predict_proba(NEW)).max() > 1e-3
 
 
+@pytest.mark.parametrize(("of_rows", "of_data"), [("row", "dataset"), ("row", "site")])
+def test_several_manipulations(of_rows: str, of_data: str, tmp_path: Path) -> None:
+    """Under "auto" one is given as 0, the other drawn, and the modes of its posterior are averaged over all the same."""
+    latents: dict[str, Any] = {"z": {"dim": 1}, "m": None}
+    for name, scope in (("knock", of_rows), ("unit", of_data)):
+        latents[name] = {"manipulation": True, "dim": 1, "scope": scope}
+    nodes = {name: NODES[name] for name in "yaxw"}
+    graph = {"target": "y", "nodes": nodes, "edges": EDGES[:3], "latents": latents}
+    base = build(graph, hidden=8, layers=1, device="cpu").fit(table(60), max_epochs=2, progress=False)
+    alone = base.adapt(NEW, only=["unit"], keep="always", progress=False)
+    cama = alone.copy()
+    other = base.copy(alone.encoder)
+    cama.modes = ({name: value.detach() + 0.1 for name, value in other.manipulation_parameters().items()},)
+    assert gap(cama, alone) > 1e-3, "a program that forgets the modes has to be found out"
+    program = load(cama.export(tmp_path / "served"))
+    agree(program, cama, NEW)
+    both = load(cama.export(tmp_path / "both", do=None))
+    agree(both, cama, NEW, do=None)
+    if of_data == "site":
+        elsewhere = NEW.assign(site="nowhere")
+        for one, do in ((program, "auto"), (both, None)):
+            with pytest.warns(UserWarning, match="never adapted"):
+                agree(one, cama, elsewhere, do=do)
+
+
 def test_do_samples_and_missing_entries(tmp_path: Path) -> None:
     cama = adapted("dataset")
     options: dict[str, Any] = {"do": {"m": [0.5, -1.0]}, "samples": 3, "power": 0.4}
