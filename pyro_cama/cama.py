@@ -26,6 +26,7 @@ from pyro_cama.handlers.contexts import one_at_a_time, one_core
 from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.chunks import chunk_size
 from pyro_cama.inference.class_posterior import class_posterior, most_probable, most_probable_labels
+from pyro_cama.inference.class_prior import ClassPrior
 from pyro_cama.inference.do import UserDo
 from pyro_cama.inference.evidence import elbo
 from pyro_cama.inference.generation import sample
@@ -475,7 +476,7 @@ class CAMA(ModelGuidePair):
         self,
         data: DataSource,
         do: Literal["auto"] | UserDo = "auto",
-        class_prior: Literal["train", "estimate"] | NDArray[np.float64] = "train",
+        class_prior: ClassPrior = "train",
         *,
         samples: int = 16,
         m_samples: int = 4,
@@ -495,8 +496,9 @@ class CAMA(ModelGuidePair):
                 inferred m after; None infers m.  In both m is 0 at a site of clean rows.  Or a value of m by its name:
                 a number, ``(dim,)``, in scope row also ``(rows, dim)``, a value of every row, and where a column is
                 the scope ``(sites, dim)``, in the order of ``encoder.sites``.
-            class_prior: "train", new class proportions ``(classes,)``, or "estimate" to find those of ``data`` by EM
-                (Saerens et al. 2002), which then do depend on the rows together.  The training ones stand where the
+            class_prior: "train", new class proportions, ``(classes,)`` in the order of ``classes`` or by label (a
+                mapping or a series; a class of a share of 0 is ruled out), or "estimate" to find those of ``data`` by
+                EM (Saerens et al. 2002), which then do depend on the rows together.  The training ones stand where the
                 rows do not tell otherwise, see :mod:`pyro_cama.inference.class_prior`.
             samples: draws of z; of a shared m so many for each draw of m.
             m_samples: draws of a shared m; in scope row each draw of z has its own m.

@@ -326,6 +326,27 @@ def test_new_class_proportions() -> None:
     )
 
 
+def test_a_class_of_a_share_of_0_is_ruled_out() -> None:
+    cama = clinic()
+    for alone in range(3):
+        shares = np.eye(3)[alone]
+        assert cama.predict_proba(FEW, class_prior=shares) == pytest.approx(np.tile(shares, (len(FEW), 1)), abs=0)
+    assert (cama.predict_proba(FEW, class_prior=[0.5, 0.5, 0.0])[:, 2] == 0).all()  # type: ignore[arg-type]
+    assert np.isfinite(cama.adapt(FEW, class_prior=[0.5, 0.5, 0.0], progress=False).predict_proba(FEW)).all()
+
+
+def test_class_proportions_by_label() -> None:
+    cama = clinic()
+    expected = cama.predict_proba(FEW, class_prior=np.array([0.1, 0.2, 0.7]))
+    shares = dict(zip(cama.classes, [0.1, 0.2, 0.7], strict=True))
+    turned = dict(reversed(shares.items()))
+    for given in (turned, pd.Series(turned), pd.Series(turned, index=pd.CategoricalIndex(list(turned)))):
+        assert cama.predict_proba(FEW, class_prior=given) == pytest.approx(expected, abs=0)
+    for wrong in (pd.Series([0.3, 0.7], index=list(shares)[:2]), turned | {"other": 0.0}, {"a": 1.0}):
+        with pytest.raises(ValueError, match=r"class_prior: found shares of '.*'; expected one of each of "):
+            cama.predict_proba(FEW, class_prior=wrong)
+
+
 def test_a_level_without_training_rows_takes_no_part_in_new_proportions() -> None:
     raw = graph()
     known = CausalGraph(raw).nodes[LABEL].levels or ()

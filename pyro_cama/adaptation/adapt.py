@@ -25,10 +25,11 @@ from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
 from pyro_cama.adaptation.new_rows import NewRows
-from pyro_cama.adaptation.options import AdaptOptions, ClassPrior, default_options, moving_together
+from pyro_cama.adaptation.options import AdaptOptions, default_options, moving_together
 from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes, Theta
 from pyro_cama.adaptation.solved import Solved, can_solve
 from pyro_cama.data.open_stream import DataSource
+from pyro_cama.inference.class_prior import ClassPrior
 from pyro_cama.inference.comparison import compare, winsorised
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.world import remember_world

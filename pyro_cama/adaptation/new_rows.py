@@ -13,18 +13,19 @@ from pyro_cama._messages import listed
 from pyro_cama.adaptation.doubtful_rows import warn_of_doubtful
 from pyro_cama.adaptation.far_readings import without_far_readings
 from pyro_cama.adaptation.objective import log_train
-from pyro_cama.adaptation.options import TABLES, AdaptOptions, ClassPrior
+from pyro_cama.adaptation.options import TABLES, AdaptOptions
 from pyro_cama.adaptation.recovery import recovery_of
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.errors import DataError
-from pyro_cama.inference.class_prior import prior_log_ratio
+from pyro_cama.inference.class_prior import ClassPrior, prior_log_ratio
 from pyro_cama.inference.do import encode_do
 from pyro_cama.model.pair import ModelGuidePair
 
 COUNTED = 500  # rows whose classes are counted where few are held out
 COPIES = 10  # of theta in a step, its gradient and what mechanisms make of it
 MOST_BYTES = 8e9  # that they may take
+RULED_OUT = -30.0  # log ratio of a class of which there is none: finite, for gradients
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def fixed_log_ratio(pair: ModelGuidePair, class_prior: ClassPrior) -> Tensor:
         return torch.zeros_like(train)
     ratio = prior_log_ratio(pair, class_prior, train[:, None])
     assert ratio is not None
-    return ratio
+    return ratio.clamp_min(RULED_OUT)
 
 
 def expect_readings(pair: ModelGuidePair, new: Batch) -> None:

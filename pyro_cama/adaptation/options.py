@@ -6,16 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pyro_cama._arguments import expect, expect_whole, number
 from pyro_cama._messages import listed
 from pyro_cama.adaptation.start import sleeping_starts
 from pyro_cama.graph.causal_graph import CausalGraph
+from pyro_cama.inference.class_prior import ClassPrior
 from pyro_cama.model.pair import ModelGuidePair
-
-ClassPrior = Literal["train", "estimate"] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pyro_cama.handlers.common_noise import NoCommonNoise, common_noise
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.inference.bounds import class_log_probs
 from pyro_cama.inference.chunks import chunk_size, draws_per_row
-from pyro_cama.inference.class_prior import prior_log_ratio
+from pyro_cama.inference.class_prior import ClassPrior, prior_log_ratio
 from pyro_cama.inference.do import UserDo, clean_do, do_at_means, do_of_rows, encode_do, expect_rows, rows_at_rest
 from pyro_cama.inference.options import PredictionOptions
 from pyro_cama.inference.proposals import weights_within
@@ -33,7 +33,7 @@ def class_posterior(
     pair: ModelGuidePair,
     data: DataSource,
     do: Literal["auto"] | UserDo,
-    class_prior: Literal["train", "estimate"] | NDArray[np.float64],
+    class_prior: ClassPrior,
     **options: Any,
 ) -> NDArray[np.float64]:
     """Returns p(y | x, a, c), ``(rows, classes)``; see :meth:`pyro_cama.CAMA.predict_proba`."""

@@ -8,10 +8,13 @@ little of the class, the most likely mix is far from the true one, often of one 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_cama._messages import listed
@@ -19,6 +22,9 @@ from pyro_cama.model.pair import ModelGuidePair
 
 IMAGINED = 10.0  # rows of the expected classes: proportions wander only where the new rows insist
 LEVEL = 0.05  # of the test of the training mix
+ClassPrior = Literal["train", "estimate"] | NDArray[np.float64] | Mapping[Any, float] | pd.Series
+"""Class proportions: the training ones, estimated ones, or given in the classes' order or by label."""
+
 UNSEEN = 1e-3  # share of a level without training rows that no one can have meant
 
 
@@ -88,7 +94,8 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
     """Returns log of new over training class proportions, ``(classes,)``; None where they are the training ones.
 
     Args:
-        class_prior: "train", "estimate" (by EM on these rows), or proportions ``(classes,)`` that sum to 1.
+        class_prior: "train", "estimate" (by EM on these rows), or proportions that sum to 1: ``(classes,)`` in the
+            order of ``pair.classes``, or by label, a mapping or a series.  A class of a share of 0 is ruled out.
         log_p: log p(y | x, a, c) under the training proportions, ``(classes, rows)``.
 
     Raises:
@@ -101,6 +108,7 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
         if class_prior != "estimate":
             raise ValueError(f"class_prior: expected 'train', 'estimate' or proportions, found {class_prior!r}")
         return log_ratio_of(estimate_proportions(log_p, train), train)
+    class_prior = _in_order(class_prior, pair.classes)
     new = torch.as_tensor(np.asarray(class_prior, dtype=float)).to(log_p)
     if new.shape != train.shape or bool((new < 0).any()) or not torch.isclose(new.sum(), new.new_ones(()), atol=1e-4):
         raise ValueError(
@@ -114,4 +122,22 @@ def prior_log_ratio(pair: ModelGuidePair, class_prior: Any, log_p: Tensor) -> Te
             f"{listed(pair.classes[i] for i in unseen)}, of which no training row was; expected 0 there, since nothing "
             "is known of such rows: fit with some of them, or leave the level out"
         )
-    return log_ratio_of(new, train)
+    return log_ratio_of(new, train).masked_fill(new == 0, -torch.inf)
+
+
+def _in_order(class_prior: Any, classes: Sequence[Any]) -> Any:
+    """Proportions in the order of the classes; those that are not by label are in it.
+
+    Raises:
+        ValueError: labels that are not the classes', each once.
+    """
+    if not isinstance(class_prior, Mapping | pd.Series):
+        return class_prior
+    found = dict(class_prior.items())
+    by_text = {str(label): share for label, share in found.items()}
+    if len(by_text) != len(class_prior) or by_text.keys() != {str(label) for label in classes}:
+        raise ValueError(
+            f"class_prior: found shares of {listed(class_prior.keys())}; expected one of each of {listed(classes)}, "
+            "0 for a class that there is none of"
+        )
+    return [by_text[str(label)] for label in classes]
