@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pyro_cama._messages import listed
 from pyro_cama.adaptation.candidates import state_of, thetas_of_rows, unadapted
 from pyro_cama.adaptation.class_mix import mix_alone_explains
 from pyro_cama.adaptation.drawn import Drawn
-from pyro_cama.adaptation.exchanged_columns import exchange_text, exchanged_columns
+from pyro_cama.adaptation.exchanged_columns import exchange_text, exchanged_columns, log_slope, put_right
 from pyro_cama.adaptation.expected_accuracy import ADAPTED, NOT_ADAPTED
 from pyro_cama.adaptation.guard import insists, judge, proportion_tolerance, total_variation
 from pyro_cama.adaptation.initialisation import keep_at_rest
@@ -33,7 +33,7 @@ from pyro_cama.inference.class_prior import ClassPrior
 from pyro_cama.inference.comparison import compare, winsorised
 from pyro_cama.inference.do import encode_do
 from pyro_cama.inference.world import remember_world
-from pyro_cama.model.pair import PairT
+from pyro_cama.model.pair import ModelGuidePair, PairT
 
 MIX_ALONE = "a change of the class mix alone explains the readings (pass class_prior='estimate' to predict)"
 EXCHANGE_ALONE = "an exchange of columns alone explains the readings: {} (put them right, and predict without adapting)"
@@ -114,31 +114,26 @@ def adapt(
     options = replace(defaults, alpha=alpha, sparsity=sparsity, class_prior=class_prior, keep=keep)
     new = NewRows.of(base, new_data, clean, options)
     base.overlaid = new.overlaid
-    search: Solved | Drawn
-    if can_solve(base, new.batch):
-        search = Solved(base, new, options, progress)
-    else:
-        search = Drawn(base, new, options, progress, trainer_kwargs)
+    search = _search(base, new, options, progress, trainer_kwargs)
     with search.bar:
         before = unadapted(base, new, options, encode_do(base, "auto"))
         same = new.overlaid == pair.overlaid
         original = before if same else unadapted(base, new.seen_by(pair), options, encode_do(base, "auto"))
-        candidates = search.starts()
-        highest = _highest(candidates, search)
-        winner: int | None = highest
-        best, insisted = candidates[highest], True
-        if _unexpected(best, new, options):
-            anchored = search.anchored()
-            insisted = insists(best, anchored)
-            if not insisted:
-                best, winner, candidates = anchored, None, [anchored]
-        best = search.examined(best)
-        fit = _cross_fit(search, new, winner, best)
+        best, candidates, fit, insisted = _found(search, new, options)
         reversed_from = new.expected if best.start == "alternatives" else None
         # moments are compared with the training rows', which an adapted model has left behind
         first = base.trained.isdisjoint(base.moving)
         mix_alone = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
         exchanged = exchanged_columns(base, new.batch) if first and not mix_alone else {}
+        if exchanged:
+            righted = put_right(base, new, exchanged)
+            other = _found(_search(base, righted, options, False, trainer_kwargs), righted, options)
+            as_recorded = [
+                found.evidence + log_slope(base, rows.batch if new.folds > 1 else rows.compared, exchanged)
+                for found, rows in ((other.fit, righted), (fit, new))
+            ]
+            gain, se = compare(*as_recorded)
+            exchanged = exchanged if gain > -se else {}
     insisted = insisted and options.proves_proportions
     unmoved = MIX_ALONE if mix_alone else EXCHANGE_ALONE.format(exchange_text(exchanged)) if exchanged else ""
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
@@ -160,6 +155,38 @@ def adapt(
     mixed = before.proportions if mix_alone else new.expected
     kept = best.proportions if applied else mixed
     return adapted, _record(verdict, before, original, modes, fit, applied, new, base, kept, of_rows)
+
+
+class _Found(NamedTuple):
+    """What a search has found: the best start and all, the rows under it, and whether they insist on its class mix."""
+
+    best: Candidate
+    candidates: list[Candidate]
+    fit: CrossFit
+    insisted: bool
+
+
+def _search(
+    base: ModelGuidePair, new: NewRows, options: AdaptOptions, progress: bool, trainer_kwargs: dict[str, Any] | None
+) -> Solved | Drawn:
+    if can_solve(base, new.batch):
+        return Solved(base, new, options, progress)
+    return Drawn(base, new, options, progress, trainer_kwargs)
+
+
+def _found(search: Solved | Drawn, new: NewRows, options: AdaptOptions) -> _Found:
+    """Optimises the starts, and the best anew for its comparison with no adaptation."""
+    candidates = search.starts()
+    highest = _highest(candidates, search)
+    winner: int | None = highest
+    best, insisted = candidates[highest], True
+    if _unexpected(best, new, options):
+        anchored = search.anchored()
+        insisted = insists(best, anchored)
+        if not insisted:
+            best, winner, candidates = anchored, None, [anchored]
+    best = search.examined(best)
+    return _Found(best, candidates, _cross_fit(search, new, winner, best), insisted)
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:

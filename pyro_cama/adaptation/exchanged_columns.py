@@ -2,12 +2,13 @@
 
 A gain and an offset of each bring an exchanged column near the readings that its name had in training, and the evidence
 gained is large; but what the column told of the class is then read as what another told.  So an exchange that by itself
-makes all columns as they were in training is the simpler explanation.
+makes all columns as they were in training is the simpler explanation, if an adaptation explains the rows no better as
+they are than put right: moments of a few columns may agree by chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from pyro_cama.adaptation.class_mix import mix_alone_explains, moments_of, moved_components
+from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.scales import slope
 from pyro_cama.data.values import encode_values
 from pyro_cama.errors import DataError
 from pyro_cama.model.pair import ModelGuidePair
@@ -46,6 +49,28 @@ def exchanged_columns(pair: ModelGuidePair, batch: Batch) -> dict[str, str]:
     if not exchanged or any(_read_as(pair, batch, *pair_of) is None for pair_of in exchanged.items()):
         return {}
     return exchanged if mix_alone_explains(pair, _put_right(pair, batch, exchanged)) else {}
+
+
+def put_right(pair: ModelGuidePair, new: NewRows, exchanged: Mapping[str, str]) -> NewRows:
+    """Returns new rows with every column under the name whose readings it holds."""
+    batch, compared, counted = (_put_right(pair, rows, exchanged) for rows in (new.batch, new.compared, new.counted))
+    return replace(new, batch=batch, compared=compared, counted=counted)
+
+
+def log_slope(pair: ModelGuidePair, batch: Batch, names: Iterable[str]) -> Tensor:
+    """Returns log of the density of columns as they are recorded over that as they are encoded, ``(rows,)``, float64.
+
+    The evidence of rows whose columns stand under other names is comparable in the recorded units alone.
+    """
+    total = torch.zeros(batch.rows, dtype=torch.float64)
+    for name in names:
+        if pair.graph.nodes[name].type == "continuous":
+            statistics = pair.encoder.statistics[name]
+            raw = pair.encoder.decode(name, batch.values[name])
+            own = torch.from_numpy(slope(raw, statistics["unit"].numpy()) / statistics["sd"].numpy()).log()
+            known = batch.observed.get(name)
+            total += own if known is None else own.where(known.cpu(), 0.0)
+    return total
 
 
 def exchange_text(exchanged: Mapping[str, str]) -> str:

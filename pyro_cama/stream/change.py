@@ -14,7 +14,8 @@ change is not paid for with what was lost before.
 
 Of the class mix nothing is asked, as rows are compared with those of their own class, unless they are read as classes
 that (almost) no calibration row was read as, and cannot be compared at all: whether there are more of such is a second
-test, by the rank of that fact among all rows, equal ones in an order that is drawn.  Each test has half of the level.
+test, by the rank of that fact among rows, equal ones in an order that is drawn.  One half of the calibration rows says
+which classes those are, the other how often they come.  Each test has half of the level.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 BINS = 12  # of a class
-FEW = 5  # calibration rows of a class: with fewer, rows that are read as it are strange in themselves
+FEW = 5  # calibration rows of a class: with fewer, as half of them tell, rows that are read as it are strange
 _SLOPES = np.array([1.0, 2.5, 6.0, 15.0])  # of bets on low or high evidence
 _BULGES = np.array([1.0, 3.0])  # of bets on outer or central evidence
 BETS = 2 * (len(_SLOPES) + len(_BULGES))
@@ -124,7 +125,7 @@ class Calibration:
 
     Attributes:
         evidence: of the classes, see :class:`Urns`.
-        strangeness: of all rows together.
+        strangeness: of half of the rows, all classes together.
         strange: which classes, ``(classes,)``.
         rows: that it was learnt from.
     """
@@ -147,11 +148,13 @@ class Calibration:
         >>> Calibration.of(np.arange(23.0), np.zeros(23, dtype=np.int64), classes=2).strange.tolist()
         [0, 1]
         """
-        order = np.random.default_rng(seed).random(len(scores))
-        strange = (np.bincount(labels, minlength=classes) < FEW).astype(np.int64)
-        one = np.zeros_like(labels)
-        familiar = (1 - strange[labels]).astype(np.float64)
-        return cls(Urns.of(scores, labels, classes, order), Urns.of(familiar, one, 1, order), strange, len(scores))
+        draws = np.random.default_rng(seed)
+        order, first = draws.random(len(scores)), draws.permutation(len(scores)) < len(scores) // 2
+        # one half says which classes are strange, the other how often those come: in the former they come too seldom
+        strange = (np.bincount(labels[first], minlength=classes) < FEW / 2).astype(np.int64)
+        familiar, later = (1 - strange[labels[~first]]).astype(np.float64), order[~first]
+        how_often = Urns.of(familiar, np.zeros(len(later), dtype=np.int64), 1, later)
+        return cls(Urns.of(scores, labels, classes, order), how_often, strange, len(scores))
 
     def bins(self, scores: Floats, labels: Codes, ties: Floats) -> Codes:
         """Returns where rows are counted, by evidence and by strangeness, ``(2, rows)``.

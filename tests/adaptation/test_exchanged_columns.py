@@ -11,6 +11,7 @@ import pytest
 from pyro_cama import CAMA, build, datasets
 from pyro_cama.adaptation.exchanged_columns import exchanged_columns
 from pyro_cama.graph.causal_graph import CausalGraph
+from tests.helpers.streams import batch, model
 
 SPEC = {
     "target": "y",
@@ -76,6 +77,17 @@ def test_adapting_refuses_and_says_what_stands_where(cama: CAMA) -> None:
     assert not adapted.accepted
     assert "readings of 'v' stand under 'u', of 'u' under 'v'" in adapted.reason
     assert cama.adapt(new, progress=False, keep="always").adaptation.applied  # type: ignore[union-attr]
+
+
+def test_a_drift_that_looks_like_an_exchange_is_adapted_to() -> None:
+    """Two columns differ by 3.5 in every class, more or less, and one rises and the other falls by as much."""
+    new = batch(102, "B")
+    exchanged = {"x0": "x3", "x3": "x0"}
+    assert exchanged_columns(model(), model().encode(new, "ignore")) == exchanged
+    adapted = model().adapt(new, progress=False)
+    assert adapted.adaptation is not None
+    assert adapted.adaptation.accepted
+    assert adapted.score(new) > model().score(new) + 0.05
 
 
 def test_sites_are_read_together() -> None:
