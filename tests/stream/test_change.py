@@ -78,15 +78,17 @@ def test_false_alarms_are_as_rare_as_stated(calibrated: int) -> None:
 def test_classes_that_calibration_rows_are_too_few_for_are_no_change() -> None:
     """Classes that came seldom by chance come as often as others later."""
     rng, alarms = np.random.default_rng(1), 0
-    for seed in range(40):
-        known = Calibration.of(rng.normal(size=100), rng.integers(0, 20, 100), 20, seed)
+    for seed in range(20):
+        known = Calibration.of(rng.normal(size=200), rng.integers(0, 40, 200), 40, seed)
         test = ChangeTest.new(0.01)
-        for _ in range(20):
-            scores, labels = rng.normal(size=50), rng.integers(0, 20, 50)
+        for _ in range(25):
+            scores, labels = rng.normal(size=50), rng.integers(0, 40, 50)
             bins = known.bins(scores, labels, rng.random(50))
             test, known = test.after(known.log_payoffs(labels, bins)), known.plus(labels, bins)
-        alarms += test.alarms
-    assert alarms <= 1
+            if test.alarms:
+                alarms += 1
+                break
+    assert alarms <= 2
 
 
 def test_another_class_mix_is_no_change() -> None:
