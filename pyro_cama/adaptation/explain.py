@@ -2,7 +2,9 @@
 
 The estimate is the adapted theta; its uncertainty comes from the folds of the adaptation, each adapted to the other
 rows only: the delete-a-group jackknife (Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17),
-whose intervals take Student's t with folds - 1 degrees of freedom.
+whose intervals take Student's t with folds - 1 degrees of freedom.  Folds know nothing of the training rows' own error.
+What is estimated is a difference of two samples, so intervals of tables are as much wider as those of a difference are
+than those of the new sample alone, sqrt(1 + new rows / training rows).
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def explain_shift(pair: ModelGuidePair, adaptation: Adaptation | None, *, level:
                     rows.append(about | _unread(mechanism))
                     continue
                 of_rows = [] if carried is None else [torch.tensor(theta) for theta in carried.of_rows]
-                row, own = _row(about, mechanism, read, whole, folds, of_rows, level)
+                new = 0 if carried is None else carried.rows / max(1, len(carried.sites))
+                wider = _of_two_samples(pair, node, new)
+                row, own = _row(about, mechanism, read, whole, folds, of_rows, level, wider)
                 rows.append(row)
                 parameters += [{"column": column, **place, **one} for one in own]
     table = pd.DataFrame(rows).sort_values("change", ascending=False, kind="stable", ignore_index=True)
@@ -103,6 +107,7 @@ def _row(
     folds: list[Tensor],
     of_rows: list[Tensor],
     level: float,
+    wider: float,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a manipulation did to a component: the row of the table, and those of its parameters.
 
@@ -110,12 +115,13 @@ def _row(
         about: which component it is.
         whole, folds: theta, and that of every fold.
         of_rows: theta of some rows, where each has its own and ``whole`` is their mean.
+        wider: factor on the intervals that the folds give.
     """
     estimate, resting = read(whole), read(torch.zeros_like(whole))
     others, rows = [read(fold) for fold in folds], [read(theta) for theta in of_rows]
     known, real, own = len(folds) > 1, False, list[dict[str, Any]]()
     for name, value in estimate.items():
-        low, high = _interval(value, [o[name] for o in others], level, mechanism.range_of(name))
+        low, high = _interval(value, [o[name] for o in others], level, wider, mechanism.range_of(name))
         if name != "change":
             real |= name != "offset" and not low <= resting[name] <= high  # gain and mean tell it apart
             own.append({"parameter": name, "estimate": value, "low": low, "high": high, "unchanged": resting[name]})
@@ -125,7 +131,7 @@ def _row(
     change = estimate["change"]
     if rows and not known:  # manipulations to both sides are none in the mean
         change = math.sqrt(float(np.mean([one["change"] ** 2 for one in rows])))
-    low, high = _interval(change, [o["change"] for o in others], level, mechanism.range_of("change"))
+    low, high = _interval(change, [o["change"] for o in others], level, wider, mechanism.range_of("change"))
     moved = bool(real and change >= mechanism.noticeable)
     row = {
         **about, "moved": moved if known else pd.NA, "change": change, "low": low, "high": high,
@@ -176,8 +182,18 @@ def _described(
     return acting.mechanism.describe((own if group.image else own[at])[acting.numbers], node, statistics)
 
 
+def _of_two_samples(pair: ModelGuidePair, node: str, new: float) -> float:
+    """How much wider the interval of a difference is than that of so many new rows alone; 1 of an image."""
+    known = pair.encoder.by_class.get(node)
+    return 1.0 if known is None else math.sqrt(1 + new / float(known["rows"].sum()))
+
+
 def _interval(
-    value: float, others: list[float], level: float, within: tuple[float, float] = (-math.inf, math.inf)
+    value: float,
+    others: list[float],
+    level: float,
+    wider: float = 1.0,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
     """Delete-a-group jackknife around ``value``, cut to the values there are; all of these where nothing was held out.
 
@@ -188,7 +204,7 @@ def _interval(
     if k < 2:
         return within
     se = math.sqrt((k - 1) / k * float(np.square(np.array(others) - np.mean(others)).sum()))
-    half = float(stdtrit(k - 1, 0.5 + level / 2)) * se
+    half = float(stdtrit(k - 1, 0.5 + level / 2)) * se * wider
     return max(value - half, least), min(value + half, greatest)
 
 
