@@ -590,10 +590,11 @@ class CAMA(ModelGuidePair):
         """Draws rows from the model, in raw units.
 
         Args:
-            do: interventions, by node (in raw units or as a level's name) or latent; descendants alone change.  Where
-                m is not among them, and under "auto", it is that of the rows last adapted to: in scope row drawn from
-                theirs, else the posterior's mean, with sites in the proportions of those rows.  Of a model that was
-                never adapted it is 0.  None draws m from its prior, which no training has seen.
+            do: interventions, by node (in raw units or as a level's name) or manipulation; of the same seed's rows
+                descendants alone change.  Where m is not among them, and under "auto", it is that of the rows last
+                adapted to: in scope row drawn from theirs, else the posterior's mean, with sites in the proportions of
+                those rows.  Of a model that was never adapted it is 0.  None draws m from its prior, which no training
+                has seen.
 
         Returns:
             A column for every node of the model; where m's scope is a column, that too.
@@ -613,7 +614,8 @@ class CAMA(ModelGuidePair):
 
         m, y and z are inferred from the rows as measured; then m takes the value of ``do`` (None leaves it).  A child's
         effects follow: they read it as it would have been, or under ``affects: measurement`` as it was apart from m.
-        Means for numbers, the most probable level for discrete children.  Rows keep the labels of a DataFrame's index.
+        Means for numbers, taken on the scale of the column (of a logarithmic one they are near medians), the most
+        probable level for discrete children.  Rows keep the labels of a DataFrame's index.
         ``unknown`` as :meth:`predict_proba`.
         """
         with reading_unknown(unknown, "reconstruct"):

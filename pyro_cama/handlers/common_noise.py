@@ -37,14 +37,27 @@ class _Noise:
         """Noise of the given shape, the same at every call with the same name, kind and shape."""
         key = (name, kind, tuple(shape))
         if key not in self.drawn:
-            generator = torch.Generator().manual_seed(self.seed_of(name))
+            generator = torch.Generator().manual_seed(seed_of_site(self.seed, name))
             source = torch.randn if kind == "normal" else torch.rand
             self.drawn[key] = source(shape, generator=generator, dtype=torch.float64)
         return self.drawn[key].to(like)
 
-    def seed_of(self, name: str) -> int:
-        """A seed for one site."""
-        return (self.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**63
+
+def seed_of_site(seed: int, name: str) -> int:
+    """Returns a seed for one site."""
+    return (seed * 1_000_003 + zlib.crc32(name.encode())) % 2**63
+
+
+class SeededSites(Messenger):
+    """Inside, every site is drawn from a seed of its own: what one draws, and how often, changes no other."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not (msg["is_observed"] or msg["done"]):
+            torch.manual_seed(seed_of_site(self.seed, msg["name"]))
 
 
 _current: ContextVar[_Noise | None] = ContextVar("pyro_cama_noise", default=None)
@@ -81,7 +94,7 @@ def draw_site(d: TorchDistribution, name: str) -> Tensor:
         if noise.strict:
             raise
     with exclusive(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(noise.seed_of(name))
+        torch.manual_seed(seed_of_site(noise.seed, name))
         return draw(d)
 
 

@@ -16,6 +16,7 @@ from pyro_cama._arguments import expect_whole
 from pyro_cama._messages import shown
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.columns import text_of
+from pyro_cama.handlers.common_noise import SeededSites
 from pyro_cama.handlers.contexts import fast
 from pyro_cama.handlers.interventions import Do, intervene
 from pyro_cama.inference.do import UserDo, encode_do
@@ -66,7 +67,7 @@ def sample(pair: ModelGuidePair, n: int, do: Literal["auto"] | UserDo, *, seed: 
     }
     given = encode_do(pair, of_m, n)
     calibrated = pair.manipulation.calibrated() if m else nullcontext()
-    with torch.no_grad(), fast(), pair.seeded(seed), calibrated:
+    with torch.no_grad(), fast(), pair.seeded(seed), calibrated, SeededSites(seed):
         site = draw_sites(pair, n)
         if m and do is not None:
             given = draw_m(pair, n) | (given or {})
@@ -111,6 +112,6 @@ def _frame_of(pair: ModelGuidePair, values: Mapping[str, Tensor], site: Tensor |
 
 def _encode_value(pair: ModelGuidePair, name: str, value: Any, rows: int) -> Tensor:
     if name not in pair.graph.order:
-        raise ValueError(f"do: {name!r} is neither the manipulation latent nor a node of {list(pair.graph.order)}")
+        raise ValueError(f"do: {name!r} is neither a manipulation nor a node of {list(pair.graph.order)}")
     encoded = pair.encoder.encode_value(name, value).to(pair.device)
     return encoded.expand(rows, *encoded.shape)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_cama import CAMA, build, load
+from pyro_cama import CAMA, build, load, simulate
 from pyro_cama.diagnosis.densities import check_densities
 from pyro_cama.handlers.interventions import intervene
 from pyro_cama.inference.do import clean_do, encode_do
@@ -206,3 +206,15 @@ def test_a_model_that_knows_its_rows_draws_their_like(spec: dict[str, Any], seed
             one, other = (np.clip(v, *np.quantile(one, [0.02, 0.98])) for v in (one, other))
         error = np.sqrt((one.var(0) + other.var(0)) / 2000) + 1e-9
         assert (abs(one.mean(0) - other.mean(0)) < 6 * error).all(), name
+
+
+def test_under_another_value_descendants_alone_change() -> None:
+    """A count draws more numbers the larger it is: no other site may notice."""
+    nodes: dict[str, Any] = {"y": "binary", "c": "continuous", "k": "count", "b": "continuous", "e": "continuous"}
+    edges = ["y -> k", "c -> k", "y -> b", "y -> e", "k -> e"]
+    raw = {"target": "y", "nodes": nodes, "edges": edges, "latents": {"z": None, "m": None}}
+    cama = build(raw, hidden=4, device="cpu").fit(simulate(raw, 200, seed=0), max_epochs=2, progress=False)
+    seen, moved = cama.sample(200, seed=3), cama.sample(200, seed=3, do={"c": 2.0})
+    pd.testing.assert_frame_equal(seen[["y", "b"]], moved[["y", "b"]])
+    assert (seen["k"] != moved["k"]).mean() > 0.3
+    assert (seen["e"] != moved["e"]).any()

@@ -308,7 +308,7 @@ def test_sample_gives_rows_in_raw_units(scope: str) -> None:
     for name in ("a", "c", "y"):
         np.testing.assert_array_equal(moved[name], frame[name])
     assert not np.allclose(moved["x1"], cama.sample(30, do={"m": 0.0})["x1"])
-    with pytest.raises(ValueError, match=r"do: 'x9' is neither the manipulation latent nor a node"):
+    with pytest.raises(ValueError, match=r"do: 'x9' is neither a manipulation nor a node"):
         cama.sample(3, do={"x9": 1.0})
 
 

@@ -100,7 +100,7 @@ def test_adapted_models(scope: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("of_rows", "of_data"), [("row", "dataset"), ("row", "site")])
 def test_several_manipulations(of_rows: str, of_data: str, tmp_path: Path) -> None:
-    """Under "auto" one is given as 0, the other drawn, and the modes of its posterior are averaged over all the same."""
+    """Under "auto" one is given as 0, the other drawn: the modes of its posterior are averaged over all the same."""
     latents: dict[str, Any] = {"z": {"dim": 1}, "m": None}
     for name, scope in (("knock", of_rows), ("unit", of_data)):
         latents[name] = {"manipulation": True, "dim": 1, "scope": scope}
