@@ -19,9 +19,12 @@ _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a name to write a file to, in the folder of ``path`` and of its suffix; moves it to ``path`` at the end.
 
+    A symbolic link stays one: what it points to is replaced.
+
     Raises:
         OSError: the disk is full, the folder is missing or cannot be written to; names ``path``.
     """
+    path = path.resolve() if path.is_symlink() else path
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         with naming(path, part):
@@ -37,13 +40,15 @@ def replacing(path: Path) -> Iterator[Path]:
 def placing(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill with files, beside ``folder``; moves it to ``folder`` at the end.
 
-    A folder that stands there is deleted last, or comes back; on Linux the two change places in one step, so that a
-    process that is killed leaves one of them there (and a hidden folder beside it, which may be deleted).  The new one
-    and its files get the permissions that the umask gives to ordinary ones, whatever wrote them.
+    A symbolic link stays one.  A folder that stands there is deleted last, or comes back; on Linux the two change
+    places in one step, so that a process that is killed leaves one of them there (and a hidden folder beside it, which
+    may be deleted).  The new one and its files get the permissions that the umask gives to ordinary ones, whatever
+    wrote them.
 
     Raises:
         OSError: the disk is full, the parent folder is missing or cannot be written to; names it, or the file.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder
     try:
         around = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # private, unlike what is in it
     except OSError as error:

@@ -213,8 +213,15 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Returns the accuracy on labelled rows; a row without probabilities is a wrong one."""
-        labels, predicted = column_or_1d(y), self.predict(X)
+        """Returns the accuracy on labelled rows; a row without probabilities is a wrong one.
+
+        Raises:
+            ValueError: rows without a label.
+        """
+        labels = column_or_1d(y)
+        if missing := int(pd.isna(labels).sum()):
+            raise ValueError(f"score: found {missing} rows without a label in y; expected one in each: leave them out")
+        predicted = self.predict(X)
         check_consistent_length(predicted, labels, sample_weight)
         return float(np.average(predicted == labels, weights=sample_weight))
 
@@ -311,7 +318,7 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
             known: nodes of the model that was fitted, none at fit.
 
         Raises:
-            DataError: a column of texts is no category.
+            DataError: a column of texts is no category, or holds dates.
         """
         if self.graph is not None:
             return X
@@ -327,10 +334,16 @@ class CAMAClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             first: a row of each class, ``(classes,)``.
+
+        Raises:
+            DataError: a column has fewer than two categories.
         """
         if self.graph is None:
             names = list(table.columns)
             known = {name: [*table[name].cat.categories] for name in names if _is_category(table[name])}
+            if alone := [name for name, levels in known.items() if len(levels) < 2]:
+                found = f"{len(known[alone[0]])} categories, {known[alone[0]]}"
+                raise DataError(f"X: column {alone[0]!r}: found {found}; expected two or more: leave it out of X")
             return _all_children(names, classes.tolist(), known)
         graph = CausalGraph(self.graph)
         target = graph.nodes[graph.target]
@@ -435,7 +448,7 @@ def _by_type(X: pd.DataFrame, known: Mapping[str, Node]) -> pd.DataFrame:
         known: the nodes of a model that was fitted; a categorical one's column may be of any dtype.
 
     Raises:
-        DataError: a column of texts that is no category.
+        DataError: a column of texts that is no category, or one of dates.
     """
     table = X.copy()
     table.columns = pd.Index([str(name) for name in X.columns])
@@ -444,6 +457,11 @@ def _by_type(X: pd.DataFrame, known: Mapping[str, Node]) -> pd.DataFrame:
         if _is_category(column):
             table[name] = column.cat.rename_categories([_level(level) for level in column.cat.categories])
         elif not (name in known and known[name].levels):
+            if pd.api.types.is_datetime64_any_dtype(column.dtype):
+                raise DataError(
+                    f"X: column {name!r}: found dates; expected numbers: leave it out, or take of it what may matter, "
+                    f"such as X[{name!r}].dt.dayofyear"
+                )
             texts = column.map(lambda entry: isinstance(entry, str)).to_numpy(dtype=bool)
             if texts.any():
                 raise DataError(

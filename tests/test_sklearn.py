@@ -232,6 +232,22 @@ def test_categories_are_taken_by_type() -> None:
     assert [*model.cama_.graph.blanket.children] == ["age", "smokes"]
 
 
+def test_dates_and_single_categories_are_named() -> None:
+    X = pd.DataFrame({"x": np.arange(40.0)})
+    y = np.arange(40) % 2
+    with pytest.raises(DataError, match="X: column 'day': found dates; expected numbers"):
+        small().fit(X.assign(day=pd.date_range("2026-01-01", periods=40)), y)
+    with pytest.raises(DataError, match=r"X: column 'k': found 1 categories, \['u'\]; expected two or more"):
+        small().fit(X.assign(k=pd.Categorical(["u"] * 40)), y)
+
+
+def test_a_score_of_rows_without_labels_is_none() -> None:
+    X, y = pd.DataFrame({"x": np.arange(40.0)}), pd.Series(np.arange(40) % 2, dtype="Int64")
+    model = small().fit(X, y.to_numpy(int))
+    with pytest.raises(ValueError, match="score: found 2 rows without a label in y"):
+        model.score(X, y.where(y.index > 1))
+
+
 def test_texts_that_are_no_categories_are_named() -> None:
     table, y = mixed()
     texts = table.assign(sex=table["sex"].astype(object))

@@ -117,7 +117,7 @@ def arrow_columns(data: Any, wanted: Set[str] | None = None) -> pd.DataFrame | d
         return data
     home = type(data).__module__.split(".")[0]
     if home == "polars" and hasattr(data, "columns"):
-        return {name: data[name].to_numpy() if wanted is None or name in wanted else () for name in data.columns}
+        return {name: _of_polars(data[name]) if wanted is None or name in wanted else () for name in data.columns}
     if home != "pyarrow" or not hasattr(data, "column_names"):
         try:
             pyarrow: Any = importlib.import_module("pyarrow")
@@ -130,6 +130,17 @@ def arrow_columns(data: Any, wanted: Set[str] | None = None) -> pd.DataFrame | d
         raise DataError(f"column {doubled[0]!r}: found more than one; expected one: drop or rename the others")
     columns = dict(zip(data.column_names, data.columns, strict=True))
     return {name: column.to_pandas() if wanted is None or name in wanted else () for name, column in columns.items()}
+
+
+def _of_polars(column: Any) -> Any:
+    """One of polars' columns as an array; its categories, which an array does not have, as ours."""
+    match type(column.dtype).__name__:
+        case "Enum":
+            return pd.Series(pd.Categorical(column.to_list(), categories=column.dtype.categories.to_list()))
+        case "Categorical":
+            return pd.Series(column.to_list(), dtype="category")
+        case _:
+            return column.to_numpy()
 
 
 def _remedy(data: Any) -> str:

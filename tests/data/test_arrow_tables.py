@@ -101,6 +101,21 @@ def test_the_classifier_takes_them_too(home: str, with_graph: bool) -> None:
     np.testing.assert_array_equal(model.predict_proba(other), model.predict_proba(X))
 
 
+@pytest.mark.parametrize("kind", ["Categorical", "Enum"])
+def test_categories_of_polars_are_categories(kind: str) -> None:
+    polars = pytest.importorskip("polars")
+    levels, x = ["low", "high", "middle"], np.arange(90.0)
+    k = [levels[i % 3] if i % 7 else None for i in range(90)]
+    dtype = polars.Enum(levels) if kind == "Enum" else polars.Categorical
+    X = polars.DataFrame({"x": x, "k": polars.Series(k, dtype=dtype)})
+    y = np.arange(90) % 2
+    model = CAMAClassifier(hidden=4, max_epochs=1, device="cpu").fit(X, y)
+    assert model.cama_.graph.nodes["k"].levels == tuple(levels if kind == "Enum" else sorted(levels))
+    categories = levels if kind == "Enum" else sorted(levels)
+    same = pd.DataFrame({"x": x, "k": pd.Categorical(k, categories=categories)})
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(same))
+
+
 def test_two_columns_of_one_name_are_refused() -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.Table.from_arrays([pyarrow.array([1.0]), pyarrow.array([2.0])], names=["x", "x"])

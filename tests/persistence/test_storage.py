@@ -155,6 +155,22 @@ def test_an_existing_folder_is_overwritten_on_demand_only(original: CAMA, folder
     assert folder.stat().st_mode == mode
 
 
+def test_a_link_to_a_model_stays_one(folder: Path) -> None:
+    link = folder.parent / "current"
+    link.symlink_to(folder.name)
+    other = fitted("dataset")
+    other.save(link, overwrite=True)
+    assert link.is_symlink()
+    assert same(load(folder, device="cpu"), other)
+    table, names = folder.parent / "table.csv", folder.parent / "names.csv"
+    table.write_text("old")
+    names.symlink_to(table.name)
+    with _files.replacing(names) as part:
+        part.write_text("new")
+    assert names.is_symlink()
+    assert table.read_text() == "new"
+
+
 def test_a_folder_with_other_files_is_never_overwritten(original: CAMA, folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="choose another folder"):
