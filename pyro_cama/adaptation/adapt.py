@@ -124,16 +124,7 @@ def adapt(
         # moments are compared with the training rows', which an adapted model has left behind
         first = base.trained.isdisjoint(base.moving)
         mix_alone = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
-        exchanged = exchanged_columns(base, new.batch) if first and not mix_alone else {}
-        if exchanged:
-            righted = put_right(base, new, exchanged)
-            other = _found(_search(base, righted, options, False, trainer_kwargs), righted, options)
-            as_recorded = [
-                found.evidence + log_slope(base, rows.batch if new.folds > 1 else rows.compared, exchanged)
-                for found, rows in ((other.fit, righted), (fit, new))
-            ]
-            gain, se = compare(*as_recorded)
-            exchanged = exchanged if gain > -se else {}
+        exchanged = _exchanged(base, new, fit, options, trainer_kwargs) if first and not mix_alone else {}
     insisted = insisted and options.proves_proportions
     unmoved = MIX_ALONE if mix_alone else EXCHANGE_ALONE.format(exchange_text(exchanged)) if exchanged else ""
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
@@ -187,6 +178,28 @@ def _found(search: Solved | Drawn, new: NewRows, options: AdaptOptions) -> _Foun
             best, winner, candidates = anchored, None, [anchored]
     best = search.examined(best)
     return _Found(best, candidates, _cross_fit(search, new, winner, best), insisted)
+
+
+def _exchanged(
+    base: ModelGuidePair, new: NewRows, fit: CrossFit, options: AdaptOptions, trainer_kwargs: dict[str, Any] | None
+) -> dict[str, str]:
+    """Returns whose readings stand under each name, where rows put right are explained as well as they are as they are.
+
+    Args:
+        fit: the rows as they are, adapted to.
+    """
+    exchanged = exchanged_columns(base, new.batch)
+    if not exchanged:
+        return {}
+    righted = put_right(base, new, exchanged)
+    other = _found(_search(base, righted, options, False, trainer_kwargs), righted, options).fit
+    gain, se = compare(
+        *(
+            found.evidence + log_slope(base, rows.batch if new.folds > 1 else rows.compared, exchanged)
+            for found, rows in ((other, righted), (fit, new))
+        )
+    )
+    return exchanged if gain > -se else {}
 
 
 def _highest(candidates: list[Candidate], search: Solved | Drawn) -> int:
