@@ -28,6 +28,7 @@ from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.options import AdaptOptions, default_options, moving_together
 from pyro_cama.adaptation.result import Adaptation, Candidate, CrossFit, Modes, Theta
 from pyro_cama.adaptation.solved import Solved, can_solve
+from pyro_cama.adaptation.start import EXPLAINS
 from pyro_cama.data.open_stream import DataSource
 from pyro_cama.inference.class_prior import ClassPrior
 from pyro_cama.inference.comparison import compare, winsorised
@@ -36,6 +37,8 @@ from pyro_cama.inference.world import remember_world
 from pyro_cama.model.pair import ModelGuidePair, PairT
 
 MIX_ALONE = "a change of the class mix alone explains the readings (pass class_prior='estimate' to predict)"
+AS_IN_TRAINING = "each column is distributed as in training, and adapting explains the rows little better"
+LOST = 1.0  # nats a row less than usual, from which columns that look as in training need an explanation all the same
 EXCHANGE_ALONE = "an exchange of columns alone explains the readings: {} (put them right, and predict without adapting)"
 
 
@@ -120,13 +123,15 @@ def adapt(
         same = new.overlaid == pair.overlaid
         original = before if same else unadapted(base, new.seen_by(pair), options, encode_do(base, "auto"))
         best, candidates, fit, insisted = _found(search, new, options)
-        reversed_from = new.expected if best.start == "alternatives" else None
-        # moments are compared with the training rows', which an adapted model has left behind
-        first = base.trained.isdisjoint(base.moving)
-        mix_alone = first and mix_alone_explains(base, new.batch, reversed_from=reversed_from)
-        exchanged = _exchanged(base, new, fit, options, trainer_kwargs) if first and not mix_alone else {}
+        unmoved, exchanged = "", dict[str, str]()
+        if base.trained.isdisjoint(base.moving):  # an adapted model has left the training rows' moments behind
+            if mix_alone_explains(base, new.batch, other_than=new.expected):
+                unmoved = MIX_ALONE
+            elif best.start != "alternatives" and mix_alone_explains(base, new.batch):
+                unmoved = "" if _restores(base, before, fit) else AS_IN_TRAINING
+            elif exchanged := _exchanged(base, new, fit, options, trainer_kwargs):
+                unmoved = EXCHANGE_ALONE.format(exchange_text(exchanged))
     insisted = insisted and options.proves_proportions
-    unmoved = MIX_ALONE if mix_alone else EXCHANGE_ALONE.format(exchange_text(exchanged)) if exchanged else ""
     verdict = judge(before, best, candidates, fit, new.expected, insisted=insisted, unmoved=unmoved, agree=search.agree)
     modes = search.modes(best, candidates, before, fit)
     adapted, applied = base.copy(), verdict[0] or keep == "always"
@@ -143,7 +148,7 @@ def adapt(
         others = () if {*base.moving} == {*pair.moving} else base.modes  # of what has not moved
         own = [dict(mode.state) for mode in modes.averaged[1:]]
         adapted.modes = (*(here | state for state in own), *({**mode, **best.state} for mode in others))
-    mixed = before.proportions if mix_alone else new.expected
+    mixed = before.proportions if unmoved and not exchanged else new.expected
     kept = best.proportions if applied else mixed
     return adapted, _record(verdict, before, original, modes, fit, applied, new, base, kept, of_rows)
 
@@ -178,6 +183,13 @@ def _found(search: Solved | Drawn, new: NewRows, options: AdaptOptions) -> _Foun
             best, winner, candidates = anchored, None, [anchored]
     best = search.examined(best)
     return _Found(best, candidates, _cross_fit(search, new, winner, best), insisted)
+
+
+def _restores(base: ModelGuidePair, before: Candidate, fit: CrossFit) -> bool:
+    """Whether rows are less likely than usual, and adapting restores half: what moved lies between the columns."""
+    worse, now = (float(winsorised(evidence).mean()) for evidence in (before.evidence, fit.evidence))
+    lost = base.usual_evidence - worse
+    return lost > LOST and now - worse >= EXPLAINS * lost
 
 
 def _exchanged(

@@ -49,19 +49,19 @@ class Moment(NamedTuple):
         return float(abs(self.found - self.classes @ mix) / math.sqrt(self.error + self.errors @ mix**2))
 
 
-def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, reversed_from: Tensor | None = None) -> bool:
+def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, other_than: Tensor | None = None) -> bool:
     """Returns whether at every site some mix of the classes has the moments of the new rows, as far as chance goes.
 
     Means, squares and shares of levels of the columns that m acts on, each with its standard error, Bonferroni over
     them.  A scale read from its other end, or levels written down under other names, may leave all of them as they are.
 
     Args:
-        reversed_from: a start has reversed scales or recoded levels: then a mix explains the rows only if it is another
-            one than this, ``(classes,)``, by more than :data:`NEAR`; without a change of the mix there is nothing else
-            to explain what was won.
+        other_than: a mix, ``(classes,)``, from which the one that explains the rows has to differ by more than
+            :data:`NEAR`: without a change of the mix it explains nothing that a manipulation of the same moments would
+            not.
     """
     sites = [None] if batch.site is None else [site for site in batch.site.unique().tolist() if site >= 0]
-    expected = None if reversed_from is None else reversed_from.double().cpu().numpy()
+    expected = None if other_than is None else other_than.double().cpu().numpy()
     return all(_explained(list(_moments(pair, batch, site)), expected) for site in sites)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+
+import torch
 
 from pyro_cama._messages import caller_level
 from pyro_cama.data.batch import Batch
@@ -17,7 +20,7 @@ def warn_of_doubtful(pair: ModelGuidePair, batch: Batch) -> None:
 
     Of rows too few for a comparison the adaptation's reason tells.
     """
-    if still := [f"{name!r} ({value:g}, {rows} rows)" for name, (value, rows) in _standing_still(pair, batch).items()]:
+    if still := [f"{name!r} ({value:g}, {rows} rows{at})" for name, value, rows, at in _standing_still(pair, batch)]:
         more = f", ... ({len(still)} in all)" if len(still) > 8 else ""
         warnings.warn(
             f"adapt: found one value in all new rows of {', '.join(still[:8])}{more}; in training they varied. Does an "
@@ -30,15 +33,22 @@ def warn_of_doubtful(pair: ModelGuidePair, batch: Batch) -> None:
     causes.warn("adapt", "an adaptation may take it for a change; leave such rows out, or fit to rows that cover them")
 
 
-def _standing_still(pair: ModelGuidePair, batch: Batch) -> dict[str, tuple[float, int]]:
-    """Returns continuous children of m that have one value in all new rows, and had several in training."""
-    found = {}
+def _standing_still(pair: ModelGuidePair, batch: Batch) -> Iterator[tuple[str, float, int, str]]:
+    """Yields continuous children of m that have one value in all new rows of a site, and had several in training.
+
+    Beside each that value, the rows that have it, and where that is.
+    """
+    everywhere = torch.ones(batch.rows, dtype=torch.bool, device=pair.device)
+    places = {"": everywhere}
+    if batch.site is not None:
+        column, sites = pair.graph.site_column, pair.encoder.sites
+        known_sites = [site for site in batch.site.unique().tolist() if site >= 0]
+        places = {f" of {column} {sites[site]!r}": batch.site == site for site in known_sites}
     for name in pair.moved_children:
         node, statistics = pair.graph.nodes[name], pair.encoder.statistics[name]
         if node.type != "continuous" or node.dim or bool(statistics["least"] == statistics["most"]):
             continue
-        known = batch.observed.get(name)
-        values = batch.values[name] if known is None else batch.values[name][known]
-        if len(values) >= FEWEST and bool((values == values[0]).all()):
-            found[name] = (float(pair.encoder.decode(name, values[:1])[0]), len(values))
-    return found
+        for at, rows in places.items():
+            values = batch.values[name][rows & batch.observed.get(name, everywhere)]
+            if len(values) >= FEWEST and bool((values == values[0]).all()):
+                yield name, float(pair.encoder.decode(name, values[:1])[0]), len(values), at

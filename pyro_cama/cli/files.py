@@ -153,6 +153,17 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def expect_other_names(ids: Iterable[str], classes: Iterable[Any]) -> None:
+    """Refuses to carry along columns whose names the labels and what stands beside them have.
+
+    Raises:
+        DataError: such a column; names it.
+    """
+    own = {"label", "evidence", "unusual", *(f"p({level})" for level in classes)}
+    if taken := [name for name in ids if name in own]:
+        raise DataError(f"--id: found {taken[0]!r}, a name that the result has for its own; rename the column")
+
+
 def claim(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
     """Refuses a place for results before any work is done.
 

@@ -19,6 +19,7 @@ from pyro_cama.cli.files import (
     claim_model,
     draft,
     errors_in,
+    expect_other_names,
     parts_of,
     read_rows,
     read_table,
@@ -80,16 +81,16 @@ def fit(
 
 
 def _validation(cama: CAMA, rows: pd.DataFrame | Path, seed: int) -> tuple[Batch, NDArray[np.bool_]]:
-    """Returns the rows of a fit, of many a sample, and which of them it held out."""
+    """Returns the rows of a fit, of many a sample, as it saw them, and which of them it held out."""
     stream = open_stream(rows, cama.graph)
     if stream is None:
-        batch = cama.encode(rows)  # type: ignore[arg-type]
+        batch = cama.encoder.without_far(cama.encode(rows))  # type: ignore[arg-type]
         _, held = train_validation_split(batch.values[cama.graph.target].cpu(), VALIDATION, seed)
         return batch, np.isin(np.arange(batch.rows), held.numpy())
     found = survey(
         stream, cama.graph, validation=VALIDATION, seed=seed, encoder=cama.encoder, progress=shows_progress()
     )
-    batch = Batch.concatenate([found.held, found.sample])
+    batch = cama.encoder.without_far(Batch.concatenate([found.held, found.sample]))
     return batch, np.arange(batch.rows) < found.held.rows
 
 
@@ -138,6 +139,7 @@ def predict(
     """Writes labels, probabilities, evidence and which rows are unusual, after the columns that tell rows apart."""
     claim(output, force, SUFFIXES)
     cama = load(model)
+    expect_other_names(ids, cama.classes)
     usual = NoveltyThreshold.load(model)
     site = cama.graph.site_column
     images = {name for name in cama.graph.order if cama.graph.nodes[name].is_image}

@@ -16,7 +16,7 @@ import pandas as pd
 from pyro_cama._messages import one_of
 from pyro_cama.cama import CAMA, load
 from pyro_cama.cli.errors import one_line
-from pyro_cama.cli.files import errors_in, read_rows, read_table, write_tables
+from pyro_cama.cli.files import errors_in, expect_other_names, read_rows, read_table, write_tables
 from pyro_cama.cli.ledger import FAILED, Ledger, Line
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.table_files import SUFFIXES
@@ -159,6 +159,7 @@ def watch(
         raise FileNotFoundError(f"{folder}: no such folder; expected one that files arrive in")
     _claim(output)
     cama = load(model)
+    expect_other_names(ids, cama.classes)
     rows = None
     if clean is not None and not (output / STATE).exists():
         rows = read_rows(clean, cama.graph)

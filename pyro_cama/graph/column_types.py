@@ -93,7 +93,8 @@ def guess(column: pd.Series[Any], *, discrete: bool = False) -> Guess:
     "one value, 'no'"
     """
     known = column[column.notna()]
-    known = known[known != ""] if known.dtype == object or pd.api.types.is_string_dtype(known.dtype) else known
+    if known.dtype == object or pd.api.types.is_string_dtype(known.dtype):
+        known = known[known.map(lambda entry: not (isinstance(entry, str) and entry == ""))]
     missing = len(column) - len(known)
     note = f", {missing} of {len(column)} missing" if missing else ""
     if not len(known):

@@ -66,7 +66,7 @@ def test_what_is_reversed_is_explained_by_another_mix_alone(cama: CAMA) -> None:
     for share, explained in ((0.5, False), (0.95, True)):
         batch = cama.encode(rows(300, share, 1), "ignore")
         assert mix_alone_explains(cama, batch)
-        assert mix_alone_explains(cama, batch, reversed_from=expected) is explained
+        assert mix_alone_explains(cama, batch, other_than=expected) is explained
 
 
 def test_sites_are_judged_by_themselves() -> None:
@@ -137,3 +137,35 @@ def test_the_nearest_mix_of_many_classes_is_found_beside_a_column_that_stands_st
     ]
     moments.append(Moment(("still", 0), 1, 0.3, 1e-14, np.full(10, 0.3), np.full(10, 1e-14)))
     np.testing.assert_allclose(_nearest_mix(moments), truth, atol=1e-3)
+
+
+def test_a_drift_that_leaves_every_column_as_it_was_is_adapted_to() -> None:
+    """Two of six sensors read half of it and noise: means and squares are as in training, and so is the mix."""
+    names = [f"x{i}" for i in range(6)]
+    spec = {
+        "target": "y",
+        "nodes": {"y": "binary", **dict.fromkeys(names, "continuous")},
+        "edges": [f"y -> {name}" for name in names],
+        "latents": {"z": {"dim": 2, "effect": "linear"}, "m": {"scope": "dataset"}},
+    }
+    rng = np.random.default_rng(0)
+
+    def sensed(n: int) -> pd.DataFrame:
+        y = rng.integers(0, 2, n)
+        x = 3.0 * y[:, None] + 0.7 * rng.normal(size=(n, 6)) + 0.7 * rng.normal(size=(n, 1))
+        return pd.DataFrame(x, columns=names).assign(y=y)
+
+    model = build(CausalGraph(spec), device="cpu", seed=0).fit(sensed(600), progress=False)
+    new, spread = sensed(400), (9 / 4 + 2 * 0.49) ** 0.5
+    moved = {name: 1.5 + 0.4 * (new[name] - 1.5) + 0.84**0.5 * spread * rng.normal(size=400) for name in names[:2]}
+    drowned = new.assign(**moved)
+    batch = model.encode(drowned, "ignore")
+    assert mix_alone_explains(model, batch)
+    assert not mix_alone_explains(model, batch, other_than=torch.tensor([0.5, 0.5]))
+    adapted = model.adapt(drowned.drop(columns="y"), progress=False)
+    assert adapted.adaptation is not None
+    assert adapted.adaptation.accepted
+    assert adapted.score(drowned) > model.score(drowned) + 0.02
+    same = model.adapt(sensed(400).drop(columns="y"), progress=False)
+    assert same.adaptation is not None
+    assert not same.adaptation.accepted

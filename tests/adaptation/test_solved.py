@@ -143,6 +143,17 @@ def test_missing_readings_and_constant_columns_are_no_obstacle(cama: CAMA) -> No
     assert np.isfinite(adapted.predict_proba(new)).all()
 
 
+def test_a_column_that_stands_still_at_one_site_is_named() -> None:
+    raw = spec()
+    raw["latents"]["m"]["scope"] = "site"
+    model = fitted(styled(200).assign(site="here"), raw, max_epochs=1)
+    new = drifted(6)[COLUMNS].assign(site="there")
+    new.loc[:99, "site"], new.loc[:99, "x4"] = "elsewhere", 1.0
+    said = r"one value in all new rows of 'x4' \(1, 100 rows of site 'elsewhere'\)"
+    with pytest.warns(UserWarning, match=said):
+        model.adapt(new, progress=False)
+
+
 def test_too_few_rows_for_folds_are_not_trusted(cama: CAMA) -> None:
     adapted = cama.adapt(drifted(7, rows=3)[COLUMNS], progress=False)
     assert adapted.adaptation is not None

@@ -110,6 +110,12 @@ def test_predict_carries_identifiers_and_rounds(made: Path, table: pd.DataFrame,
     assert max(map(len, out["p(a)"])) <= 11
     says = "--id: found no column 'patients'; expected one of"
     refused("predict", made / "model", tmp_path / "t.csv", "-o", tmp_path / "q.csv", "--id", "patients", says=says)
+    for taken in ("label", "p(a)"):
+        flat(table).assign(**{taken: 1}).to_csv(tmp_path / "t.csv", index=False)
+        says = f"--id: found {taken!r}, a name that the result has for its own; rename the column"
+        refused("predict", made / "model", tmp_path / "t.csv", "-o", tmp_path / "q.csv", "--id", taken, says=says)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        refused("watch", made / "model", tmp_path / "in", "-o", tmp_path / "w", "--once", "--id", taken, says=says)
 
 
 def test_an_entry_that_does_not_fit_is_found_by_its_line(made: Path, table: pd.DataFrame, tmp_path: Path) -> None:
@@ -216,6 +222,22 @@ def test_rows_unlike_anything_seen_are_flagged(made: Path, tmp_path: Path) -> No
     assert found["label"].isna().tolist() == [i == 10 for i in range(60)]  # 1e30 leaves no probabilities
     assert done("evaluate", made / "model", tmp_path / "t.csv").startswith("59 rows: accuracy ")
     assert "; 1 row without probabilities is left out" in done("evaluate", made / "model", tmp_path / "t.csv")
+
+
+@pytest.mark.filterwarnings("default")  # as outside of the tests
+def test_an_entry_that_training_takes_for_missing_hides_no_other(made: Path, tmp_path: Path) -> None:
+    """One -999 in the training table makes every variance huge where it counts."""
+    rows = pd.read_csv(made / "t.csv")
+    rows["x"] = rows["x"].astype(float)
+    rows.loc[3, "x"] = -9999.0
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    tiny = ["--epochs", 1, "--hidden", 4, "--layers", 1, "--device", "cpu"]
+    done("fit", made / "g.yaml", tmp_path / "train.csv", *tiny, "-o", tmp_path / "model")
+    rows.loc[3, "x"] = rows.loc[4, "x"]
+    rows.loc[[8, 9], "x"] = [200.0, -200.0]
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    said = done("predict", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "p.csv")
+    assert "60 rows, 2 unlike anything seen" in said
 
 
 def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Path) -> None:

@@ -68,3 +68,9 @@ def test_what_is_no_node_is_left_out(column: "pd.Series[Any]", why: str) -> None
 
 def test_missing_marks_are_said() -> None:
     assert guess(texts([0.5, "?", 2.25, "-", "NA", 7])).why == "0.5 to 7, 3 of 6 missing ('?', '-' among them)"
+
+
+def test_a_column_of_arrays_has_no_type() -> None:
+    found = guess(pd.Series([np.array([1.0, 2.0]), None, np.array([3.0, 4.0])], dtype=object))
+    assert found.keys is None
+    assert found.why.startswith("entries such as array(")
