@@ -38,7 +38,7 @@ from pyro_cama.errors import DataError
 from pyro_cama.handlers.interventions import Regime
 from pyro_cama.inference.class_posterior import most_probable_labels
 from pyro_cama.inference.evidence import elbo_of_unlabelled
-from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured
+from pyro_cama.inference.novelty import NoveltyThreshold, Scored, measured, sites_of
 from pyro_cama.metrics import scores
 
 VALIDATION = 0.15  # of the rows of a fit
@@ -193,7 +193,7 @@ def _labelled(cama: CAMA, batch: Batch, usual: NoveltyThreshold | None, **budget
     columns |= {f"p({level})": probabilities[:, i] for i, level in enumerate(cama.classes)}
     columns["evidence"] = found
     if usual is not None:
-        columns["unusual"] = usual.flag(Scored(found, measured(cama, batch)))
+        columns["unusual"] = usual.flag(Scored(found, measured(cama, batch), sites_of(cama, batch)))
     return pd.DataFrame(columns)
 
 

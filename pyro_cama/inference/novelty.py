@@ -12,14 +12,15 @@ so as it stands, for others as far as readings lack at random. It holds for rows
 reference is the validation rows of the fit; fewer than 999 of them cannot carry a level of 0.1 %, so the threshold is
 the lower one of theirs and of that of all rows of the fit.
 
-It bounds a density: where a gain has changed, that of all rows moves by the same constant. A kept adaptation
-therefore moves what is expected by as much as the median moved, which a minority of odd rows leaves alone.
+It bounds a density: where a gain has changed, that of all rows of a site moves by the same constant. A kept adaptation
+therefore moves what is expected there by as much as the median moved, which a minority of odd rows leaves alone.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -29,12 +30,13 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_cama.data.batch import Batch
+from pyro_cama.data.columns import text_of
 from pyro_cama.errors import DataError
 from pyro_cama.inference.evidence import elbo_of_unlabelled
 from pyro_cama.model.pair import ModelGuidePair
 
 USUAL = "usual.json"  # beside a saved model
-FORMAT = 2
+FORMAT = 3
 MASKED = 1000  # rows of a band at least, a row of the fit several times over if need be
 MOST = 5000  # and at most
 
@@ -43,15 +45,27 @@ Mask = NDArray[np.bool_]
 
 
 class Scored(NamedTuple):
-    """Rows as they are compared: their ELBO, ``(rows,)``, and which columns were measured, ``(rows, columns)``."""
+    """Rows as they are compared.
+
+    Attributes:
+        elbo: ``(rows,)``.
+        present: which columns were measured, ``(rows, columns)``.
+        site: the text of every row's site, ``(rows,)``; None where there are none, or all rows are of one.
+    """
 
     elbo: Array
     present: Mask
+    site: NDArray[np.object_] | None = None
 
     @classmethod
     def of(cls, pair: ModelGuidePair, rows: Batch) -> Self:
         """Scores encoded rows as they are."""
-        return cls(elbo_of_unlabelled(pair, rows), measured(pair, rows))
+        return cls(elbo_of_unlabelled(pair, rows), measured(pair, rows), sites_of(pair, rows))
+
+    def at(self, where: NDArray[np.intp]) -> Self:
+        """Returns some of the rows, by number."""
+        site = None if self.site is None else self.site[where]
+        return self._replace(elbo=self.elbo[where], present=self.present[where], site=site)
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Band:
         thresholds = [smallest(found, level)] + ([smallest(found[held], level)] if held.any() else [])
         return replace(band, threshold=min(thresholds))
 
-    def standardised(self, rows: Scored, shift: float) -> Array:
+    def standardised(self, rows: Scored, shift: Array | float) -> Array:
         """Returns the ELBO less its expectation, in standard deviations, ``(rows,)``."""
         variance = np.maximum(_value(self.variance, rows.present), self.floor)
         return np.asarray((rows.elbo - _value(self.mean, rows.present) - shift) / np.sqrt(variance))
@@ -98,7 +112,7 @@ class NoveltyThreshold:
         bands: from one reading to all.
         columns: the nodes that may be measured.
         median: of the reference rows' ELBO less its expectation, in nats.
-        shift: how far the ELBO of all rows has moved since, in nats.
+        shifts: how far the ELBO of a site's rows has moved since, in nats, by the site's text; "" where there are none.
         level: the share of rows of the same kind that may be flagged.
         rows, held_out: how many reference rows there were, and how many of these were not trained on.
     """
@@ -106,7 +120,7 @@ class NoveltyThreshold:
     bands: tuple[Band, ...]
     columns: tuple[str, ...]
     median: float
-    shift: float
+    shifts: Mapping[str, float]
     level: float
     rows: int
     held_out: int
@@ -128,7 +142,7 @@ class NoveltyThreshold:
             masked = _masked(pair, rows.select(torch.from_numpy(some).to(pair.device)), least, most, generator)
             parts.append(Scored.of(pair, masked))
             kept.append(held[some])
-        every = Scored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        every = Scored(*(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
         if not np.isfinite(every.elbo).all():
             raise FloatingPointError("the evidence of some rows is not finite")
         return cls.of(columns, every, np.concatenate(kept), len(held), int(held.sum()), level)
@@ -144,18 +158,27 @@ class NoveltyThreshold:
                 band = Band.of(part, held[own], least, most, level)
                 bands.append(band)
                 residual[own] = part.elbo - _value(band.mean, part.present)
-        return cls((*bands,), columns, float(np.median(residual[:rows])), 0.0, level, rows, held_out)
+        return cls((*bands,), columns, float(np.median(residual[:rows])), {}, level, rows, held_out)
 
     def after(self, rows: Scored) -> Self:
-        """Moves what is expected for a model whose adaptation was kept, by the rows that it adapted to."""
-        residual = np.concatenate([own.elbo - _value(band.mean, own.present) for band, _, own in self._by_band(rows)])
-        return replace(self, shift=float(np.median(residual)) - self.median if len(residual) else self.shift)
+        """Moves what is expected at the sites of rows that a model was adapted to, where the adaptation was kept."""
+        residual = np.full(len(rows.elbo), np.nan)
+        for band, where, own in self._by_band(rows):
+            residual[where] = own.elbo - _value(band.mean, own.present)
+        moved = {
+            site: float(np.median(found)) - self.median
+            for site, of in _by_site(rows)
+            if len(found := residual[of][~np.isnan(residual[of])])
+        }
+        return replace(self, shifts={**self.shifts, **moved})
 
     def flag(self, rows: Scored) -> Mask:
         """Returns which rows are unusual, (rows,); of a row without readings nothing can be."""
-        flags = np.isnan(rows.elbo)
+        flags, shift = np.isnan(rows.elbo), np.zeros(len(rows.elbo))
+        for site, of in _by_site(rows):
+            shift[of] = self.shifts.get(site, 0.0)
         for band, where, own in self._by_band(rows):
-            flags[where] = ~(band.standardised(own, self.shift) >= band.threshold)  # NaN is
+            flags[where] = ~(band.standardised(own, shift[where]) >= band.threshold)  # NaN is
         return flags
 
     def _by_band(self, rows: Scored) -> list[tuple[Band, NDArray[np.intp], Scored]]:
@@ -165,7 +188,7 @@ class NoveltyThreshold:
         for i, band in enumerate(self.bands):
             end = self.bands[i + 1].least if i + 1 < len(self.bands) else len(self.columns) + 1
             where = np.flatnonzero((counts >= (band.least if i else 1)) & (counts < end))
-            found.append((band, where, Scored(rows.elbo[where], rows.present[where])))
+            found.append((band, where, rows.at(where)))
         return found
 
     def to_json(self) -> str:
@@ -190,7 +213,7 @@ class NoveltyThreshold:
             )
             found = cls(bands=bands, columns=tuple(stored.pop("columns")), **stored)
             numbers = [x for band in bands for x in (*band.mean, *band.variance, band.threshold)]
-            if not np.isfinite([found.median, found.shift, *numbers]).all():
+            if not np.isfinite([found.median, *found.shifts.values(), *numbers]).all():
                 raise ValueError("not finite")
             if any(len(part) != len(found.columns) + 1 for band in bands for part in (band.mean, band.variance)):
                 raise ValueError("not of as many numbers as columns")
@@ -199,6 +222,23 @@ class NoveltyThreshold:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} is damaged ({error}); fit the model again, or delete the file") from error
+
+
+def sites_of(pair: ModelGuidePair, rows: Batch) -> NDArray[np.object_] | None:
+    """Returns the text of every row's site, ``(rows,)``, "" for one that is not known; None where there are none."""
+    if rows.site is None:
+        return None
+    names = np.array([*(text_of(site) for site in pair.encoder.sites), ""], dtype=object)
+    return names[rows.site.cpu().numpy()]
+
+
+def _by_site(rows: Scored) -> Iterator[tuple[str, Mask]]:
+    """Every site's text, and which rows are of it."""
+    if rows.site is None:
+        yield "", np.ones(len(rows.elbo), dtype=np.bool_)
+        return
+    for site in np.unique(rows.site):
+        yield str(site), rows.site == site
 
 
 def smallest(values: Array, level: float) -> float:

@@ -245,7 +245,7 @@ def test_without_usual_nothing_is_flagged(model: CAMA, made: Path, tmp_path: Pat
     said = done("predict", tmp_path / "model", made / "t.csv", "-o", tmp_path / "p.csv")
     assert "is not known" in said
     assert "unusual" not in pd.read_csv(tmp_path / "p.csv").columns
-    for text in ("", "{}", "[]", '{"format": 1, "threshold": 0}', '{"format": 2, "bands": [{}]}', "null", "\x00"):
+    for text in ("", "{}", "[]", '{"format": 1, "threshold": 0}', '{"format": 3, "bands": [{}]}', "null", "\x00"):
         (tmp_path / "model" / "usual.json").write_text(text)
         arguments = ["predict", tmp_path / "model", made / "t.csv", "-o", tmp_path / "q.csv"]
         refused(*arguments, says="usual.json is damaged")
@@ -276,7 +276,7 @@ def test_adapt(made: Path, model: CAMA, table: pd.DataFrame, tmp_path: Path) -> 
     assert usual["old"] is not None
     assert usual["new"] is not None
     assert usual["new"].bands == usual["old"].bands
-    assert (usual["new"].shift != usual["old"].shift) == adapted.adaptation.applied
+    assert (usual["new"].shifts != usual["old"].shifts) == adapted.adaptation.applied
     refused(*arguments[:2], made / "g.yaml", "-o", tmp_path / "w", says="suffix '.yaml'")
     broken = tmp_path / "broken.csv"
     broken.write_text("y,x,n,k,v[0],v[1]\n,0.5,3,0,1,2\n")

@@ -36,8 +36,25 @@ def test_the_threshold_by_hand(tmp_path: Path) -> None:
     nothing = Scored(np.zeros(1), np.zeros((1, 2), dtype=bool))
     assert not usual.flag(nothing).any()
     (tmp_path / USUAL).write_text(json.dumps({"format": 1, "threshold": 0.0}))
-    with pytest.raises(DataError, match=r"\(found format 1; this pyro_cama reads 2\); fit the model"):
+    with pytest.raises(DataError, match=r"\(found format 1; this pyro_cama reads 3\); fit the model"):
         NoveltyThreshold.load(tmp_path)
+
+
+def test_an_adaptation_at_one_site_moves_what_is_expected_there() -> None:
+    names = np.array(["north", "south"], dtype=object)
+    rng = np.random.default_rng(0)
+
+    def at(site: str, shift: float = 0.0) -> Scored:
+        return complete(rng.standard_normal(500) + shift)._replace(site=np.full(500, site, dtype=object))
+
+    seen = rng.standard_normal(3000)
+    usual = threshold_of(seen, np.arange(3000) >= 1000)
+    moved = usual.after(at("south", 11.0)).after(at("west", -20.0))
+    assert set(moved.shifts) == {"south", "west"}
+    for site, shift in (("north", 0.0), ("south", 11.0), ("west", -20.0)):
+        assert moved.flag(at(site, shift)).mean() < 0.01
+    both = Scored(np.array([0.0, 0.0]), np.ones((2, 2), dtype=bool), names)
+    assert moved.flag(both).tolist() == [False, True]  # 11 nats less than is usual there
 
 
 def test_few_fresh_rows_are_flagged() -> None:
