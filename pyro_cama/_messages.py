@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def shown(value: object) -> str:
@@ -15,9 +15,17 @@ def shown(value: object) -> str:
 
 def listed(names: Iterable[object]) -> str:
     """Returns the names in quotes, the first eight of them, and how many there are if more."""
-    names = list(names)
-    more = f", ... ({len(names)} in all)" if len(names) > 8 else ""
-    return ", ".join(map(repr, names[:8])) + more
+    return first_of([repr(name) for name in names])
+
+
+def first_of(texts: Sequence[str], most: int = 8, mark: str = ", ") -> str:
+    """Returns the first of the texts, and how many there are if more.
+
+    >>> first_of(["a", "b", "c"], 2)
+    'a, b, ... (3 in all)'
+    """
+    more = f"{mark}... ({len(texts)} in all)" if len(texts) > most else ""
+    return mark.join(texts[:most]) + more
 
 
 def one_of(name: object, names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ were like is mixed in other proportions and compared with the new rows, column b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -60,9 +60,13 @@ def mix_alone_explains(pair: ModelGuidePair, batch: Batch, *, other_than: Tensor
             :data:`NEAR`: without a change of the mix it explains nothing that a manipulation of the same moments would
             not.
     """
-    sites = [None] if batch.site is None else [site for site in batch.site.unique().tolist() if site >= 0]
     expected = None if other_than is None else other_than.double().cpu().numpy()
-    return all(_explained(list(_moments(pair, batch, site)), expected) for site in sites)
+    return all(_explained(list(_moments(pair, batch, site)), expected) for site in places_of(batch))
+
+
+def places_of(batch: Batch) -> Sequence[int | None]:
+    """Returns the sites that rows are of, each looked at by itself; None for all rows where there are no sites."""
+    return [None] if batch.site is None else batch.known_sites
 
 
 def _moments(pair: ModelGuidePair, batch: Batch, site: int | None) -> Iterator[Moment]:

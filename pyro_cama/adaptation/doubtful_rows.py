@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from pyro_cama._messages import caller_level
+from pyro_cama._messages import caller_level, first_of
 from pyro_cama.data.batch import Batch
 from pyro_cama.inference.unfamiliar_causes import UnfamiliarCauses
 from pyro_cama.model.pair import ModelGuidePair
@@ -21,9 +21,8 @@ def warn_of_doubtful(pair: ModelGuidePair, batch: Batch) -> None:
     Of rows too few for a comparison the adaptation's reason tells.
     """
     if still := [f"{name!r} ({value:g}, {rows} rows{at})" for name, value, rows, at in _standing_still(pair, batch)]:
-        more = f", ... ({len(still)} in all)" if len(still) > 8 else ""
         warnings.warn(
-            f"adapt: found one value in all new rows of {', '.join(still[:8])}{more}; in training they varied. Does an "
+            f"adapt: found one value in all new rows of {first_of(still)}; in training they varied. Does an "
             "instrument stand still? Set its readings to NaN, here and where you predict: they tell nothing of a row",
             UserWarning,
             stacklevel=caller_level(),
@@ -42,8 +41,7 @@ def _standing_still(pair: ModelGuidePair, batch: Batch) -> Iterator[tuple[str, f
     places = {"": everywhere}
     if batch.site is not None:
         column, sites = pair.graph.site_column, pair.encoder.sites
-        known_sites = [site for site in batch.site.unique().tolist() if site >= 0]
-        places = {f" of {column} {sites[site]!r}": batch.site == site for site in known_sites}
+        places = {f" of {column} {sites[site]!r}": batch.site == site for site in batch.known_sites}
     for name in pair.moved_children:
         node, statistics = pair.graph.nodes[name], pair.encoder.statistics[name]
         if node.type != "continuous" or node.dim or bool(statistics["least"] == statistics["most"]):

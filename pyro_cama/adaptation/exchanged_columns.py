@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_cama.adaptation.class_mix import mix_alone_explains, moments_of, moved_components
+from pyro_cama._messages import first_of
+from pyro_cama.adaptation.class_mix import mix_alone_explains, moments_of, moved_components, places_of
 from pyro_cama.adaptation.new_rows import NewRows
 from pyro_cama.adaptation.objective import log_train
 from pyro_cama.data.batch import Batch
@@ -36,8 +37,7 @@ def exchanged_columns(pair: ModelGuidePair, batch: Batch) -> dict[str, str]:
     Args:
         batch: encoded new rows; no label is looked at.
     """
-    sites = [None] if batch.site is None else [site for site in batch.site.unique().tolist() if site >= 0]
-    moved = {name for site in sites for name, _ in moved_components(pair, batch, site)}
+    moved = {name for site in places_of(batch) for name, _ in moved_components(pair, batch, site)}
     names = [name for name in pair.moved_children if name in moved and not pair.graph.nodes[name].dim]
     if len(names) < 2:
         return {}
@@ -79,9 +79,9 @@ def exchange_text(exchanged: Mapping[str, str]) -> str:
     >>> exchange_text({"pulse": "pressure", "pressure": "pulse"})
     "readings of 'pressure' stand under 'pulse', of 'pulse' under 'pressure'"
     """
-    more = f", ... ({len(exchanged)} in all)" if len(exchanged) > SHOWN else ""
-    places = [f"of {name!r} stand under {under!r}" for under, name in exchanged.items()][:SHOWN]
-    return f"readings {places[0]}, " + ", ".join(place.replace(" stand", "") for place in places[1:]) + more
+    verbs = [" stand", *[""] * (len(exchanged) - 1)]
+    pairs = zip(exchanged.items(), verbs, strict=True)
+    return f"readings {first_of([f'of {name!r}{verb} under {under!r}' for (under, name), verb in pairs], SHOWN)}"
 
 
 def _apart(pair: ModelGuidePair, batch: Batch, under: str, name: str) -> float:

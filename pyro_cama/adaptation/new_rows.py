@@ -118,8 +118,7 @@ class NewRows:
 
     def sites(self, pair: ModelGuidePair) -> tuple[Any, ...]:
         """Returns the sites that have new rows, by name; none in a scope without sites."""
-        site = self.batch.site
-        return () if site is None else tuple(pair.encoder.sites[i] for i in site.unique().tolist() if i >= 0)
+        return tuple(pair.encoder.sites[i] for i in self.batch.known_sites)
 
 
 def fixed_log_ratio(pair: ModelGuidePair, class_prior: ClassPrior) -> Tensor:

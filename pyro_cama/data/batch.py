@@ -41,6 +41,11 @@ class Batch:
         """Names of nodes of which no row has an entry."""
         return tuple(name for name, known in self.observed.items() if not known.any())
 
+    @property
+    def known_sites(self) -> list[int]:
+        """Numbers of the sites that rows are of, but for one that is not known; none where there are none."""
+        return [] if self.site is None else [site for site in self.site.unique().tolist() if site >= 0]
+
     def select(self, index: Tensor) -> Batch:
         """Returns the rows at ``index``: long (any number,), or bool (rows,).
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_cama._messages import first_of
+
 Floats = NDArray[np.float64]
 FAR = 50  # interquartile ranges from the median
 FAR_LOG = 10  # of a count's logarithm, besides
@@ -54,8 +56,7 @@ def far_text(found: Mapping[str, Sequence[Far]]) -> str:
         for name, far in found.items()
         for one in far
     ]
-    more = f"; ... ({len(parts)} in all)" if len(parts) > 8 else ""
-    return "; ".join(parts[:8]) + more
+    return first_of(parts, mark="; ")
 
 
 class Spread:

@@ -11,12 +11,11 @@ import pandas as pd
 
 from pyro_cama import _html
 from pyro_cama._files import save_figure
+from pyro_cama._messages import first_of
 from pyro_cama.diagnosis.independence import Edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-SHOWN = 8  # pairs in a sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +64,8 @@ class Diagnosis:
             head += f" ({len(self.untested)} pairs without an edge cannot be tested)"
         lines = [head, *(self._sentences or (("No sign of a misdeclared edge.",) if tested else ()))]
         if len(left := self.edges[~declared & p.isna()]):
-            some = ", ".join(f"{a} and {b}" for a, b in list(zip(left["from"], left["to"], strict=True))[:SHOWN])
-            more = f", ... ({len(left)} in all)" if len(left) > SHOWN else ""
-            lines.append(f"Independences that these rows are too few to test, or tell nothing of: {some}{more}.")
+            some = first_of([f"{a} and {b}" for a, b in zip(left["from"], left["to"], strict=True)])
+            lines.append(f"Independences that these rows are too few to test, or tell nothing of: {some}.")
         for of, said in ((p >= self.alpha, "not seen in these rows (no fault)"), (p.isna(), "that cannot be tested")):
             told = self.edges[declared & of]
             if len(told):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyro_cama._messages import caller_level, listed
+from pyro_cama._messages import caller_level, first_of, listed
 from pyro_cama.data.batch import Batch
 from pyro_cama.data.columns import levels_of
 from pyro_cama.model.pair import ModelGuidePair
@@ -66,9 +66,8 @@ class UnfamiliarCauses:
         said = [self._text(name, one) for name, one in self._found.items() if one.outside >= SHARE * one.rows > 0]
         if not said:
             return
-        more = f"; ... ({len(said)} in all)" if len(said) > 8 else ""
         warnings.warn(
-            f"{where}: found causes that no training row had: {'; '.join(said[:8])}{more}. What the "
+            f"{where}: found causes that no training row had: {first_of(said, mark='; ')}. What the "
             f"model says of their effects is a guess there: {remedy}",
             UserWarning,
             stacklevel=caller_level(),
